@@ -1,0 +1,45 @@
+"""Every error that this package raises on purpose, as one tree under `WhisperError`.
+
+Each class is also the built-in class that openai-whisper raised in that place, so an ``except RuntimeError``
+written for the original still catches it. A message says what happened, with which value, and what to do.
+"""
+
+
+class WhisperError(Exception):
+    """The root: ``except WhisperError`` catches whatever this package reports."""
+
+
+class AudioError(WhisperError, RuntimeError):
+    """A recording that is missing, unreadable, empty or without sound."""
+
+
+class ModelNotFoundError(WhisperError, RuntimeError):
+    """A name that is neither a known model nor a checkpoint on this machine."""
+
+
+class CheckpointError(WhisperError, RuntimeError):
+    """A checkpoint that is truncated, foreign or incomplete."""
+
+
+class DownloadError(WhisperError, RuntimeError):
+    """A download that failed or whose contents are not what was promised."""
+
+
+class OptionError(WhisperError, ValueError):
+    """An option with a wrong value, or options that exclude each other."""
+
+
+class UnknownOptionError(OptionError, TypeError):
+    """An option that does not exist; the message names the nearest one that does."""
+
+
+class LanguageError(OptionError):
+    """A language that Whisper, or this model, does not know."""
+
+
+class ShapeError(WhisperError, ValueError, AssertionError):
+    """A tensor of the wrong shape; the message names the right one and how to get it."""
+
+
+class TrainingError(WhisperError, RuntimeError):
+    """Training data or a training configuration that cannot be used."""
