@@ -1,0 +1,68 @@
+"""What all tests share: the recordings beside the checkout and the original in its own environment.
+
+Both may be missing; a test that needs them skips and says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Original = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings; set SOTTO_SHARED_DATA where it is not beside the checkout."""
+    folder = Path(os.environ.get("SOTTO_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "dev" / "manifest.tsv").is_file():
+        pytest.skip(f"the real recordings are not here ({folder}); set SOTTO_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dev_recordings(shared_data: Path) -> list[dict[str, str]]:
+    """The rows of ``dev/manifest.tsv``, each with its ``path``."""
+    with open(shared_data / "dev" / "manifest.tsv", newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [{**row, "path": str(shared_data / "dev" / row["file"])} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def original() -> Original:
+    """Call ``original(code, **arguments)``: runs Python `code` where openai-whisper is installed.
+
+    The code finds its arguments in ``arguments`` and leaves its answer, fit for JSON, in ``answer``.
+    `scripts/peers` makes the environment; SOTTO_PEER names another Python that has openai-whisper.
+    """
+    python = os.environ.get("SOTTO_PEER", str(ROOT / ".venv-peers" / "openai-whisper" / "bin" / "python"))
+    if not Path(python).exists():
+        pytest.skip(f"openai-whisper has no environment here ({python}); run scripts/peers")
+    driver = (
+        "import json, sys\n"
+        "job = json.load(sys.stdin)\n"
+        "space = {'arguments': job['arguments']}\n"
+        "exec(compile(job['code'], 'original', 'exec'), space)\n"
+        "json.dump(space['answer'], open(sys.argv[1], 'w'))\n"
+    )
+
+    def run(code: str, tmp_path: Path, timeout: float = 600, **arguments: Any) -> Any:
+        out = tmp_path / "answer.json"
+        job = json.dumps({"code": code, "arguments": arguments})
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", driver, str(out)],
+            input=job, text=True, capture_output=True, timeout=timeout, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(out.read_text())
+
+    return run
