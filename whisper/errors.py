@@ -37,8 +37,18 @@ class LanguageError(OptionError):
     """A language that Whisper, or this model, does not know."""
 
 
+class UnknownLanguageTokenError(LanguageError, KeyError):
+    """A language code that the vocabulary has no token for."""
+
+    __str__ = Exception.__str__  # KeyError's puts the message in quotation marks
+
+
 class ShapeError(WhisperError, ValueError, AssertionError):
     """A tensor of the wrong shape; the message names the right one and how to get it."""
+
+
+class NumberError(WhisperError, ValueError, AssertionError):
+    """A number that cannot be meant: a remainder where none may be left, a time before zero."""
 
 
 class TrainingError(WhisperError, RuntimeError):

@@ -1,0 +1,409 @@
+"""A result on its way to a file: plain text, WebVTT, SubRip, tab-separated values, JSON.
+
+Subtitles with word times are laid out in three steps, each a function of its input alone: segments -> timed
+words -> lines -> cues. A file appears whole or not at all. Nothing here knows a model, or changes a result.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, TextIO
+
+from . import utils
+from .errors import OptionError
+
+LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
+UNLIMITED_WIDTH = 1000  # characters, where no width is given
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Layout: words -> lines -> cues
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Word(NamedTuple):
+    """A word as it will be printed, white space included, with its times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How words become cues. Only for results with word times."""
+
+    max_line_width: int | None = None  # characters in a line
+    max_line_count: int | None = None  # lines in a cue
+    highlight_words: bool = False  # one cue per word, with that word underlined
+    max_words_per_line: int | None = None  # words in a cue; without meaning where cues cross segments
+
+    def __post_init__(self) -> None:
+        if self.max_words_per_line is not None and self.max_words_per_line < 0:
+            raise OptionError(f"max_words_per_line must be positive, not {self.max_words_per_line}")
+
+    @classmethod
+    def merged(cls, options: Mapping[str, Any] | None, **given: Any) -> Layout:
+        """Take what is `given` and truthy, and what is in `options` for the rest."""
+        options = options or {}
+        return cls(**{f.name: given[f.name] or options.get(f.name, f.default) for f in fields(cls)})
+
+    @property
+    def crosses_segments(self) -> bool:
+        """Whether cues are filled up regardless of segments: only where both dimensions are set."""
+        return self.max_line_width is not None and self.max_line_count is not None
+
+
+class Line(NamedTuple):
+    """Words that stand on one line of a cue."""
+
+    words: list[Word]
+    opens_cue: bool  # a segment starts here, or the speaker was silent before
+
+    @property
+    def blank(self) -> bool:
+        return not self.words[0].text  # the first word is stripped, and a blank one is alone
+
+
+Cue = list[Word]
+
+
+def chunk_words(segments: Iterable[Mapping[str, Any]], size: int | None) -> Iterator[list[Word]]:
+    """Cut each segment's words into runs of `size`, or none; a segment without word times is one word."""
+    for segment in segments:
+        if "words" in segment:
+            words = [Word(w["word"], w["start"], w["end"]) for w in segment["words"]]
+        else:
+            words = [Word(" " + segment["text"].strip(), segment["start"], segment["end"])]
+        step = size or max(len(words), 1)
+        yield from (words[i : i + step] for i in range(0, len(words), step))
+
+
+def break_lines(chunks: Iterable[list[Word]], layout: Layout) -> list[Line]:
+    """Put words on lines: a new one where the width is used up, after a long pause, and for each chunk.
+
+    The first word of a line loses the white space around it. Chunks count only where cues follow segments,
+    and pauses only where they do not. A word wider than a line has one to itself.
+    """
+    width = layout.max_line_width or UNLIMITED_WIDTH
+    lines: list[Line] = []
+    used = 0  # characters on the last line
+    previous_start: float | None = None
+    for chunk in chunks:
+        for i, word in enumerate(chunk):
+            if layout.crosses_segments:
+                breaks = previous_start is not None and word.start - previous_start > LONG_PAUSE
+            else:
+                breaks = i == 0
+            if used > 0 and not breaks and used + len(word.text) <= width:
+                lines[-1].words.append(word)
+                used += len(word.text)
+            else:
+                lines.append(Line([word._replace(text=word.text.strip())], breaks))
+                used = len(lines[-1].words[0].text)
+            previous_start = word.start
+    return lines
+
+
+def stack_cues(lines: Iterable[Line], max_line_count: int | None) -> list[Cue]:
+    """Stack lines into cues, at most `max_line_count` each; a line break precedes a line's first word."""
+    cues: list[Cue] = []
+    count = 0  # lines in the last cue
+    above: Line | None = None
+    for line in lines:
+        full = max_line_count is not None and count >= max_line_count
+        if above is None or line.opens_cue or full:
+            cues.append(list(line.words))
+            count = 1
+        elif above.blank:  # continues it: an empty line would end the cue for every reader of subtitles
+            cues[-1].extend(line.words)
+        else:
+            first, *rest = line.words
+            cues[-1].extend([first._replace(text="\n" + first.text), *rest])
+            count += 1
+        above = line
+    return cues
+
+
+_SPACE_THEN_WORD = re.compile(r"^(?P<space>\s*)(?P<word>.*)$")
+
+
+def underline(word: str) -> str:
+    """Put ``<u>`` around a word, after the white space before it; a word of two lines stays as it is."""
+    return _SPACE_THEN_WORD.sub(r"\g<space><u>\g<word></u>", word)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Writers
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Writer(Protocol):
+    """Writes the file, or files, of one result: what `get_writer` returns."""
+
+    def __call__(
+        self,
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+
+
+class ResultWriter:
+    """Writes results into a folder, each under the recording's name with the writer's `extension`.
+
+    Parameters
+    ----------
+    output_dir
+        A folder that exists.
+    """
+
+    extension: str
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = output_dir
+
+    def __call__(
+        self,
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write `result` to ``output_dir/<name of the recording>.<extension>``, whole or not at all.
+
+        Parameters
+        ----------
+        result
+            What `transcribe` returned.
+        audio_path
+            The recording; only the name counts, without folder and extension.
+        options, **kwargs
+            The layout of subtitles (see `SubtitlesWriter.iterate_result`); keywords win.
+
+        Raises
+        ------
+        OSError
+            The folder is missing or cannot be written to.
+        """
+        stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
+        path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
+        temporary = _temporary_beside(path)
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                self.write_result(result, file=file, options=options, **kwargs)
+            os.replace(temporary, os.path.realpath(path))  # through a link, as a plain open() would
+        except BaseException:  # Ctrl-C too: what was there before stays as it was
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Write `result` to an open text file; each format has its own."""
+        raise NotImplementedError
+
+
+def _temporary_beside(path: str) -> str:
+    """Name a file in the folder that `path` leads to: a rename is atomic only within a file system."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the output folder does not exist", folder)
+    return os.path.join(folder, f".whisper-{uuid.uuid4().hex}.tmp")
+
+
+class WriteTXT(ResultWriter):
+    """The text alone, one segment a line."""
+
+    extension = "txt"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        for segment in result["segments"]:
+            print(segment["text"].strip(), file=file, flush=True)
+
+
+class SubtitlesWriter(ResultWriter):
+    """What WebVTT and SubRip have in common: cues, each with two times and some lines."""
+
+    always_include_hours: bool
+    decimal_marker: str
+
+    def iterate_result(
+        self,
+        result: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        *,
+        max_line_width: int | None = None,
+        max_line_count: int | None = None,
+        highlight_words: bool = False,
+        max_words_per_line: int | None = None,
+    ) -> Iterator[tuple[str, str, str]]:
+        """Give the cues of a result: start, end and text. Without word times a cue is a segment.
+
+        Parameters
+        ----------
+        result
+            What `transcribe` returned; whether it has word times is read off its first segment.
+        options
+            The four settings below as a dictionary; a keyword given beside it wins.
+        max_line_width, max_line_count
+            Characters in a line and lines in a cue. Where both are set, cues are filled up regardless of
+            segments and a pause of more than 3 s starts a new one; else each segment has its own.
+        highlight_words
+            Give each word a cue of its own in which it is underlined.
+        max_words_per_line
+            Words in a cue, unless cues are filled up regardless of segments.
+
+        Raises
+        ------
+        OptionError
+            `max_words_per_line` is negative.
+        """
+        layout = Layout.merged(
+            options,
+            max_line_width=max_line_width,
+            max_line_count=max_line_count,
+            highlight_words=highlight_words,
+            max_words_per_line=max_words_per_line,
+        )
+        segments = result["segments"]
+        if not segments or "words" not in segments[0]:
+            yield from map(self._segment_cue, segments)
+            return
+        lines = break_lines(chunk_words(segments, layout.max_words_per_line), layout)
+        for cue in stack_cues(lines, layout.max_line_count):
+            yield from self._highlighted(cue) if layout.highlight_words else [self._plain(cue)]
+
+    def format_timestamp(self, seconds: float) -> str:
+        """Write a time the way this format wants it."""
+        return utils.format_timestamp(
+            seconds=seconds,
+            always_include_hours=self.always_include_hours,
+            decimal_marker=self.decimal_marker,
+        )
+
+    def _segment_cue(self, segment: Mapping[str, Any]) -> tuple[str, str, str]:
+        text = segment["text"].strip().replace("-->", "->")  # an arrow inside a cue reads as its times
+        return self.format_timestamp(segment["start"]), self.format_timestamp(segment["end"]), text
+
+    def _plain(self, cue: Cue) -> tuple[str, str, str]:
+        text = "".join(word.text for word in cue)
+        return self.format_timestamp(cue[0].start), self.format_timestamp(cue[-1].end), text
+
+    def _highlighted(self, cue: Cue) -> Iterator[tuple[str, str, str]]:
+        """Give the cue once per word, that word underlined, and as it is for the silences between them."""
+        shown_until, _, plain = self._plain(cue)
+        for i, word in enumerate(cue):
+            start, end = self.format_timestamp(word.start), self.format_timestamp(word.end)
+            if start != shown_until:
+                yield shown_until, start, plain
+            yield start, end, "".join(underline(w.text) if j == i else w.text for j, w in enumerate(cue))
+            shown_until = end
+
+
+class WriteVTT(SubtitlesWriter):
+    """WebVTT, the subtitles of the web."""
+
+    extension = "vtt"
+    always_include_hours = False
+    decimal_marker = "."
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        print("WEBVTT\n", file=file)
+        for start, end, text in self.iterate_result(result, options, **kwargs):
+            print(f"{start} --> {end}\n{text}\n", file=file, flush=True)
+
+
+class WriteSRT(SubtitlesWriter):
+    """SubRip, the subtitles of most players: numbered cues, hours always, a decimal comma."""
+
+    extension = "srt"
+    always_include_hours = True
+    decimal_marker = ","
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        for number, (start, end, text) in enumerate(self.iterate_result(result, options, **kwargs), start=1):
+            print(f"{number}\n{start} --> {end}\n{text}\n", file=file, flush=True)
+
+
+class WriteTSV(ResultWriter):
+    """Start, end and text of each segment between tabs.
+
+    Times are whole milliseconds, so that no country's decimal sign comes into it. A tab in the text becomes a
+    space.
+    """
+
+    extension = "tsv"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        print("start", "end", "text", sep="\t", file=file)
+        for segment in result["segments"]:
+            start, end = (round(1000 * segment[key]) for key in ("start", "end"))
+            print(start, end, segment["text"].strip().replace("\t", " "), sep="\t", file=file, flush=True)
+
+
+class WriteJSON(ResultWriter):
+    """The whole result, as it is."""
+
+    extension = "json"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        json.dump(result, file)
+
+
+WRITERS: dict[str, type[ResultWriter]] = {
+    writer.extension: writer for writer in (WriteTXT, WriteVTT, WriteSRT, WriteTSV, WriteJSON)
+}
+OUTPUT_FORMATS = (*WRITERS, "all")
+
+
+def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer:
+    """Return what writes one result to a file of this format, or with ``all`` to one file of each.
+
+    Parameters
+    ----------
+    output_format
+        ``txt``, ``vtt``, ``srt``, ``tsv``, ``json`` or ``all``.
+    output_dir
+        The folder for the files; it must exist when they are written.
+
+    Raises
+    ------
+    OptionError
+        There is no such format.
+    """
+    if output_format in WRITERS:
+        return WRITERS[output_format](output_dir)
+    if output_format != "all":
+        raise OptionError(f"no writer for {output_format!r}; there are {', '.join(OUTPUT_FORMATS)}")
+    writers = [writer(output_dir) for writer in WRITERS.values()]
+
+    def write_all(
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for writer in writers:
+            writer(result, audio_path, options, **kwargs)
+
+    return write_all
