@@ -1,3 +1,27 @@
-"""Sotto: OpenAI Whisper, done again."""
+"""Sotto: OpenAI Whisper, done again.
 
+>>> import whisper
+>>> model = whisper.load_model("nano")
+>>> model.transcribe("audio.wav")["text"]
+"""
+
+from .audio import load_audio as load_audio
+from .audio import log_mel_spectrogram as log_mel_spectrogram
+from .audio import pad_or_trim as pad_or_trim
+from .checkpoints import _ALIGNMENT_HEADS as _ALIGNMENT_HEADS
+from .checkpoints import _MODELS as _MODELS
+from .checkpoints import _download as _download
+from .checkpoints import available_models as available_models
+from .checkpoints import load_model as load_model
+from .decoding import DecodingOptions as DecodingOptions
+from .decoding import DecodingResult as DecodingResult
+from .decoding import decode as decode
+from .decoding import detect_language as detect_language
+from .model import ModelDimensions as ModelDimensions
+from .model import Whisper as Whisper
+from .transcribe import transcribe as transcribe
 from .version import __version__ as __version__
+
+Whisper.decode = decode
+Whisper.detect_language = detect_language
+Whisper.transcribe = transcribe

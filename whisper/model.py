@@ -136,12 +136,7 @@ class MultiHeadAttention(nn.Module):
         q = self.query(x)
         k, v = self._keys_and_values(x, xa, kv_cache)
         wv, qk = self.qkv_attention(q, k, v, mask)
-        if (
-            xa is not None
-            and isinstance(kv_cache, KVCache)
-            and kv_cache.cross_qk is not None
-            and qk is not None
-        ):
+        if xa is not None and isinstance(kv_cache, KVCache) and kv_cache.cross_qk is not None and qk is not None:
             kv_cache.cross_qk.append(qk)
         return self.out(wv), qk
 
@@ -159,10 +154,18 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend, with `q` ``(n_batch, n_ctx, n_state)`` and `k`, `v` ``(n_batch, n_kv, n_state)``.
 
+        `k` and `v` may have fewer rows than `q`, each for equally many neighbouring rows: the beams of an audio.
+
         Returns the mixed values, and the scores before the softmax, ``(n_batch, n_head, n_ctx, n_kv)`` in
         float32, or None where the fused kernel ran (see `disable_sdpa`).
         """
-        n_ctx, n_state = q.shape[1:]
+        n_batch, n_ctx, n_state = q.shape
+        if (n_group := n_batch // k.shape[0]) > 1:
+            # several rows of text over one audio: they line up as queries, and keys and values are not copied
+            folded, qk = self.qkv_attention(q.reshape(k.shape[0], n_group * n_ctx, n_state), k, v)
+            if qk is not None:
+                qk = qk.view(k.shape[0], self.n_head, n_group, n_ctx, -1).transpose(1, 2).flatten(0, 1)
+            return folded.reshape(n_batch, n_ctx, n_state), qk
         q, k, v = (t.view(*t.shape[:2], self.n_head, -1).transpose(1, 2) for t in (q, k, v))
 
         if SDPA_AVAILABLE and MultiHeadAttention.use_sdpa and not _sdpa_disabled.get():
@@ -205,6 +208,10 @@ class ResidualAttentionBlock(nn.Module):
 # ---------------------------------------------------------------------------------------------------------
 
 
+def _blocks(n_layer: int, n_state: int, n_head: int, cross_attention: bool) -> nn.ModuleList:
+    return nn.ModuleList([ResidualAttentionBlock(n_state, n_head, cross_attention) for _ in range(n_layer)])
+
+
 class AudioEncoder(nn.Module):
     """Log-mel frames to audio features, at half the frame rate."""
 
@@ -215,7 +222,7 @@ class AudioEncoder(nn.Module):
         self.conv1 = Conv1d(n_mels, n_state, kernel_size=3, padding=1)
         self.conv2 = Conv1d(n_state, n_state, kernel_size=3, stride=2, padding=1)
         self.register_buffer("positional_embedding", sinusoids(n_ctx, n_state))
-        self.blocks = nn.ModuleList([ResidualAttentionBlock(n_state, n_head) for _ in range(n_layer)])
+        self.blocks = _blocks(n_layer, n_state, n_head, cross_attention=False)
         self.ln_post = LayerNorm(n_state)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,9 +258,7 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(n_vocab, n_state)
         self.positional_embedding = nn.Parameter(torch.empty(n_ctx, n_state).normal_(std=0.01))
-        self.blocks = nn.ModuleList(
-            [ResidualAttentionBlock(n_state, n_head, cross_attention=True) for _ in range(n_layer)]
-        )
+        self.blocks = _blocks(n_layer, n_state, n_head, cross_attention=True)
         self.ln = LayerNorm(n_state)
         self.register_buffer("mask", causal_mask(n_ctx), persistent=False)
 

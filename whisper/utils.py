@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import NumberError, OptionError
@@ -129,14 +129,14 @@ def _first(items: Iterable[Any]) -> Any:
     return next(iter(items), None)
 
 
-def get_start(segments: Sequence[dict[str, Any]]) -> float | None:
+def get_start(segments: Sequence[Mapping[str, Any]]) -> float | None:
     """Return when the first word starts, in seconds; without words the first segment; None without either."""
     word = _first(word for segment in segments for word in segment.get("words", ()))
     earliest = word or _first(segments)
     return earliest["start"] if earliest else None
 
 
-def get_end(segments: Sequence[dict[str, Any]]) -> float | None:
+def get_end(segments: Sequence[Mapping[str, Any]]) -> float | None:
     """Return when the last word ends, in seconds; without words the last segment; None without either."""
     word = _first(word for segment in reversed(segments) for word in reversed(segment.get("words", ())))
     latest = word or _first(reversed(segments))

@@ -1,0 +1,461 @@
+"""One 30 s window of sound to tokens: options, the sampling loop, language detection.
+
+Everything that a decoding needs lives in its `DecodingTask`; the model is only read. So two decodings on one
+model, in two threads, do not meet, and an exception in the middle leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .audio import CHUNK_LENGTH
+from .errors import LanguageError, OptionError, ShapeError
+from .kv_cache import KVCache
+from .logit_filters import ApplyTimestampRules, LogitFilter, SuppressBlank, SuppressTokens
+from .options import check_names
+from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
+from .tokenizer import Tokenizer, get_tokenizer
+from .utils import compression_ratio
+
+if TYPE_CHECKING:
+    from .model import Whisper
+
+__all__ = [
+    "ApplyTimestampRules",
+    "BeamSearchDecoder",
+    "DecodingOptions",
+    "DecodingResult",
+    "DecodingTask",
+    "GreedyDecoder",
+    "Inference",
+    "LogitFilter",
+    "MaximumLikelihoodRanker",
+    "PyTorchInference",
+    "SequenceRanker",
+    "SuppressBlank",
+    "SuppressTokens",
+    "TokenDecoder",
+    "decode",
+    "detect_language",
+]
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to decode a window; names and defaults are openai-whisper's."""
+
+    # "transcribe" writes what is said, "translate" writes it in English, "lang_id" only names the language
+    task: str = "transcribe"
+    language: str | None = None  # code or name; None detects it
+
+    # choosing tokens
+    temperature: float = 0.0
+    sample_len: int | None = None  # at most so many tokens; None: half of the decoder's context
+    best_of: int | None = None  # samples to choose from; only above temperature 0
+    beam_size: int | None = None  # width of the beam search; None samples
+    patience: float | None = None  # of the beam search (arXiv:2204.05424); None is 1
+
+    # alpha of arXiv:1609.08144 when candidates are ranked; None ranks by the mean log-probability
+    length_penalty: float | None = None
+
+    prompt: str | list[int] | None = None  # what was said before: text or tokens
+    prefix: str | list[int] | None = None  # how this window's text begins
+
+    # token ids, or a string of them with commas; -1 stands for the symbols that nobody speaks
+    suppress_tokens: str | Iterable[int] | None = "-1"
+    suppress_blank: bool = True  # no text that begins with a space alone or is empty
+
+    without_timestamps: bool = False  # text only
+    max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
+
+    fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
+
+
+@dataclass(frozen=True)
+class DecodingResult:
+    """What one window gave."""
+
+    audio_features: Tensor  # (n_audio_ctx, n_audio_state)
+    language: str
+    language_probs: dict[str, float] | None = None  # only where the language was detected
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    avg_logprob: float = math.nan  # of the tokens and the end, natural logarithm
+    no_speech_prob: float = math.nan
+    temperature: float = math.nan
+    compression_ratio: float = math.nan
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The network as a decoding sees it
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Inference:
+    """Gives logits for growing sequences."""
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        """Return logits ``(n_batch, n_new, n_vocab)`` after the tokens that are new since the last call."""
+        raise NotImplementedError
+
+    def rearrange_kv_cache(self, source_indices: Sequence[int]) -> None:
+        """Let row ``i`` continue what row ``source_indices[i]`` was."""
+        raise NotImplementedError
+
+    def cleanup_caching(self) -> None:
+        """Let go of what was cached."""
+
+
+class PyTorchInference(Inference):
+    """Runs ``model.decoder`` with a cache of its own."""
+
+    def __init__(self, model: Whisper, initial_token_length: int) -> None:
+        self.model = model
+        self.initial_token_length = initial_token_length
+        self.kv_cache = KVCache()
+        attentions: list[Any] = [block.attn for block in model.decoder.blocks]
+        self.kv_modules: list[nn.Module] = [a.key for a in attentions] + [a.value for a in attentions]
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        if tokens.shape[-1] > self.initial_token_length:
+            tokens = tokens[:, -1:]  # the cache holds the others
+        logits: Tensor = self.model.decoder(tokens, audio_features, kv_cache=self.kv_cache)
+        return logits
+
+    def rearrange_kv_cache(self, source_indices: Sequence[int]) -> None:
+        self.kv_cache.reorder(self.kv_modules, source_indices)
+
+    def cleanup_caching(self) -> None:
+        self.kv_cache = KVCache()
+
+
+def compute_dtype(fp16: bool, device: torch.device) -> torch.dtype:
+    """Return the precision that the option `fp16` means on a device: a CPU is slow in float16."""
+    return torch.float16 if fp16 and device.type != "cpu" else torch.float32
+
+
+def is_encoded(model: Whisper, mel: Tensor) -> bool:
+    """Whether `mel` is not a spectrogram but audio features already, by its last two dimensions."""
+    return tuple(mel.shape[-2:]) == (model.dims.n_audio_ctx, model.dims.n_audio_state)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Language
+# ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = None) -> tuple[Tensor, Any]:
+    """Tell which language is spoken.
+
+    Parameters
+    ----------
+    model
+        A multilingual model.
+    mel
+        Spectrogram ``(n_mels, 3000)``, audio features ``(n_audio_ctx, n_audio_state)``, or a batch of either.
+    tokenizer
+        By default the model's own.
+
+    Returns
+    -------
+    language_tokens
+        Id of the likeliest language token, ``(n_audio,)``; a scalar for a single window.
+    language_probs
+        For each window a dictionary from language code to probability; a single one for a single window.
+
+    Raises
+    ------
+    LanguageError
+        The model knows only English. (A ValueError.)
+    """
+    if tokenizer is None:
+        tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
+    if tokenizer.language is None or tokenizer.language_token not in tokenizer.sot_sequence:
+        raise LanguageError(
+            "this model has no language tokens: it knows only English and cannot tell languages apart"
+        )
+
+    single = mel.ndim == 2
+    if single:
+        mel = mel.unsqueeze(0)
+    if not is_encoded(model, mel):
+        mel = model.encoder(mel)
+
+    sot = torch.full((mel.shape[0], 1), tokenizer.sot, device=mel.device)
+    logits = model.logits(sot, mel)[:, 0]  # (n_audio, n_vocab)
+    ids = torch.tensor(tokenizer.all_language_tokens, device=mel.device)
+    probs = logits[:, ids].softmax(dim=-1)  # (n_audio, n_languages)
+    language_tokens = ids[probs.argmax(dim=-1)]
+    language_probs = [dict(zip(tokenizer.all_language_codes, row, strict=True)) for row in probs.tolist()]
+    return (language_tokens[0], language_probs[0]) if single else (language_tokens, language_probs)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Decoding
+# ---------------------------------------------------------------------------------------------------------
+
+
+def verify_options(options: DecodingOptions) -> None:
+    """Raise `OptionError` for values out of range and for options that exclude each other."""
+    o = options
+    if o.task not in ("transcribe", "translate", "lang_id"):
+        raise OptionError(f"task must be 'transcribe', 'translate' or 'lang_id', not {o.task!r}")
+    if o.beam_size is not None and o.best_of is not None:
+        raise OptionError("beam_size and best_of can't be given together")
+    if o.temperature == 0 and o.best_of is not None:
+        raise OptionError(
+            "best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size"
+        )
+    if o.patience is not None and o.beam_size is None:
+        raise OptionError("patience requires beam_size to be given")
+    if o.length_penalty is not None and not 0 <= o.length_penalty <= 1:
+        raise OptionError(f"length_penalty (alpha) should be a value between 0 and 1, not {o.length_penalty}")
+    for name in ("beam_size", "best_of", "sample_len"):
+        value = getattr(o, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+    for name in ("temperature", "patience", "max_initial_timestamp"):
+        value = getattr(o, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
+
+
+def suppressed_tokens(value: str | Iterable[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids that must not be sampled, sorted: those asked for and the control tokens."""
+    try:
+        given = [] if value is None else value.split(",") if isinstance(value, str) else list(value)
+        ids = {int(t) for t in given if str(t).strip()}
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"suppress_tokens must be token ids, or a string of them with commas, not {value!r}"
+        ) from None
+    n_vocab = tokenizer.encoding.n_vocab
+    if wrong := [t for t in ids if not -1 <= t < n_vocab]:
+        raise OptionError(f"suppress_tokens: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong}")
+    if -1 in ids:
+        ids = (ids - {-1}) | set(tokenizer.non_speech_tokens)
+    control = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm)
+    # the probability of <|nospeech|> is read apart, at the start of the text
+    return tuple(sorted(ids | {*control, tokenizer.no_speech}))
+
+
+class DecodingTask:
+    """Decodes windows with one set of options.
+
+    A task runs one batch at a time. Its parts (`inference`, `decoder`, `logit_filters`, `sequence_ranker`) may
+    be replaced, and its methods overridden, before `run`.
+    """
+
+    inference: Inference
+    sequence_ranker: SequenceRanker
+    decoder: TokenDecoder
+    logit_filters: list[LogitFilter]
+
+    def __init__(self, model: Whisper, options: DecodingOptions) -> None:
+        self.model = model
+        self.options = self._verify_options(options)
+        self.tokenizer = tokenizer = get_tokenizer(
+            model.is_multilingual,
+            num_languages=model.num_languages,
+            language=options.language or "en",
+            task=options.task,
+        )
+        self.n_group: int = options.beam_size or options.best_of or 1
+        self.n_ctx: int = model.dims.n_text_ctx
+        self.sample_len: int = options.sample_len or model.dims.n_text_ctx // 2
+
+        self.sot_sequence: tuple[int, ...] = tokenizer.sot_sequence
+        if options.without_timestamps:
+            self.sot_sequence = tokenizer.sot_sequence_including_notimestamps
+        self.initial_tokens: tuple[int, ...] = self._get_initial_tokens()
+        self.sample_begin: int = len(self.initial_tokens)
+        self.sot_index: int = self.initial_tokens.index(tokenizer.sot)
+
+        self.inference = PyTorchInference(model, len(self.initial_tokens))
+        self.sequence_ranker = MaximumLikelihoodRanker(options.length_penalty)
+        if options.beam_size is not None:
+            self.decoder = BeamSearchDecoder(options.beam_size, tokenizer.eot, self.inference, options.patience)
+        else:
+            self.decoder = GreedyDecoder(options.temperature, tokenizer.eot)
+        self.logit_filters = self._get_logit_filters()
+
+    # -- what the options mean for this model ------------------------------------------------------------
+
+    def _verify_options(self, options: DecodingOptions) -> DecodingOptions:
+        verify_options(options)
+        return options
+
+    def _get_logit_filters(self) -> list[LogitFilter]:
+        filters: list[LogitFilter] = []
+        if self.options.suppress_blank:
+            filters.append(SuppressBlank(self.tokenizer, self.sample_begin))
+        if self.options.suppress_tokens:
+            filters.append(SuppressTokens(self._get_suppress_tokens()))
+        if not self.options.without_timestamps:
+            limit = None
+            if self.options.max_initial_timestamp:
+                precision = CHUNK_LENGTH / self.model.dims.n_audio_ctx  # seconds: 0.02 in every known model
+                limit = round(self.options.max_initial_timestamp / precision)
+            filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, limit))
+        return filters
+
+    def _get_suppress_tokens(self) -> tuple[int, ...]:
+        return suppressed_tokens(self.options.suppress_tokens, self.tokenizer)
+
+    def _get_initial_tokens(self) -> tuple[int, ...]:
+        tokens = list(self.sot_sequence)
+        if prefix := self._encode(self.options.prefix):
+            room = self.n_ctx // 2 - self.sample_len
+            tokens += prefix[-room:] if room > 0 else prefix
+        if prompt := self._encode(self.options.prompt):
+            tokens = [self.tokenizer.sot_prev, *prompt[-(self.n_ctx // 2 - 1) :], *tokens]
+        if len(tokens) >= self.n_ctx:
+            raise OptionError(
+                f"prompt, prefix and start take {len(tokens)} tokens, and the decoder has place for {self.n_ctx}: "
+                "shorten the prefix"
+            )
+        return tuple(tokens)
+
+    def _encode(self, text: str | Sequence[int] | None) -> list[int]:
+        if isinstance(text, str):
+            return self.tokenizer.encode(" " + text.strip()) if text else []
+        return list(text or ())
+
+    # -- the steps of a run ------------------------------------------------------------------------------
+
+    def _get_audio_features(self, mel: Tensor) -> Tensor:
+        """Return ``(n_audio, n_audio_ctx, n_audio_state)``; features that are given already pass through."""
+        mel = mel.to(self.model.device, compute_dtype(self.options.fp16, self.model.device))
+        if is_encoded(self.model, mel):
+            return mel
+        features: Tensor = self.model.encoder(mel)
+        return features
+
+    def _detect_language(
+        self, audio_features: Tensor, tokens: Tensor
+    ) -> tuple[list[str], list[dict[str, float]] | None]:
+        """Return each window's language, and write its token into `tokens` where it had to be detected."""
+        if self.options.language is not None and self.options.task != "lang_id":
+            return [self.options.language] * audio_features.shape[0], None
+        if not self.model.is_multilingual and self.options.task != "lang_id":
+            return ["en"] * audio_features.shape[0], None  # there is nothing to detect
+        language_tokens, probs = self.model.detect_language(audio_features, self.tokenizer)
+        languages = [max(p, key=p.__getitem__) for p in probs]
+        if self.options.language is None:
+            tokens[:, self.sot_index + 1] = language_tokens.to(tokens.device)
+        return languages, probs
+
+    def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+        """Sample until every row has ended; `tokens` is ``(n_audio * n_group, n_initial)``."""
+        sum_logprobs = torch.zeros(tokens.shape[0], device=audio_features.device)
+        no_speech_probs = [math.nan] * tokens.shape[0]
+        try:
+            for step in range(self.sample_len):
+                logits = self.inference.logits(tokens, audio_features)
+                if step == 0:
+                    at_sot = logits[:, self.sot_index].float().softmax(dim=-1)
+                    no_speech_probs = at_sot[:, self.tokenizer.no_speech].tolist()
+                logits = logits[:, -1]  # (n_batch, n_vocab)
+                for logit_filter in self.logit_filters:
+                    logit_filter.apply(logits, tokens)
+                tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
+                if completed or tokens.shape[-1] > self.n_ctx:
+                    break
+        finally:
+            self.inference.cleanup_caching()
+        return tokens, sum_logprobs, no_speech_probs
+
+    @torch.no_grad()
+    def run(self, mel: Tensor) -> list[DecodingResult]:
+        """Decode a batch: spectrograms ``(n_audio, n_mels, 3000)`` or audio features."""
+        self.decoder.reset()
+        audio_features = self._get_audio_features(mel)
+        n_audio = audio_features.shape[0]
+        tokens = torch.tensor([self.initial_tokens], device=audio_features.device).repeat(n_audio, 1)
+        languages, probs = self._detect_language(audio_features, tokens)
+        if self.options.task == "lang_id":
+            return [
+                DecodingResult(audio_features=features, language=language, language_probs=p)
+                for features, language, p in zip(audio_features, languages, probs or [], strict=True)
+            ]
+
+        tokens = tokens.repeat_interleave(self.n_group, dim=0)  # (n_audio * n_group, n_initial)
+        tokens, sum_logprobs, no_speech_probs = self._main_loop(audio_features, tokens)
+        candidates, logprobs = self.decoder.finalize(
+            tokens.reshape(n_audio, self.n_group, -1), sum_logprobs.reshape(n_audio, self.n_group)
+        )
+        texts = [[self._without_frame(t) for t in group] for group in candidates]
+        best = self.sequence_ranker.rank(texts, logprobs)
+        return [
+            self._result(audio_features[i], languages[i], texts[i][j].tolist(), logprobs[i][j], no_speech)
+            for i, (j, no_speech) in enumerate(zip(best, no_speech_probs[:: self.n_group], strict=True))
+        ]
+
+    def _without_frame(self, tokens: Tensor) -> Tensor:
+        """Cut the prompt, the start and everything from the end token on."""
+        sampled = tokens[self.sample_begin :]
+        return sampled[: int((sampled == self.tokenizer.eot).nonzero()[0, 0])]
+
+    def _result(
+        self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
+    ) -> DecodingResult:
+        text = self.tokenizer.decode(tokens).strip()
+        return DecodingResult(
+            audio_features=features,
+            language=language,
+            tokens=tokens,
+            text=text,
+            avg_logprob=sum_logprob / (len(tokens) + 1),
+            no_speech_prob=no_speech_prob,
+            temperature=self.options.temperature,
+            compression_ratio=compression_ratio(text),
+        )
+
+
+def decode(
+    model: Whisper,
+    mel: Tensor,
+    options: DecodingOptions = DecodingOptions(),
+    **kwargs: Any,
+) -> DecodingResult | list[DecodingResult]:
+    """Decode one window of 30 s, or a batch of them.
+
+    Parameters
+    ----------
+    model
+        A Whisper model.
+    mel
+        Spectrogram ``(n_mels, 3000)`` or audio features ``(n_audio_ctx, n_audio_state)``, or a batch of either.
+    options
+        How to decode; by default `DecodingOptions` as it is.
+    **kwargs
+        Single fields of `DecodingOptions`, over those of `options`.
+
+    Returns
+    -------
+    DecodingResult or list of DecodingResult
+        One for a single window, a list for a batch.
+
+    Raises
+    ------
+    OptionError
+        An unknown option, a value out of range, or options that exclude each other.
+    ShapeError
+        `mel` is not of this model.
+    """
+    if mel.ndim not in (2, 3):
+        raise ShapeError(f"decode takes a window (2 dimensions) or a batch (3), got shape {tuple(mel.shape)}")
+    if kwargs:
+        check_names(kwargs, DecodingOptions, "decode")
+    options = replace(options, **kwargs)
+    single = mel.ndim == 2
+    result = DecodingTask(model, options).run(mel.unsqueeze(0) if single else mel)
+    return result[0] if single else result

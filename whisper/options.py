@@ -1,0 +1,82 @@
+"""The options of `transcribe`, checked at the door; no option is accepted and then ignored."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from .errors import OptionError, UnknownOptionError
+
+FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+PREPEND_PUNCTUATIONS = "\"'“¿([{-"
+APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """What `transcribe` takes beside the fields of `DecodingOptions`; names and defaults are openai-whisper's."""
+
+    # True prints each segment as it comes, False shows a progress bar, None prints nothing
+    verbose: bool | None = None
+
+    # tried in turn while a window's text looks wrong by one of the next two thresholds
+    temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
+    compression_ratio_threshold: float | None = 2.4  # text that zlib packs tighter than this repeats itself
+    logprob_threshold: float | None = -1.0  # mean log-probability of the tokens below which a text is doubted
+    no_speech_threshold: float | None = 0.6  # above this, with a doubted text, the window counts as silence
+
+    condition_on_previous_text: bool = True  # prompt each window with the text before it
+    initial_prompt: str | None = None  # prompt of the first window: names, spellings, style
+    carry_initial_prompt: bool = False  # ... and of every other window, too
+
+    word_timestamps: bool = False
+    prepend_punctuations: str = PREPEND_PUNCTUATIONS  # marks that belong to the word after them
+    append_punctuations: str = APPEND_PUNCTUATIONS  # marks that belong to the word before them
+
+    # seconds "start,end,start,end,..." to transcribe; without the last end, up to the end of the recording
+    clip_timestamps: str | Sequence[float] = "0"
+
+    # with word times: skip silences longer than this (seconds) around words that look invented
+    hallucination_silence_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        self.temperatures()
+        for name in (
+            "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold",
+            "hallucination_silence_threshold",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not is_number(value):
+                raise OptionError(f"{name} must be a number or None, not {value!r}")
+        if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
+            raise OptionError(f"initial_prompt must be text, not {type(self.initial_prompt).__name__}")
+
+    def temperatures(self) -> tuple[float, ...]:
+        """Return the ladder of temperatures, at least one step."""
+        given = self.temperature
+        ladder = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+        if not ladder:
+            raise OptionError("temperature is empty: give a number or at least one step of a ladder")
+        if wrong := [t for t in ladder if not is_number(t) or not 0 <= t < math.inf]:
+            raise OptionError(f"temperature must be numbers of at least 0, and not {wrong[0]!r}")
+        return tuple(float(t) for t in ladder)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a number that is one (not NaN, not text, not a flag)."""
+    try:
+        return not isinstance(value, (bool, str, bytes)) and not math.isnan(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
+def check_names(given: Mapping[str, object], dataclass_type: type, function: str) -> None:
+    """Raise `UnknownOptionError` for a name that is no field of the dataclass, with the nearest that is one."""
+    known = [f.name for f in fields(dataclass_type)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            raise UnknownOptionError(f"{function}() has no option {name!r}{hint}")

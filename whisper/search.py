@@ -1,0 +1,216 @@
+"""Choosing tokens: greedy and sampled, beam search, and the ranking of the finished candidates.
+
+Knows logits and token ids, not the network: a search asks its `Inference` only to follow its reordering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import OptionError
+
+Candidates = Sequence[Sequence[Tensor]]
+
+
+class Reorderable(Protocol):
+    """What a search needs of an inference: its rows follow the beams."""
+
+    def rearrange_kv_cache(self, source_indices: Sequence[int]) -> None: ...
+
+
+class SequenceRanker:
+    """Chooses one candidate per audio."""
+
+    def rank(self, tokens: Candidates, sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
+        """Return, for each audio, the index of the best of its candidates.
+
+        Parameters
+        ----------
+        tokens
+            The candidates' tokens, by audio, without prompt and end.
+        sum_logprobs
+            Their summed log-probabilities, likewise.
+        """
+        raise NotImplementedError
+
+
+class MaximumLikelihoodRanker(SequenceRanker):
+    """The highest log-probability, corrected for length.
+
+    Parameters
+    ----------
+    length_penalty
+        None divides by the length; a number is the exponent alpha of Wu et al. 2016 (arXiv:1609.08144, eq. 14).
+    """
+
+    def __init__(self, length_penalty: float | None) -> None:
+        self.length_penalty = length_penalty
+
+    def rank(self, tokens: Candidates, sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
+        best = []
+        for group, logprobs in zip(tokens, sum_logprobs, strict=True):
+            scores = [p / self._penalty(len(t)) for t, p in zip(group, logprobs, strict=True)]
+            best.append(max(range(len(scores)), key=scores.__getitem__))
+        return best
+
+    def _penalty(self, length: int) -> float:
+        if self.length_penalty is None:
+            return max(length, 1e-9)  # an empty text ranks last, as dividing by zero made it
+        return float(((5 + length) / 6) ** self.length_penalty)
+
+
+class TokenDecoder:
+    """Extends sequences by one token a step."""
+
+    def reset(self) -> None:
+        """Forget the sequences decoded so far."""
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        """Choose the next token of each row.
+
+        Parameters
+        ----------
+        tokens
+            ``(n_batch, n_tokens)``, prompt and start sequence included.
+        logits
+            Filtered logits of the next token, ``(n_batch, n_vocab)``.
+        sum_logprobs
+            ``(n_batch,)``; updated in place.
+
+        Returns
+        -------
+        tokens
+            ``(n_batch, n_tokens + 1)``.
+        completed
+            True when every sequence has ended.
+        """
+        raise NotImplementedError
+
+    def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
+        """Return the candidates of each audio, each with an end token, and their log-probabilities.
+
+        Parameters
+        ----------
+        tokens
+            ``(n_audio, n_group, n_tokens)``.
+        sum_logprobs
+            ``(n_audio, n_group)``.
+        """
+        raise NotImplementedError
+
+
+class GreedyDecoder(TokenDecoder):
+    """The likeliest token at temperature 0; above, one drawn from the tempered distribution."""
+
+    def __init__(self, temperature: float, eot: int) -> None:
+        self.temperature = temperature
+        self.eot = eot
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        if self.temperature == 0:
+            next_tokens = logits.argmax(dim=-1)
+        else:
+            probabilities = F.softmax(logits.float() / self.temperature, dim=-1)
+            next_tokens = torch.multinomial(probabilities, 1, replacement=True)[:, 0]
+
+        running = tokens[:, -1] != self.eot
+        logprobs = F.log_softmax(logits.float(), dim=-1).gather(1, next_tokens[:, None])[:, 0]
+        sum_logprobs += torch.where(running, logprobs, 0)
+        next_tokens = torch.where(running, next_tokens, self.eot)
+        return torch.cat([tokens, next_tokens[:, None]], dim=-1), bool((next_tokens == self.eot).all())
+
+    def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
+        ended = F.pad(tokens, (0, 1), value=self.eot)  # those that ran to the limit end here
+        return [list(group) for group in ended], sum_logprobs.tolist()
+
+
+class BeamSearchDecoder(TokenDecoder):
+    """Beam search with patience (Kasai et al. 2022, arXiv:2204.05424).
+
+    Parameters
+    ----------
+    beam_size
+        Unfinished sequences kept per audio.
+    patience
+        An audio is done when it has ``round(beam_size * patience)`` finished sequences.
+    """
+
+    def __init__(self, beam_size: int, eot: int, inference: Reorderable, patience: float | None = None) -> None:
+        self.beam_size = beam_size
+        self.eot = eot
+        self.inference = inference
+        self.patience = patience or 1.0
+        self.max_candidates = round(beam_size * self.patience)
+        self.finished_sequences: list[dict[tuple[int, ...], float]] | None = None
+        if self.max_candidates < 1:
+            raise OptionError(
+                f"beam_size={beam_size} with patience={patience} asks for no candidate at all; "
+                "their product must be at least 1"
+            )
+
+    def reset(self) -> None:
+        self.finished_sequences = None
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        n_batch = tokens.shape[0]
+        if n_batch % self.beam_size:
+            raise OptionError(f"{n_batch} rows cannot be divided into beams of {self.beam_size}")
+        if self.finished_sequences is None:
+            self.finished_sequences = [{} for _ in range(n_batch // self.beam_size)]
+
+        # one more than the beam is wide, so that the end of a text takes no live sequence's place
+        logprobs, ids = F.log_softmax(logits.float(), dim=-1).topk(self.beam_size + 1)
+        scores = (sum_logprobs[:, None] + logprobs).tolist()
+        prefixes, choices = [tuple(row) for row in tokens.tolist()], ids.tolist()
+
+        kept: list[tuple[tuple[int, ...], float, int]] = []  # sequence, score, row that it continues
+        for audio, finished in enumerate(self.finished_sequences):
+            rows = range(audio * self.beam_size, (audio + 1) * self.beam_size)
+            # the same sequence may come from several rows (at the first step from all): it counts once
+            candidates = {
+                (*prefixes[row], token): (score, row)
+                for row in rows
+                for token, score in zip(choices[row], scores[row], strict=True)
+            }
+            live, ended = self._divide(candidates)
+            kept += live
+            for sequence, score in ended[: max(0, self.max_candidates - len(finished))]:
+                finished[sequence] = score
+
+        self.inference.rearrange_kv_cache([row for _, _, row in kept])
+        sum_logprobs.copy_(torch.tensor([score for _, score, _ in kept]))
+        completed = all(len(finished) >= self.max_candidates for finished in self.finished_sequences)
+        return torch.tensor([sequence for sequence, _, _ in kept], device=tokens.device), completed
+
+    def _divide(
+        self, candidates: dict[tuple[int, ...], tuple[float, int]]
+    ) -> tuple[list[tuple[tuple[int, ...], float, int]], list[tuple[tuple[int, ...], float]]]:
+        """Return the best `beam_size` that go on, and those that ended ahead of the last of them."""
+        live: list[tuple[tuple[int, ...], float, int]] = []
+        ended: list[tuple[tuple[int, ...], float]] = []
+        for sequence in sorted(candidates, key=lambda s: candidates[s][0], reverse=True):
+            score, row = candidates[sequence]
+            if sequence[-1] == self.eot:
+                ended.append((sequence, score))
+            else:
+                live.append((sequence, score, row))
+                if len(live) == self.beam_size:
+                    break
+        return live, ended
+
+    def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
+        finished_sequences = self.finished_sequences or [{} for _ in range(tokens.shape[0])]
+        for audio, finished in enumerate(finished_sequences):
+            # too few have ended: the best of the others end here
+            for beam in sum_logprobs[audio].argsort(descending=True).tolist():
+                if len(finished) >= self.beam_size:
+                    break
+                sequence = (*tokens[audio, beam].tolist(), self.eot)
+                finished[sequence] = float(sum_logprobs[audio, beam])
+        candidates = [[torch.tensor(sequence) for sequence in finished] for finished in finished_sequences]
+        return candidates, [list(finished.values()) for finished in finished_sequences]

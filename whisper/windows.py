@@ -1,0 +1,136 @@
+"""Which 30 s window comes next, and what the decoder is told of the text before it.
+
+Pure functions on numbers: frames of 10 ms, seconds and token ids; no sound, no tensors, no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, SAMPLE_RATE
+from .errors import OptionError
+
+Clip = tuple[int, int]  # first frame, and the frame after the last
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of the recording that is decoded at once."""
+
+    clip: int  # index of the clip that it lies in
+    seek: int  # first frame
+    size: int  # frames of content, at most N_FRAMES; the encoder sees padding behind them
+
+    @property
+    def start(self) -> float:
+        """Seconds from the start of the recording."""
+        return float(self.seek * HOP_LENGTH / SAMPLE_RATE)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of content."""
+        return self.size * HOP_LENGTH / SAMPLE_RATE
+
+    @property
+    def full_end(self) -> float:
+        """Where the window would end if it were full, in seconds of the recording."""
+        return float((self.seek + N_FRAMES) * HOP_LENGTH / SAMPLE_RATE)
+
+
+def parse_clips(clip_timestamps: str | Sequence[float], content_frames: int) -> list[Clip]:
+    """Turn start and end times into clips of whole frames, none reaching past the recording.
+
+    Parameters
+    ----------
+    clip_timestamps
+        Seconds ``start, end, start, end, ...``, as numbers or as text with commas; a last start without an end
+        goes to the end of the recording, and no times at all mean all of it.
+    content_frames
+        Length of the recording, in frames of 10 ms.
+
+    Raises
+    ------
+    OptionError
+        Something is not a time, or a clip ends before it starts.
+    """
+    given = clip_timestamps.split(",") if isinstance(clip_timestamps, str) else list(clip_timestamps)
+    if isinstance(clip_timestamps, str) and not clip_timestamps.strip():
+        given = []
+    try:
+        seconds = [float(time) for time in given]
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"clip_timestamps must be seconds as 'start,end,start,end,...', not {clip_timestamps!r}"
+        ) from None
+    if wrong := [time for time in seconds if math.isnan(time) or time < 0]:
+        raise OptionError(f"clip_timestamps must be times from 0 on, not {wrong[0]}")
+    # an end past the recording is its end
+    frames = [
+        round(time * FRAMES_PER_SECOND) if time * FRAMES_PER_SECOND < content_frames else content_frames
+        for time in seconds
+    ]
+    for start, end in zip(seconds[::2], seconds[1::2], strict=False):
+        if end < start:
+            raise OptionError(f"clip_timestamps: the clip from {start} s ends before it starts, at {end} s")
+    if len(frames) % 2:
+        frames.append(content_frames)
+    return list(zip(frames[::2], frames[1::2], strict=True)) or [(0, content_frames)]
+
+
+def next_window(clips: Sequence[Clip], clip: int, seek: int) -> Window | None:
+    """Return the window at frame `seek` of clip number `clip`, or of the clips after it; None at the end."""
+    while clip < len(clips):
+        start, end = clips[clip]
+        seek = max(seek, start)
+        if seek < end:
+            return Window(clip, seek, min(N_FRAMES, end - seek))
+        clip += 1
+        seek = clips[clip][0] if clip < len(clips) else seek
+    return None
+
+
+@dataclass
+class PromptHistory:
+    """The text so far, and how much of it the next window is prompted with.
+
+    Parameters
+    ----------
+    initial
+        Tokens of the user's prompt.
+    carry
+        Put `initial` before the prompt of every window, not of the first alone.
+    max_prompt
+        Tokens that the decoder takes as a prompt.
+    """
+
+    initial: list[int]
+    carry: bool
+    max_prompt: int
+    tokens: list[int] = field(default_factory=list)  # initial, then all text
+    reset_since: int = 0  # tokens before this are not shown again
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.initial)
+
+    def prompt(self) -> list[int]:
+        """Return the prompt of the next window; the decoder keeps the end of it that fits."""
+        if not self.carry:
+            return self.tokens[self.reset_since :]
+        room = max(0, self.max_prompt - len(self.initial))
+        recent = self.tokens[max(len(self.initial), self.reset_since) :]
+        return self.initial + recent[max(0, len(recent) - room) :]
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Take over the tokens of a window's segments."""
+        self.tokens += tokens
+
+    def reset(self) -> None:
+        """Show nothing of what was said so far to later windows."""
+        self.reset_since = len(self.tokens)
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """All tokens of the transcript, without the user's prompt."""
+        return self.tokens[len(self.initial) :]
