@@ -25,6 +25,10 @@ class DownloadError(WhisperError, RuntimeError):
     """A download that failed or whose contents are not what was promised."""
 
 
+class DeviceError(WhisperError, RuntimeError):
+    """A device that this machine does not have or that torch was built without."""
+
+
 class OptionError(WhisperError, ValueError):
     """An option with a wrong value, or options that exclude each other."""
 
