@@ -1,0 +1,174 @@
+"""Weights on their way into a network: ten dimensions, named tensors, alignment heads.
+
+What every format is read into and what a `Whisper` is built from. Tensors that are missing, left over or of
+the wrong shape are refused before anything is built. It opens no files and knows no format.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
+
+
+@dataclass
+class Weights:
+    """The contents of a checkpoint, whatever file it came from."""
+
+    dims: ModelDimensions
+    tensors: dict[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
+    alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: nobody measured them
+    source: str  # for messages: the file or folder
+
+
+def checked_dimensions(dims: object, source: str) -> ModelDimensions:
+    """Return `dims`, a mapping of the ten numbers, as `ModelDimensions`.
+
+    Raises
+    ------
+    CheckpointError
+        Where a number is missing, unknown, or no positive integer, or where heads do not divide the state.
+    """
+    names = [field.name for field in fields(ModelDimensions)]
+    if not isinstance(dims, Mapping):
+        raise CheckpointError(
+            f"{source} holds 'dims' of type {type(dims).__name__} instead of a dictionary of ten numbers; "
+            "save the model again with whisper.checkpoints.save_checkpoint"
+        )
+    wrong = [f"{name} is missing" for name in names if name not in dims]
+    wrong += [f"{name} is unknown" for name in dims if name not in names]
+    wrong += [f"{n} = {dims[n]!r}" for n in names if n in dims and not _is_count(dims[n])]
+    if not wrong:
+        for state, head in (("n_audio_state", "n_audio_head"), ("n_text_state", "n_text_head")):
+            if dims[state] % dims[head]:
+                wrong.append(f"{state} = {dims[state]} is no multiple of {head} = {dims[head]}")
+    if wrong:
+        raise CheckpointError(
+            f"the dimensions in {source} do not describe a Whisper ({'; '.join(wrong[:4])}); "
+            "all ten must be there as positive integers"
+        )
+    return ModelDimensions(**{name: dims[name] for name in names})
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def dump_alignment_heads(mask: Tensor) -> str:
+    """Write booleans in the original's form: gzipped, in base 85."""
+    flags = mask.cpu().to_dense() if mask.is_sparse else mask.cpu()
+    packed = gzip.compress(flags.bool().numpy().tobytes(), mtime=0)  # same heads, same text
+    return base64.b85encode(packed).decode("ascii")
+
+
+def parse_alignment_heads(dump: str | bytes, dims: ModelDimensions, source: str) -> Tensor:
+    """Read what `dump_alignment_heads` wrote, as booleans ``(n_text_layer, n_text_head)``."""
+    shape = (dims.n_text_layer, dims.n_text_head)
+    try:
+        flags = np.frombuffer(gzip.decompress(base64.b85decode(dump)), dtype=bool)
+        return torch.from_numpy(flags.copy()).reshape(shape)
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, RuntimeError) as error:
+        raise CheckpointError(
+            f"the alignment heads in {source} are not {shape[0]} x {shape[1]} gzipped booleans in base 85; "
+            "take them out, or save the model again"
+        ) from error
+
+
+def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
+    """Build the network, in float32 on `device`; empties ``weights.tensors`` so that each is held once.
+
+    No weight is drawn at random first, and a float16 tensor becomes float32 once, on the device.
+
+    Raises
+    ------
+    CheckpointError
+        Where tensors are missing, left over, of another shape, or not floating point.
+    """
+    device = torch.device(device)
+    layers = weights.dims.n_audio_layer + weights.dims.n_text_layer
+    if layers > len(weights.tensors):  # each has a dozen; and a forged number must not build a million modules
+        raise CheckpointError(
+            f"{weights.source} is incomplete: it announces {layers} layers and holds "
+            f"{len(weights.tensors)} tensors; get the file again from where it came"
+        )
+    model = _skeleton(weights.dims)
+    _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+
+    state = {}
+    for name in list(weights.tensors):
+        moved = weights.tensors.pop(name).detach().to(device)
+        # always a copy of its own on the CPU: the tensor may lie in a mapped file that can change or vanish
+        state[name] = moved.to(torch.float32, copy=device.type == "cpu", memory_format=torch.contiguous_format)
+    model.load_state_dict(state, assign=True)
+    model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
+    if weights.alignment_heads is not None:
+        model.set_alignment_mask(weights.alignment_heads)
+    if device.type in (
+        "cpu",
+        "cuda",
+    ):  # other devices (mps) have no sparse tensors; the heads are only looked up
+        model.alignment_heads = model.alignment_heads.to(device)
+    return model
+
+
+class _Skeleton(Whisper):
+    """A Whisper without numbers: a sparse tensor cannot be made on the meta device."""
+
+    def set_alignment_mask(self, mask: Tensor) -> None:
+        pass
+
+
+def _skeleton(dims: ModelDimensions) -> Whisper:
+    with torch.device("meta"):
+        model: Whisper = _Skeleton(dims)
+    model.__class__ = Whisper
+    model.set_alignment_mask(default_alignment_mask(dims))
+    return model
+
+
+def _check_tensors(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:
+    found, source = weights.tensors, weights.source
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"{source} is incomplete: {len(missing)} of {len(expected)} tensors are missing "
+            f"({_some(missing)}); get the file again from where it came"
+        )
+    extra = [name for name in found if name not in expected]
+    if extra:
+        raise CheckpointError(
+            f"{source} holds {len(extra)} tensors that a Whisper of its dimensions does not have "
+            f"({_some(extra)}); it is another model, or its dims are wrong"
+        )
+    for name, shape in expected.items():
+        tensor: Any = found[name]
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise CheckpointError(
+                f"{name} in {source} is {kind}, not plain floating-point numbers; "
+                "load the model that it was quantised from"
+            )
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{name} in {source} has shape {tuple(tensor.shape)}, and its dimensions ask for {shape}; "
+                "the file mixes two models: get it again from where it came"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def dimensions_of(model: Whisper) -> dict[str, int]:
+    """Return the ten numbers as checkpoints hold them."""
+    return {name: int(value) for name, value in asdict(model.dims).items()}
