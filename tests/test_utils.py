@@ -118,9 +118,7 @@ def test_same_as_the_original(original: Original, tmp_path: Path) -> None:
     )
     texts = ["a", "so so so so so so", "你好，世界", "x" * 1000]
     theirs = original(code, tmp_path, times=TIMES, texts=texts)
-    assert theirs["times"] == [
-        [utils.format_timestamp(t), utils.format_timestamp(t, True, ",")] for t in TIMES
-    ]
+    assert theirs["times"] == [[utils.format_timestamp(t), utils.format_timestamp(t, True, ",")] for t in TIMES]
     assert theirs["ratios"] == [utils.compression_ratio(t) for t in texts]
     imported = {"json", "os", "re", "Callable", "List", "Optional", "TextIO"}
     assert set(theirs["names"]) - imported <= set(dir(utils))

@@ -87,8 +87,8 @@ def test_lines_and_cues_filled_up_across_segments() -> None:
     cues = list(WriteVTT(".").iterate_result(FOX, max_line_width=20, max_line_count=2))
     assert cues == [
         ("00:00.000", "00:03.200", "The quick brown fox\njumps over the lazy"),
-        ("00:03.200", "00:06.400", "dog, twice, and then\nsleeps. Nobody"),
-        ("00:06.500", "00:07.400", "saw it."),  # a pause of more than three seconds follows
+        ("00:03.200", "00:06.900", "dog, twice, and then\nsleeps. Nobody saw"),
+        ("00:07.000", "00:07.400", "it."),  # a pause of more than three seconds follows
         ("00:12.500", "00:14.100", "But the hen did."),
     ]
 
@@ -109,9 +109,7 @@ def test_highlight_shows_the_silences_too() -> None:
 
 
 def test_a_segment_without_words_among_others_is_not_lost() -> None:
-    made = result(
-        spoken(" one two"), {"start": 2.0, "end": 3.0, "text": " three"}, spoken(" four", start=3.0)
-    )
+    made = result(spoken(" one two"), {"start": 2.0, "end": 3.0, "text": " three"}, spoken(" four", start=3.0))
     assert [cue[2] for cue in WriteSRT(".").iterate_result(made)] == ["one two", "three", "four"]
     wide = WriteSRT(".").iterate_result(made, max_line_width=80, max_line_count=1)
     assert [cue[2] for cue in wide] == ["one two three four"]
@@ -138,9 +136,7 @@ def test_cues_keep_every_word_and_their_bounds(texts: list[str], width: int, cou
     words = [Word(text, float(i), i + 1.0) for i, text in enumerate(texts)]
     layout = Layout(max_line_width=width, max_line_count=count)
     cues = writers.stack_cues(writers.break_lines([words], layout), count)
-    assert [(w.text.strip(), w.start) for cue in cues for w in cue] == [
-        (w.text.strip(), w.start) for w in words
-    ]
+    assert [(w.text.strip(), w.start) for cue in cues for w in cue] == [(w.text.strip(), w.start) for w in words]
     longest = max((len(text) for text in texts), default=0)
     for cue in cues:
         lines = "".join(word.text for word in cue).split("\n")

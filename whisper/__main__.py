@@ -1,0 +1,8 @@
+"""``python -m whisper``: the same as the command ``whisper``."""
+
+import sys
+
+from .cli import cli
+
+if __name__ == "__main__":
+    sys.exit(cli())
