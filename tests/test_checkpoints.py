@@ -293,16 +293,17 @@ def test_what_is_no_checkpoint_is_called_by_its_name(kind: str, in_memory: bool,
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_no_code_is_run(tmp_path: Path, zipped: bool) -> None:
+def test_no_code_is_run(tmp_path: Path, zipped: bool, in_memory: bool) -> None:
     sign = tmp_path / "the code ran"
     torch.save(contents(more=Attack(sign)), tmp_path / "evil.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.mkdir, which is code.*was not run"):
-        load_model(tmp_path / "evil.pt")
+        load_model(tmp_path / "evil.pt", in_memory=in_memory)
     assert not sign.exists()
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Attack(sign)))
     with pytest.raises(CheckpointError):
-        load_model(tmp_path / "bare.pt")
+        load_model(tmp_path / "bare.pt", in_memory=in_memory)
     assert not sign.exists()
 
 
