@@ -380,7 +380,7 @@ class EnglishTextNormalizer:
         self.standardize_spellings = EnglishSpellingNormalizer()
 
     def __call__(self, s: str) -> str:
-        """Return `s` normalised; a space that punctuation left at either end stays."""
+        """Return `s` normalised."""
         s = re.sub(self.ignore_patterns, "", remove_annotations(s.lower()))
         s = _SPACE_BEFORE_APOSTROPHE.sub("'", s)
         for pattern, replacement in self.replacers.items():
