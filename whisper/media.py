@@ -2,17 +2,19 @@
 
 FFmpeg's own libraries, which the PyAV wheel carries, do the work with the defaults that the `ffmpeg` program
 uses, so the samples are those of ``ffmpeg -i FILE -f s16le -ac 1 -ar RATE -`` and the program is not needed.
+What cannot be decoded is left out as the program leaves it out, but never without a warning.
 Knows nothing of Whisper, and of sound only samples: no spectrogram, no trimming, no loudness.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 
@@ -20,105 +22,111 @@ from .errors import AudioError
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
+    from av.filter import Graph
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
+Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")  # two letters and more: a drive of Windows is no scheme
-_FRAME_SAMPLES = 1 << 16  # what the resampler hands over at once; few large pieces cost less than many small
+# A playlist that arrives as bytes (say, an upload) may not make us open files or addresses that it names.
+_CLOSED = {"protocol_whitelist": "none"}
+_PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
+# Containers that state their length, where others estimate it from the bit rate or say nothing.
+_EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "w64", "au"}
+# FFmpeg's layout for a number of channels that nobody named (libavutil/channel_layout.c).
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_FORMATS = {"int16": ("s16p", "s16"), "int32": ("s32p", "s16"), "float32": ("fltp", "flt")}
 
 
-def decode(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, rate: int
-) -> np.ndarray:
+def decode(source: Source, rate: int) -> Samples:
     """Decode the best audio stream of `source`, mixed down to one channel, at `rate` hertz.
 
     Parameters
     ----------
     source
-        A path, a URL that FFmpeg understands, the contents of a file, or a binary file object. A file object is
-        read from its beginning and neither closed nor moved; one that cannot seek is read to its end.
+        A path, a URL that FFmpeg understands, the contents of a file, or a binary file object. A file object
+        is read from its beginning and neither closed nor moved; one that cannot seek is read to its end.
     rate
         Samples per second of the result.
 
     Returns
     -------
-    Samples, shape ``(n_samples,)``, int16; without any where the recording is valid but has none.
+    Samples, shape ``(n_samples,)``, int16; none where the recording is valid but has none.
 
     Raises
     ------
     AudioError
-        There is no such file, it is empty, it is no recording, or it has no audio stream.
+        There is no such file, it is empty, it is no recording, it has no audio stream, or nothing in it can be
+        decoded.
+
+    Warns
+    -----
+    RuntimeWarning
+        Some of the recording is broken, or its end is missing; the rest is returned.
     """
     import av
 
-    name, opened, options = _openable(source)
-    place = opened.tell() if isinstance(opened, io.IOBase) and opened is source else None
+    name, file, options = _openable(source)
+    place = None if isinstance(file, str) else file.tell()
     try:
-        with av.open(opened, mode="r", metadata_errors="ignore", options=options) as container:
-            stream = _best_stream(container.streams.audio, name)
-            stream.thread_type = "AUTO"
-            pieces = list(_resampled(_frames(container, stream, name), rate))
+        if place is not None:
+            file.seek(0)
+        with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
+            pieces = list(_resampled(_Recording(container, name).frames(), rate))
     except av.FFmpegError as error:
         raise AudioError(f"{name} cannot be read as a recording: {error.strerror or error}") from error
     finally:
         if place is not None:
-            opened.seek(place)
+            file.seek(place)
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
-def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
     """Mix ``(n_channels, n_samples)`` down to one channel and bring it from `rate` to `new_rate` hertz.
 
-    int16 and int32 come back as int16, exactly as from a file with these samples; float32 comes back as
-    float32 and is never clipped.
+    int16 and int32 come back as int16, just as from a file that holds these samples; float32 comes back as
+    float32 and is never clipped. At most 8 channels.
     """
     import av
-    from av.audio.layout import AudioLayout
 
-    formats = {"int16": ("s16p", "s16"), "int32": ("s32p", "s16"), "float32": ("fltp", "flt")}
-    source_format, target_format = formats[samples.dtype.name]
-    layout = AudioLayout(_DEFAULT_LAYOUTS[len(samples)])
+    source_format, target_format = _FORMATS[samples.dtype.name]
 
     def frames() -> Iterator[AudioFrame]:
-        for start in range(0, samples.shape[1], _FRAME_SAMPLES):
-            piece = np.ascontiguousarray(samples[:, start : start + _FRAME_SAMPLES])
-            frame = av.AudioFrame.from_ndarray(piece, format=source_format, layout=layout)
+        for start in range(0, samples.shape[1], _PIECE):
+            piece = np.ascontiguousarray(samples[:, start : start + _PIECE])
+            frame = av.AudioFrame.from_ndarray(piece, format=source_format, layout=_LAYOUTS[len(samples)])
             frame.sample_rate = rate
             yield frame
 
     pieces = list(_resampled(frames(), new_rate, target_format))
-    return (
-        np.concatenate(pieces) if pieces else np.zeros(0, target_format == "s16" and np.int16 or np.float32)
-    )
-
-
-# FFmpeg's layout for a number of channels that nobody named (libavutil/channel_layout.c)
-_DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+    return np.concatenate([np.zeros(0, np.int16 if target_format == "s16" else np.float32), *pieces])
 
 
 def _openable(source: Any) -> tuple[str, Any, dict[str, str]]:
-    """How to call the source in a message, what to hand to PyAV, and the demuxer's options."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        if len(source) == 0:
-            raise AudioError("the recording is empty: 0 bytes were given")
-        return f"the recording of {len(source):,} bytes", io.BytesIO(source), _CLOSED
+    """How to call the source in a message, what PyAV is to open, and the options of the demuxer."""
     if isinstance(source, (str, os.PathLike)):
         return _openable_path(os.fspath(source))
-    name = f"the file object {getattr(source, 'name', '') or type(source).__name__}"
-    if not (hasattr(source, "seekable") and source.seekable()):
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, contents = "the recording given as bytes", source
+    elif not hasattr(source, "read"):
+        raise AudioError(
+            f"{type(source).__name__} is nothing to read sound from: give a path, bytes, a binary file object, "
+            "or samples as an array"
+        )
+    else:
+        name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
+        if hasattr(source, "seekable") and source.seekable() and not isinstance(source, io.TextIOBase):
+            return name, source, _CLOSED
         contents = source.read()
-        if not isinstance(contents, bytes):
+        if not isinstance(contents, (bytes, bytearray)):
             raise AudioError(f"{name} gives {type(contents).__name__}, not bytes; open it in binary mode")
-        if not contents:
-            raise AudioError(f"{name} is empty")
-        return name, io.BytesIO(contents), _CLOSED
-    return name, source, _CLOSED
+    if len(contents) == 0:
+        raise AudioError(f"{name} is empty (0 bytes)")
+    return name, io.BytesIO(contents), _CLOSED
 
 
-# A playlist that comes as bytes (an upload) may not make us open other files or addresses.
-_CLOSED = {"protocol_whitelist": "none"}
-
-
-def _openable_path(path: str) -> tuple[str, str, dict[str, str]]:
+def _openable_path(path: str | bytes) -> tuple[str, str, dict[str, str]]:
+    path = os.fsdecode(path)
     if not os.path.exists(path):
         if _URL.match(path):
             return path, path, {}
@@ -127,59 +135,139 @@ def _openable_path(path: str) -> tuple[str, str, dict[str, str]]:
         raise AudioError(f"{path!r} is a folder, not a recording")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         raise AudioError(f"{path!r} is empty (0 bytes)")
-    return repr(path), "file:" + path, {}
+    return repr(path), "file:" + path, {}  # a name may hold a colon, which FFmpeg would take for a protocol
 
 
-def _best_stream(streams: Any, name: str) -> AudioStream:
-    """The stream that the `ffmpeg` program takes: the default one, then the one with most channels."""
-    from av.stream import Disposition
+class _Recording:
+    """The audio stream of an open container, and the account of what of it could not be had."""
 
-    usable = [s for s in streams if s.codec_context is not None and s.codec_context.channels > 0]
-    if not usable:
-        raise AudioError(f"{name} has no audio stream")
-    best: AudioStream = max(
-        usable, key=lambda s: s.codec_context.channels + 5_000_000 * bool(s.disposition & Disposition.default)
-    )
-    return best
+    def __init__(self, container: Any, name: str) -> None:
+        self.container, self.name = container, name
+        self.stream = self._best_stream()
+        self.stream.thread_type = "AUTO"
+        self.decoded = self.broken = 0.0  # seconds
+        self.n_broken = 0  # packets
+        self.stopped = ""  # why reading ended early
+
+    def frames(self) -> Iterator[AudioFrame]:
+        """Every frame that can be decoded; the account is given at the end."""
+        import av
+
+        # Only uncompressed floats can carry NaN; conversion to integers would turn it into the loudest click.
+        floats = self.stream.codec_context.name.startswith("pcm_f")
+        for packet in self._packets():
+            try:
+                frames = self.stream.decode(packet)
+            except av.FFmpegError:
+                self.n_broken += 1
+                self.broken += self._seconds(packet.duration) if packet else 0.0
+                continue
+            for frame in frames:
+                if floats and not np.isfinite(frame.to_ndarray()).all():
+                    raise AudioError(f"{self.name} has samples that are NaN or infinite near {self.decoded:.2f} s")
+                self.decoded += frame.samples / (frame.sample_rate or 1)
+                yield frame
+        self._account()
+
+    def _packets(self) -> Iterator[Any]:
+        import av
+
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:  # the program, too, keeps what it has read until here
+                self.stopped = error.strerror or str(error)
+                yield None  # asks the decoder for what it still holds
+                return
+            yield packet
+
+    def _best_stream(self) -> Any:
+        """The stream that the `ffmpeg` program takes: a default one, then the one with most channels."""
+        from av.stream import Disposition
+
+        def score(stream: Any) -> int:
+            default = bool(stream.disposition & Disposition.default)
+            return int(stream.codec_context.channels) + 5_000_000 * default
+
+        streams = self.container.streams.audio
+        if not streams:
+            raise AudioError(f"{self.name} has no audio stream")
+        usable = [s for s in streams if s.codec_context is not None and s.codec_context.channels > 0]
+        if not usable:
+            raise AudioError(f"{self.name} has an audio stream of an unknown codec: broken, or no recording at all")
+        return max(usable, key=score)
+
+    def _seconds(self, duration: int | None) -> float:
+        return float((duration or 0) * (self.stream.time_base or 0))
+
+    def _account(self) -> None:
+        """Report what was lost: an error where nothing is left, a warning where something is."""
+        promised = self._seconds(self.stream.duration) if self.container.format.name in _EXACT else 0.0
+        if self.decoded == 0 and (self.n_broken or self.stopped or promised > 0.1):
+            raise AudioError(f"{self.name} is truncated or broken: none of its sound can be decoded")
+        losses = []
+        if self.n_broken:
+            losses.append(f"{self.n_broken} broken packets ({self.broken:.2f} s) were left out")
+        if self.stopped:
+            losses.append(f"reading stopped after {self.decoded:.2f} s ({self.stopped})")
+        elif promised - self.decoded - self.broken > max(0.5, 0.01 * promised):
+            losses.append(f"it is truncated: {self.decoded:.2f} s of {promised:.2f} s are there")
+        if losses:
+            warnings.warn(f"{self.name}: {'; '.join(losses)}", RuntimeWarning, stacklevel=2)
 
 
-def _frames(container: Any, stream: AudioStream, name: str) -> Iterator[AudioFrame]:
-    """Decode packet by packet; a packet that cannot be decoded is left out, counted, and told at the end."""
-    import av
-
-    broken, heard = 0, False
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            broken += 1
-            continue
-        for frame in frames:
-            heard = True
-            yield frame
-    if broken and not heard:
-        raise AudioError(f"{name} cannot be decoded: all of its {broken} packets of {stream.name} are broken")
-    if broken:
-        warnings.warn(f"{name}: {broken} broken packets were left out", RuntimeWarning, stacklevel=4)
-
-
-def _resampled(frames: Iterator[AudioFrame], rate: int, format: str = "s16") -> Iterator[np.ndarray]:
+def _resampled(frames: Iterable[AudioFrame], rate: int, format: str = "s16") -> Iterator[Samples]:
     """One channel at `rate` from frames that may change their rate, layout or format on the way."""
-    import av
-
-    resampler, shape = None, None
+    graph: Graph | None = None
+    shape: tuple[str, str, int] | None = None
     for frame in frames:
         frame.pts = None  # like the program, which neither fills gaps nor drops overlaps
         if (new_shape := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
-            if resampler is not None:
-                yield from _flat(resampler.resample(None))
-            resampler = av.AudioResampler(format, "mono", rate, _FRAME_SAMPLES)
+            if graph is not None:
+                yield from _pushed(graph, None)
             shape = new_shape
-        yield from _flat(resampler.resample(frame))
-    if resampler is not None:
-        yield from _flat(resampler.resample(None))
+            graph = _graph(*shape, rate, format)
+        yield from _pushed(cast("Graph", graph), frame)
+    if graph is not None:
+        yield from _pushed(graph, None)
 
 
-def _flat(frames: list[AudioFrame]) -> Iterator[np.ndarray]:
-    for frame in frames:
-        yield frame.to_ndarray().reshape(-1)  # (1, n) -> (n,)
+def _graph(source_format: str, layout: str, source_rate: int, rate: int, format: str) -> Graph:
+    """The filters that the `ffmpeg` program builds for ``-ac 1 -ar RATE``."""
+    import av
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add(
+        "abuffer",
+        sample_rate=str(source_rate),
+        sample_fmt=source_format,
+        channel_layout=layout,
+        time_base=f"1/{source_rate}",
+    )
+    # Between floats swresample would let a mixture grow louder than its parts; to integers it never does.
+    convert = graph.add("aresample", **({"rematrix_maxval": "1"} if format == "flt" else {}))
+    target = graph.add("aformat", sample_rates=str(rate), sample_fmts=format, channel_layouts="mono")
+    graph.link_nodes(source, convert, target, graph.add("abuffersink"))
+    try:
+        graph.configure()
+    except av.FFmpegError as error:
+        raise AudioError(
+            f"sound of {layout} ({source_format}, {source_rate} Hz) cannot be mixed down to one: "
+            "FFmpeg does not know which channel is which; mix it down first"
+        ) from error
+    graph.set_audio_frame_size(_PIECE)
+    return graph
+
+
+def _pushed(graph: Graph, frame: AudioFrame | None) -> Iterator[Samples]:
+    """Give a frame to the graph, or the end, and take what it has ready, each ``(n_samples,)``."""
+    import av
+
+    graph.push(frame)
+    with contextlib.suppress(av.EOFError, av.BlockingIOError):  # it has no more, or no more yet
+        while True:
+            yield cast("AudioFrame", graph.pull()).to_ndarray().reshape(-1)  # (1, n) -> (n,)
