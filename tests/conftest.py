@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Original = Callable[..., Any]
+
+# the models of the tests are tiny: threads would only wait for each other
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +65,7 @@ def original() -> Original:
         done = subprocess.run(
             [python, "-W", "ignore", "-c", driver, str(out)],
             input=job, text=True, capture_output=True, timeout=timeout, cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         return json.loads(out.read_text())

@@ -87,8 +87,8 @@ def dtw_cpu(x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Find the cheapest monotonic path through a cost matrix, ``(N, M)``.
 
     The cells of an anti-diagonal depend only on the two before it, so each is one step of whole arrays: 1 to 2
-    thousand steps for a window, instead of half a million cells. Costs are kept in float32 and compared with
-    ties going left, as in the original, so that equal costs give the equal path.
+    thousand steps for a window, instead of half a million cells. Costs are kept in float32, and every
+    tie goes left, even where left is dearer than the two that tie: the original's rule, hence the original's path.
 
     Returns
     -------
