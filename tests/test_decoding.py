@@ -38,7 +38,10 @@ def model() -> Whisper:
 
 @pytest.fixture(scope="module")
 def mels() -> Tensor:
-    return torch.randn(3, 80, 3000, generator=torch.Generator().manual_seed(5)) * torch.tensor([0.2, 0.5, 1.0])[:, None, None]
+    return (
+        torch.randn(3, 80, 3000, generator=torch.Generator().manual_seed(5))
+        * torch.tensor([0.2, 0.5, 1.0])[:, None, None]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,7 @@ def one(result: Any) -> DecodingResult:
         ({"prefix": [1] * 600}, "shorten the prefix"),
     ],
 )
-def test_wrong_options_name_themselves(
-    model: Whisper, mels: Tensor, options: dict[str, Any], message: str
-) -> None:
+def test_wrong_options_name_themselves(model: Whisper, mels: Tensor, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         decode(model, mels[0], **options)
 
@@ -255,9 +256,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", VARIANTS)
-def test_a_batch_gives_what_each_window_gives_alone(
-    model: Whisper, mels: Tensor, options: dict[str, Any]
-) -> None:
+def test_a_batch_gives_what_each_window_gives_alone(model: Whisper, mels: Tensor, options: dict[str, Any]) -> None:
     options = {"language": "en", "fp16": False, "sample_len": 40, **options}
     together = decode(model, mels, **options)
     assert isinstance(together, list)
@@ -286,7 +285,9 @@ def test_features_may_come_instead_of_a_spectrogram(model: Whisper, mels: Tensor
     by_features = one(decode(model, by_sound.audio_features, language="en", sample_len=20))
     assert by_features.tokens == by_sound.tokens
     assert by_sound.audio_features.shape == (1500, 64)
-    assert one(decode(model, by_sound.audio_features.half(), language="en", sample_len=3)).tokens  # any precision is taken
+    assert one(
+        decode(model, by_sound.audio_features.half(), language="en", sample_len=3)
+    ).tokens  # any precision is taken
 
 
 def test_wrong_shapes_are_told(model: Whisper, mels: Tensor) -> None:

@@ -383,6 +383,7 @@ class Whisper(nn.Module):
 
 def default_alignment_mask(dims: ModelDimensions) -> Tensor:
     """Return all heads of the upper half of the decoder: what a model without measured heads uses."""
-    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    # on the CPU also inside `with torch.device("meta")`, which has no sparse tensors
+    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool, device="cpu")
     mask[dims.n_text_layer // 2 :] = True
     return mask

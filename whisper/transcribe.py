@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions, DecodingResult, compute_dtype, verify_options
 from .errors import OptionError
 from .options import (
@@ -315,10 +316,3 @@ class Transcription:
             segment["id"] = i
             self.history.extend(segment["tokens"])
         self.segments += segments
-
-
-def cli() -> None:
-    """Run the command line; it lives in `whisper.cli`, and programs look for it here."""
-    from .cli import cli as run
-
-    run()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
+from .model import ModelDimensions, Whisper, causal_mask
 
 
 @dataclass
@@ -101,7 +101,8 @@ def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
             f"{weights.source} is incomplete: it announces {layers} layers and holds "
             f"{len(weights.tensors)} tensors; get the file again from where it came"
         )
-    model = _skeleton(weights.dims)
+    with torch.device("meta"):  # a skeleton without numbers
+        model = Whisper(weights.dims)
     _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
 
     state = {}
@@ -113,26 +114,8 @@ def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
     model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
     if weights.alignment_heads is not None:
         model.set_alignment_mask(weights.alignment_heads)
-    if device.type in (
-        "cpu",
-        "cuda",
-    ):  # other devices (mps) have no sparse tensors; the heads are only looked up
+    if device.type in ("cpu", "cuda"):  # others (mps) have no sparse tensors; the heads are only looked up
         model.alignment_heads = model.alignment_heads.to(device)
-    return model
-
-
-class _Skeleton(Whisper):
-    """A Whisper without numbers: a sparse tensor cannot be made on the meta device."""
-
-    def set_alignment_mask(self, mask: Tensor) -> None:
-        pass
-
-
-def _skeleton(dims: ModelDimensions) -> Whisper:
-    with torch.device("meta"):
-        model: Whisper = _Skeleton(dims)
-    model.__class__ = Whisper
-    model.set_alignment_mask(default_alignment_mask(dims))
     return model
 
 
