@@ -218,7 +218,7 @@ def _tensor(array: Array) -> Tensor:
         raise AudioError(f"samples of type {array.dtype} are not sound; give float32 or int16")
     if array.dtype.kind == "f":
         array = array.astype(np.float32, copy=False)  # also from other byte orders, and from longdouble
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

@@ -33,9 +33,10 @@ _CLOSED = {"protocol_whitelist": "none"}
 _PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
 # Containers that state their length, where others estimate it from the bit rate or say nothing.
 _EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "w64", "au"}
+_GAP = 0.015  # seconds; the shortest packets in use last 20 ms, and rounded time stamps waver by 10 at most
 # FFmpeg's layout for a number of channels that nobody named (libavutil/channel_layout.c).
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-_FORMATS = {"int16": ("s16p", "s16"), "int32": ("s32p", "s16"), "float32": ("fltp", "flt")}
+_FORMATS = {"int16": ("s16", "s16"), "int32": ("s32", "s16"), "float32": ("flt", "flt")}
 
 
 def decode(source: Source, rate: int) -> Samples:
@@ -73,6 +74,8 @@ def decode(source: Source, rate: int) -> Samples:
             file.seek(0)
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
             pieces = list(_resampled(_Recording(container, name).frames(), rate))
+    except _LayoutError as error:
+        raise AudioError(f"{name} {error}") from None
     except av.FFmpegError as error:
         raise AudioError(f"{name} cannot be read as a recording: {error.strerror or error}") from error
     finally:
@@ -93,7 +96,8 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 
     def frames() -> Iterator[AudioFrame]:
         for start in range(0, samples.shape[1], _PIECE):
-            piece = np.ascontiguousarray(samples[:, start : start + _PIECE])
+            # Interleaved, (1, n_samples * n_channels): PyAV 18 miscounts the planes of 8 separate channels.
+            piece = samples[:, start : start + _PIECE].T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(piece, format=source_format, layout=_LAYOUTS[len(samples)])
             frame.sample_rate = rate
             yield frame
@@ -138,6 +142,10 @@ def _openable_path(path: str | bytes) -> tuple[str, str, dict[str, str]]:
     return repr(path), "file:" + path, {}  # a name may hold a colon, which FFmpeg would take for a protocol
 
 
+class _LayoutError(Exception):
+    """Channels that cannot be mixed down, told without the name of the recording."""
+
+
 class _Recording:
     """The audio stream of an open container, and the account of what of it could not be had."""
 
@@ -145,8 +153,11 @@ class _Recording:
         self.container, self.name = container, name
         self.stream = self._best_stream()
         self.stream.thread_type = "AUTO"
-        self.decoded = self.broken = 0.0  # seconds
+        self.decoded = 0.0  # seconds
         self.n_broken = 0  # packets
+        self.missing = 0.0  # seconds that the time stamps jump over
+        self.first_gap = -1.0  # where the first jump is, in seconds of what was decoded
+        self.expected: float | None = None  # the next time stamp, in seconds
         self.stopped = ""  # why reading ended early
 
     def frames(self) -> Iterator[AudioFrame]:
@@ -160,14 +171,24 @@ class _Recording:
                 frames = self.stream.decode(packet)
             except av.FFmpegError:
                 self.n_broken += 1
-                self.broken += self._seconds(packet.duration) if packet else 0.0
                 continue
             for frame in frames:
                 if floats and not np.isfinite(frame.to_ndarray()).all():
                     raise AudioError(f"{self.name} has samples that are NaN or infinite near {self.decoded:.2f} s")
-                self.decoded += frame.samples / (frame.sample_rate or 1)
+                self._follow(frame)
                 yield frame
         self._account()
+
+    def _follow(self, frame: AudioFrame) -> None:
+        """Add up what lies between the frames: some decoders (alac, opus) drop a broken packet without a word."""
+        seconds = frame.samples / (frame.sample_rate or 1)
+        if frame.time is not None:
+            jump = frame.time - self.expected if self.expected is not None else 0.0
+            if abs(jump) >= _GAP:
+                self.missing += jump
+                self.first_gap = self.decoded if self.first_gap < 0 else self.first_gap
+            self.expected = frame.time + seconds
+        self.decoded += seconds
 
     def _packets(self) -> Iterator[Any]:
         import av
@@ -210,10 +231,12 @@ class _Recording:
             raise AudioError(f"{self.name} is truncated or broken: none of its sound can be decoded")
         losses = []
         if self.n_broken:
-            losses.append(f"{self.n_broken} broken packets ({self.broken:.2f} s) were left out")
+            losses.append(f"{self.n_broken} broken packets were left out")
+        if self.missing >= _GAP:
+            losses.append(f"{self.missing:.2f} s of its time hold no sound, the first at {self.first_gap:.2f} s")
         if self.stopped:
             losses.append(f"reading stopped after {self.decoded:.2f} s ({self.stopped})")
-        elif promised - self.decoded - self.broken > max(0.5, 0.01 * promised):
+        elif promised - self.decoded - self.missing > max(0.5, 0.01 * promised):
             losses.append(f"it is truncated: {self.decoded:.2f} s of {promised:.2f} s are there")
         if losses:
             warnings.warn(f"{self.name}: {'; '.join(losses)}", RuntimeWarning, stacklevel=2)
@@ -255,9 +278,9 @@ def _graph(source_format: str, layout: str, source_rate: int, rate: int, format:
     try:
         graph.configure()
     except av.FFmpegError as error:
-        raise AudioError(
-            f"sound of {layout} ({source_format}, {source_rate} Hz) cannot be mixed down to one: "
-            "FFmpeg does not know which channel is which; mix it down first"
+        raise _LayoutError(
+            f"has {layout}, and FFmpeg does not know which is which ({source_format}, {source_rate} Hz); "
+            "mix them down first"
         ) from error
     graph.set_audio_frame_size(_PIECE)
     return graph
