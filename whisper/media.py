@@ -207,11 +207,11 @@ class _Recording:
 
     def _best_stream(self) -> Any:
         """The stream that the `ffmpeg` program takes: a default one, then the one with most channels."""
-        from av.stream import Disposition
 
         def score(stream: Any) -> int:
-            default = bool(stream.disposition & Disposition.default)
-            return int(stream.codec_context.channels) + 5_000_000 * default
+            disposition = getattr(stream, "disposition", None)  # PyAV 13 does not tell it
+            is_default = getattr(disposition, "value", 0) & 1  # AV_DISPOSITION_DEFAULT
+            return int(stream.codec_context.channels) + 5_000_000 * is_default
 
         streams = self.container.streams.audio
         if not streams:
