@@ -454,7 +454,7 @@ def decode(
     if mel.ndim not in (2, 3):
         raise ShapeError(f"decode takes a window (2 dimensions) or a batch (3), got shape {tuple(mel.shape)}")
     if kwargs:
-        check_names(kwargs, DecodingOptions, "decode")
+        check_names(kwargs, "decode", DecodingOptions)
     options = replace(options, **kwargs)
     single = mel.ndim == 2
     result = DecodingTask(model, options).run(mel.unsqueeze(0) if single else mel)

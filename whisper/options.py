@@ -50,6 +50,9 @@ class TranscribeOptions:
             value = getattr(self, name)
             if value is not None and not is_number(value):
                 raise OptionError(f"{name} must be a number or None, not {value!r}")
+        silence = self.hallucination_silence_threshold
+        if silence is not None and silence < 0:
+            raise OptionError(f"hallucination_silence_threshold must be seconds of at least 0, not {silence}")
         if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
             raise OptionError(f"initial_prompt must be text, not {type(self.initial_prompt).__name__}")
 
@@ -72,9 +75,9 @@ def is_number(value: object) -> bool:
         return False
 
 
-def check_names(given: Mapping[str, object], dataclass_type: type, function: str) -> None:
-    """Raise `UnknownOptionError` for a name that is no field of the dataclass, with the nearest that is one."""
-    known = [f.name for f in fields(dataclass_type)]
+def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:
+    """Raise `UnknownOptionError` for a name that is no field of the dataclasses, with the nearest that is one."""
+    known = [f.name for dataclass_type in dataclass_types for f in fields(dataclass_type)]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

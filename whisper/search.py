@@ -203,14 +203,14 @@ class BeamSearchDecoder(TokenDecoder):
                     break
         return live, ended
 
-    def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
-        finished_sequences = self.finished_sequences or [{} for _ in range(tokens.shape[0])]
+    def finalize(self, preceding_tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
+        finished_sequences = self.finished_sequences or [{} for _ in range(preceding_tokens.shape[0])]
         for audio, finished in enumerate(finished_sequences):
             # too few have ended: the best of the others end here
             for beam in sum_logprobs[audio].argsort(descending=True).tolist():
                 if len(finished) >= self.beam_size:
                     break
-                sequence = (*tokens[audio, beam].tolist(), self.eot)
+                sequence = (*preceding_tokens[audio, beam].tolist(), self.eot)
                 finished[sequence] = float(sum_logprobs[audio, beam])
         candidates = [[torch.tensor(sequence) for sequence in finished] for finished in finished_sequences]
         return candidates, [list(finished.values()) for finished in finished_sequences]

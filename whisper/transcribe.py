@@ -132,7 +132,7 @@ def transcribe(
         clip_timestamps=clip_timestamps,
         hallucination_silence_threshold=hallucination_silence_threshold,
     )
-    check_names(decode_options, DecodingOptions, "transcribe")
+    check_names(decode_options, "transcribe", DecodingOptions, TranscribeOptions)
     return Transcription(model, audio, options, DecodingOptions(**decode_options)).run()
 
 
@@ -209,6 +209,8 @@ class Transcription:
             warnings.warn("Word-level timestamps on translations may not be reliable.", stacklevel=4)
         if options.hallucination_silence_threshold is not None and not options.word_timestamps:
             warnings.warn("hallucination_silence_threshold has no effect without word_timestamps", stacklevel=4)
+        if options.carry_initial_prompt and options.initial_prompt is None:
+            warnings.warn("carry_initial_prompt has no effect without initial_prompt", stacklevel=4)
         if self.model.device.type == "cpu" and torch.cuda.is_available():
             warnings.warn("Performing inference on CPU when CUDA is available", stacklevel=4)
 
@@ -227,7 +229,15 @@ class Transcription:
 
     def _initial_prompt(self) -> list[int]:
         text = self.options.initial_prompt
-        return [] if text is None else self.tokenizer.encode(" " + text.strip())
+        tokens = [] if text is None else self.tokenizer.encode(" " + text.strip())
+        room = self.model.dims.n_text_ctx // 2 - 1
+        if len(tokens) > room:
+            warnings.warn(
+                f"initial_prompt is too long: the model reads the last {room} of its {len(tokens)} tokens, from "
+                f"{self.tokenizer.decode(tokens[-room:])[:30]!r} on",
+                stacklevel=4,
+            )
+        return tokens
 
     def _on_device(self, mel: Tensor) -> Tensor:
         """Cut or pad to a full window, ``(n_mels, 3000)``, where the model is and in its precision."""

@@ -1,0 +1,273 @@
+"""The window loop: every window in its turn, nothing lost, nothing left behind. Models are random or scripted."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import whisper
+from whisper.decoding import DecodingResult
+from whisper.errors import AudioError, OptionError, UnknownOptionError
+from whisper.model import Whisper
+
+from .models import random_model
+
+T = 50364  # <|0.00|>
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def model() -> Whisper:
+    return random_model(2)
+
+
+def noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=round(seconds * RATE)).astype(np.float32) * 0.1
+
+
+class Script:
+    """Answers each decoding with the next of the given tokens, and remembers what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any, **scores: float) -> None:
+        self.asked: list[Any] = []
+        self.answers = list(answers)
+        self.scores = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.0, **scores}
+        script = self
+
+        def decode(model: Whisper, mel: Any, options: Any) -> DecodingResult:
+            script.asked.append(options)
+            answer = script.answers[min(len(script.asked), len(script.answers)) - 1]
+            tokens, scores = answer if isinstance(answer, tuple) else (answer, {})
+            return DecodingResult(
+                audio_features=mel, language="en", tokens=tokens, temperature=options.temperature,
+                **{**script.scores, **scores},
+            )  # fmt: skip
+
+        monkeypatch.setattr(Whisper, "decode", decode)
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return [options.prompt for options in self.asked]
+
+
+def piece(start: float, *text: int, end: float) -> list[int]:
+    return [T + round(start * 50), *text, T + round(end * 50)]
+
+
+HELLO = [2425]  # " Hello"
+
+
+def test_segments_follow_the_timestamps_and_the_next_window_begins_where_text_was_cut(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = [*piece(0, *HELLO, end=4), *piece(5, *HELLO, end=20), T + 1000, 440]
+    script = Script(monkeypatch, unfinished, piece(1, *HELLO, end=9))
+    result = model.transcribe(noise(40), language="en", temperature=0)
+    assert [(s["id"], s["seek"], s["start"], s["end"]) for s in result["segments"]] == [
+        (0, 0, 0.0, 4.0), (1, 0, 5.0, 20.0), (2, 2000, 20.0, 29.0),
+    ]  # fmt: skip
+    assert result["text"] == " Hello Hello Hello"
+    assert script.prompts == [[], unfinished[:6]]
+
+
+def test_prompts(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = piece(0, *HELLO, end=30)
+    plain = Script(monkeypatch, text)
+    model.transcribe(noise(70), language="en", temperature=0, initial_prompt=" Sotto ")
+    start = whisper.tokenizer.get_tokenizer(True).encode(" Sotto")
+    assert plain.prompts == [start, start + text, start + text + text]
+
+    forgetful = Script(monkeypatch, text)
+    model.transcribe(
+        noise(70), language="en", temperature=0, initial_prompt="Sotto", condition_on_previous_text=False
+    )
+    assert forgetful.prompts == [start, [], []]
+
+    carried = Script(monkeypatch, text)
+    model.transcribe(
+        noise(70), language="en", temperature=0, initial_prompt="Sotto", carry_initial_prompt=True,
+        condition_on_previous_text=False,
+    )  # fmt: skip
+    assert carried.prompts == [start] * 3
+
+
+def test_the_ladder_is_climbed_until_a_text_passes(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = piece(0, 440, end=30), piece(0, *HELLO, end=30)
+    script = Script(monkeypatch, (bad, {"avg_logprob": -2.0}), (bad, {"compression_ratio": 3.0}), good)
+    result = model.transcribe(
+        noise(60), language="en", temperature=(0, 0.3, 0.6, 0.9), beam_size=5, patience=2, best_of=4
+    )
+    assert [o.temperature for o in script.asked] == [0, 0.3, 0.6, 0]
+    assert [(o.beam_size, o.patience, o.best_of) for o in script.asked[:2]] == [(5, 2, None), (None, None, 4)]
+    assert result["segments"][0]["temperature"] == 0.6
+    assert script.prompts[-1] == []  # what was sampled at 0.6 prompts nothing
+
+
+def test_when_none_passes_the_last_is_kept(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, piece(0, *HELLO, end=30), avg_logprob=-5.0)
+    result = model.transcribe(noise(30), language="en", temperature=(0, 0.5))
+    assert len(script.asked) == 2
+    assert [s["temperature"] for s in result["segments"]] == [0.5]
+
+
+def test_silence_is_skipped_and_says_nothing(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = (piece(0, *HELLO, end=2), {"avg_logprob": -1.5, "no_speech_prob": 0.9})
+    script = Script(monkeypatch, silent, piece(0, *HELLO, end=2))
+    result = model.transcribe(noise(60), language="en")
+    assert len(script.asked) == 2  # no fallback on silence
+    assert [s["seek"] for s in result["segments"]] == [3000]
+
+
+def test_clips(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, piece(0, *HELLO, end=1))
+    result = model.transcribe(noise(50), language="en", temperature=0, clip_timestamps="2,4,10,45,49,900")
+    assert [(s["seek"], s["start"]) for s in result["segments"]] == [
+        (200, 2.0), (1000, 10.0), (4000, 40.0), (4900, 49.0),
+    ]  # fmt: skip
+    assert len(script.asked) == 4
+    assert model.transcribe(noise(5), language="en", clip_timestamps="7,8")["segments"] == []
+
+
+def test_empty_and_instantaneous_segments_are_cleared(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    Script(monkeypatch, [*piece(0, 220, end=2), *piece(3, *HELLO, end=3), *piece(4, *HELLO, end=5)])
+    result = model.transcribe(noise(30), language="en", temperature=0)
+    assert [(s["text"], len(s["tokens"])) for s in result["segments"]] == [("", 0), ("", 0), (" Hello", 3)]
+    assert result["text"] == " Hello"
+
+
+def test_times_that_lead_nowhere_do_not_hang(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    Script(monkeypatch, [T, T, T, T])  # a pair at 0.00 sends the next window to where this one began
+    result = model.transcribe(noise(0.05), language="en", temperature=0)
+    assert all(not s["text"] for s in result["segments"])
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1, 2.0])
+def test_word_times_rise_and_stay_in_the_recording(model: Whisper, threshold: float | None) -> None:
+    result = model.transcribe(
+        noise(33), language="en", temperature=0, word_timestamps=True, logprob_threshold=None, sample_len=30,
+        compression_ratio_threshold=None, hallucination_silence_threshold=threshold,
+    )  # fmt: skip
+    words = [w for s in result["segments"] for w in s["words"]]
+    assert words or threshold
+    assert all(0 <= w["start"] <= w["end"] <= 33.02 for w in words)
+    for segment in result["segments"]:
+        if segment["words"]:
+            assert segment["start"] <= segment["words"][0]["start"] + 0.51
+
+
+@pytest.mark.parametrize("audio", [np.zeros(0, np.float32), np.zeros(1, np.float32), np.zeros(RATE, np.float32)])
+def test_very_short_and_silent_recordings_have_a_transcript(model: Whisper, audio: np.ndarray) -> None:
+    result = model.transcribe(audio, temperature=0, sample_len=5)
+    assert set(result) == {"text", "segments", "language"}
+    if not len(audio):
+        assert (result["text"], result["segments"]) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_timestamps": "3,1"}, "ends before it starts"),
+        ({"language": "Elvish"}, "(?i)elvish"),
+        ({"temperature": -1}, "temperature"),
+        ({"beam_size": 5, "best_of": 0}, "best_of"),
+        ({"task": "lang_id"}, "'lang_id'"),
+        ({"prompt": "so"}, "initial_prompt"),
+        ({"patience": 2.0}, "patience requires beam_size"),
+    ],
+)
+def test_wrong_options_are_told_before_the_work_begins(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    script = Script(monkeypatch, [])
+    with pytest.raises(OptionError, match=message):
+        model.transcribe(noise(1), **options)
+    assert script.asked == []
+
+
+def test_unknown_options(model: Whisper) -> None:
+    with pytest.raises(UnknownOptionError, match="did you mean 'beam_size'"):
+        model.transcribe(noise(1), beamsize=3)
+    with pytest.raises(UnknownOptionError, match="did you mean 'word_timestamps'"):
+        model.transcribe(noise(1), words_timestamps=True)
+
+
+def test_options_that_have_no_effect_are_told(model: Whisper) -> None:
+    with pytest.warns(UserWarning, match="hallucination_silence_threshold has no effect"):
+        model.transcribe(np.zeros(0, np.float32), language="en", hallucination_silence_threshold=1.0)
+    with pytest.warns(UserWarning, match="translations"):
+        model.transcribe(np.zeros(0, np.float32), language="en", word_timestamps=True, task="translate")
+    with pytest.warns(UserWarning, match="carry_initial_prompt has no effect"):
+        model.transcribe(np.zeros(0, np.float32), language="en", carry_initial_prompt=True)
+    with pytest.warns(UserWarning, match="the last 223 of its .* tokens"):
+        model.transcribe(np.zeros(0, np.float32), language="en", initial_prompt="sotto voce " * 200)
+
+
+def test_unreadable_recordings(model: Whisper, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"missing\.wav"):
+        model.transcribe(str(tmp_path / "missing.wav"))
+    broken = noise(1)
+    broken[100] = math.nan
+    with pytest.raises(AudioError, match=r"(?i)nan"):
+        model.transcribe(broken)
+
+
+def test_arguments_are_not_changed(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    Script(monkeypatch, piece(0, *HELLO, end=30))
+    suppress, temperatures, clips, audio = [-1, 13], [0.0, 0.2], [1.0, 30.0], noise(40)
+    copies = suppress.copy(), temperatures.copy(), clips.copy(), audio.copy()
+    model.transcribe(
+        audio, language="en", suppress_tokens=suppress, temperature=temperatures, clip_timestamps=clips
+    )
+    assert (suppress, temperatures, clips) == copies[:3]
+    assert np.array_equal(audio, copies[3])
+
+
+def test_what_is_printed(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Script(monkeypatch, piece(0, *HELLO, end=2))
+    model.transcribe(noise(3), temperature=0, verbose=True)
+    out, err = capsys.readouterr()
+    assert "Detected language: " in out
+    assert "[00:00.000 --> 00:02.000]  Hello" in out
+    model.transcribe(noise(3), temperature=0, verbose=False)
+    out, err = capsys.readouterr()
+    assert out.startswith("Detected language: ")
+    assert "300/300" in err  # the bar ends full
+    model.transcribe(noise(3), temperature=0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_counts_silence_and_clips_in_full(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Script(monkeypatch, [], no_speech_prob=0.9, avg_logprob=-2.0)
+    model.transcribe(noise(40), language="en", temperature=0, verbose=False)
+    assert "4000/4000" in capsys.readouterr().err
+
+
+def test_an_error_in_the_middle_leaves_the_model_as_it_was(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio, options = noise(35), {"language": "en", "temperature": 0, "sample_len": 10, "word_timestamps": True}
+    before = model.transcribe(audio, **options)
+    with monkeypatch.context() as m:
+        m.setattr(whisper.timing, "dtw", lambda x: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            model.transcribe(audio, **options)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert whisper.model.MultiHeadAttention.use_sdpa is True
+    assert model.transcribe(audio, **options) == before
+
+
+def test_a_model_in_a_thread_of_its_own_gives_the_same(model: Whisper) -> None:
+    options: dict[str, Any] = {"language": "en", "temperature": 0, "sample_len": 10}
+    expected = model.transcribe(noise(3), **options)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(model.transcribe(noise(3), **options)))
+    thread.start()
+    thread.join()
+    assert found == [expected]
