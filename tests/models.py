@@ -28,9 +28,7 @@ def random_model(
     end: float = 2.5,
 ) -> Whisper:
     """Return a model in eval mode; equal seeds give equal weights."""
-    dims = ModelDimensions(
-        n_mels, 1500, n_state, n_head, n_audio_layer, n_vocab, 448, n_state, n_head, n_text_layer
-    )
+    dims = ModelDimensions(n_mels, 1500, n_state, n_head, n_audio_layer, n_vocab, 448, n_state, n_head, n_text_layer)
     model = Whisper(dims)
     generator = torch.Generator().manual_seed(seed)
     eot = 50256 if n_vocab < 51865 else 50257

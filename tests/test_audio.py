@@ -394,9 +394,7 @@ def test_constants() -> None:
     assert tuple(getattr(audio, name) for name in names.split()) == values
 
 
-@given(
-    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3), axis=st.integers(-1, 2), length=st.integers(0, 12)
-)
+@given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=3), axis=st.integers(-1, 2), length=st.integers(0, 12))
 def test_pad_or_trim_fills_up_or_cuts_one_axis(shape: list[int], axis: int, length: int) -> None:
     axis = axis if axis < len(shape) else -1
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

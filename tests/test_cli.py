@@ -270,9 +270,7 @@ def test_layout_options_without_effect_are_said(fakes: Fakes, capsys: pytest.Cap
     )
 
 
-def test_recordings_of_one_name_do_not_overwrite_each_other(
-    fakes: Fakes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recordings_of_one_name_do_not_overwrite_each_other(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
     Path("x").mkdir()
     Path("x/a.mp3").touch()
     assert cli(["a.wav", "a.mp3", "x/a.mp3", "b.wav", "-o", "out", "-f", "srt"]) == 0

@@ -189,9 +189,7 @@ def test_errors_say_where_and_what_to_do(server: Server, tmp_path: Path, monkeyp
         _download(server.url.replace("127.0.0.1", "nowhere.invalid"), str(tmp_path), False)
 
 
-def test_a_full_disk_and_a_folder_in_the_way(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_and_a_folder_in_the_way(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "little.pt").mkdir()
     with pytest.raises(DownloadError, match="not a regular file"):
         _download(server.url, str(tmp_path), False)

@@ -132,7 +132,8 @@ for model_name, path in arguments["models"].items():
             if "lang_id" in name:
                 continue
             options = {**options, "language": "en"}
-        mel = torch.stack([whisper.log_mel_spectrogram(whisper.pad_or_trim(sounds[n]), model.dims.n_mels) for n in names])
+        cut = [whisper.pad_or_trim(sounds[n]) for n in names]
+        mel = torch.stack([whisper.log_mel_spectrogram(sound, model.dims.n_mels) for sound in cut])
         fields = [dataclasses.asdict(r) for r in model.decode(mel, fp16=False, **options)]
         for field in fields:
             field["audio_features"] = field["audio_features"].mean().item()
@@ -176,9 +177,7 @@ def differences(theirs: Any, ours: Any, path: str = "") -> list[str]:
     if isinstance(theirs, list) and isinstance(ours, list):
         if len(theirs) != len(ours):
             return [f"{path}: {len(theirs)} and {len(ours)} items"]
-        return [
-            d for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) for d in differences(a, b, f"{path}[{i}]")
-        ]
+        return [d for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) for d in differences(a, b, f"{path}[{i}]")]
     if isinstance(theirs, float) and isinstance(ours, float):
         tolerance = 0.02 + 1e-9 if path.endswith((".start", ".end")) else 1e-3
         same = abs(theirs - ours) <= tolerance or (np.isnan(theirs) and np.isnan(ours))

@@ -72,6 +72,20 @@ def test_median_filter() -> None:
         median_filter(x, 4)
 
 
+@pytest.mark.parametrize("width", [1, 3, 5, 7, 9, 11])
+def test_median_filter_is_the_middle_of_the_sorted_window(width: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    x = torch.randn(3, 300, 40, generator=generator)
+    x[1] = x[1].round()  # with ties
+    half = width // 2
+    windows = torch.nn.functional.pad(x, (half, half), mode="reflect").unfold(-1, width, 1)
+    assert torch.equal(median_filter(x, width), windows.sort(dim=-1)[0][..., half])
+    x[2, 5, 7] = torch.nan  # as where no head looks at a frame at all
+    filtered = median_filter(x, width)
+    assert torch.equal(filtered[:2], windows.sort(dim=-1)[0][:2, ..., half])
+    assert filtered[2].isnan().sum() == (1 if width == 1 else 0)
+
+
 def words(*texts: str) -> list[WordTiming]:
     return [WordTiming(t, [i], float(i), float(i + 1), 0.5) for i, t in enumerate(texts)]
 

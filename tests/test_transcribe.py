@@ -83,9 +83,7 @@ def test_prompts(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain.prompts == [start, start + text, start + text + text]
 
     forgetful = Script(monkeypatch, text)
-    model.transcribe(
-        noise(70), language="en", temperature=0, initial_prompt="Sotto", condition_on_previous_text=False
-    )
+    model.transcribe(noise(70), language="en", temperature=0, initial_prompt="Sotto", condition_on_previous_text=False)
     assert forgetful.prompts == [start, [], []]
 
     carried = Script(monkeypatch, text)
@@ -220,16 +218,12 @@ def test_arguments_are_not_changed(model: Whisper, monkeypatch: pytest.MonkeyPat
     Script(monkeypatch, piece(0, *HELLO, end=30))
     suppress, temperatures, clips, audio = [-1, 13], [0.0, 0.2], [1.0, 30.0], noise(40)
     copies = suppress.copy(), temperatures.copy(), clips.copy(), audio.copy()
-    model.transcribe(
-        audio, language="en", suppress_tokens=suppress, temperature=temperatures, clip_timestamps=clips
-    )
+    model.transcribe(audio, language="en", suppress_tokens=suppress, temperature=temperatures, clip_timestamps=clips)
     assert (suppress, temperatures, clips) == copies[:3]
     assert np.array_equal(audio, copies[3])
 
 
-def test_what_is_printed(
-    model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_printed(model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Script(monkeypatch, piece(0, *HELLO, end=2))
     model.transcribe(noise(3), temperature=0, verbose=True)
     out, err = capsys.readouterr()

@@ -54,9 +54,7 @@ def test_times_of_a_window() -> None:
     content=st.integers(0, 15000),
     steps=st.lists(st.integers(1, 4000), min_size=1, max_size=10),
 )
-def test_whatever_the_steps_every_window_lies_in_its_clip(
-    times: list[float], content: int, steps: list[int]
-) -> None:
+def test_whatever_the_steps_every_window_lies_in_its_clip(times: list[float], content: int, steps: list[int]) -> None:
     clips = parse_clips(times, content)
     clip = seek = count = 0
     while (window := next_window(clips, clip, seek)) is not None:

@@ -287,14 +287,12 @@ def test_the_result_has_these_keys_and_goes_through_json(model: Whisper, sound: 
 def test_state_dict_keys_are_those_of_the_checkpoints(model: Whisper) -> None:
     keys = set(model.state_dict())
     block = "attn.query.weight attn.query.bias attn.key.weight attn.value.weight attn.value.bias attn.out.weight "
-    block += (
-        "attn.out.bias attn_ln.weight attn_ln.bias mlp.0.weight mlp.0.bias mlp.2.weight mlp.2.bias mlp_ln.weight "
-    )
+    block += "attn.out.bias attn_ln.weight attn_ln.bias mlp.0.weight mlp.0.bias mlp.2.weight mlp.2.bias mlp_ln.weight "
     block += "mlp_ln.bias"
     cross = [f"cross_{name}" for name in block.split() if name.startswith("attn")]
     expected = {f"encoder.blocks.{i}.{name}" for i in range(2) for name in block.split()}
     expected |= {f"decoder.blocks.{i}.{name}" for i in range(2) for name in [*block.split(), *cross]}
-    expected |= {f"encoder.{n}" for n in "conv1.weight conv1.bias conv2.weight conv2.bias ln_post.weight".split()}
+    expected |= {f"encoder.{n}" for n in ["conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "ln_post.weight"]}
     expected |= {"encoder.ln_post.bias", "encoder.positional_embedding", "decoder.positional_embedding"}
     expected |= {"decoder.token_embedding.weight", "decoder.ln.weight", "decoder.ln.bias"}
     assert keys == expected
@@ -317,9 +315,7 @@ def test_errors_are_the_classes_that_the_original_raised(model: Whisper, tmp_pat
 # -- one model, many threads --------------------------------------------------------------------------------
 
 
-def test_transcriptions_interleaved_on_one_model_give_what_each_gives_alone(
-    model: Whisper, sound: np.ndarray
-) -> None:
+def test_transcriptions_interleaved_on_one_model_give_what_each_gives_alone(model: Whisper, sound: np.ndarray) -> None:
     jobs = [
         (sound, {**OPTIONS, "word_timestamps": True}),
         (sound[::-1].copy() * 0.3, {**OPTIONS, "beam_size": 2}),
