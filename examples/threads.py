@@ -1,0 +1,17 @@
+"""Transcribe several recordings side by side on one model: its state is never shared.
+
+python examples/threads.py RECORDING ...
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import whisper
+
+recordings = sys.argv[1:] or [str(Path(__file__).with_name("sample.flac"))] * 3
+model = whisper.load_model("nano")
+
+with ThreadPoolExecutor(max_workers=2) as pool:
+    for recording, result in zip(recordings, pool.map(model.transcribe, recordings), strict=True):
+        print(f"{recording}:{result['text']}")

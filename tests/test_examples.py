@@ -1,0 +1,50 @@
+"""Every example runs as it stands and prints what it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(name: str, *arguments: str, cwd: Path) -> str:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_all_examples_are_tried_here() -> None:
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {"transcribe.py", "karaoke.py", "threads.py"}
+
+
+def test_transcribe(tmp_path: Path) -> None:
+    language, *lines = run("transcribe.py", cwd=tmp_path).splitlines()
+    assert language == "language: en"
+    assert lines
+    assert all(" - " in line for line in lines)
+
+
+def test_karaoke(tmp_path: Path) -> None:
+    shown = run("karaoke.py", cwd=tmp_path)
+    assert shown.startswith("WEBVTT")
+    assert "<u>" in shown
+    assert (tmp_path / "sample.vtt").is_file()
+
+
+def test_threads(tmp_path: Path) -> None:
+    lines = run("threads.py", cwd=tmp_path).splitlines()
+    texts = {line.split(":", 1)[1] for line in lines}
+    assert len(lines) == 3
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("name", ["transcribe.py", "karaoke.py", "threads.py"])
+def test_a_missing_recording_is_told(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / name), "missing.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert done.returncode == 1
+    assert "AudioError" in done.stderr
+    assert "missing.wav" in done.stderr
