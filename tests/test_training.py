@@ -30,8 +30,8 @@ def vocabulary(store: datasets.Store) -> composing.Vocabulary:
 
 def micro(steps: int = 12, **changes: object) -> training.Settings:
     dims = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
-    stage = training.Stage(steps, RECIPE, seconds_per_step=12)
-    values: dict[str, object] = {"warmup": 4, "average": 0.8, "save_every": 5, **changes}
+    stage = training.Stage(steps, RECIPE, seconds_per_step=12, average=0.8)
+    values: dict[str, object] = {"warmup": 4, "save_every": 5, **changes}
     return training.Settings((stage,), dims, **values)  # type: ignore[arg-type]
 
 

@@ -37,6 +37,7 @@ class Recipe:
         }
     )  # fmt: skip
     p_silent: float = 0.06  # windows in which nobody speaks
+    p_brief: float = 0.0  # of those, how many hold a brief recording and filling
     p_short: float = 0.0  # windows with a single clip, however much would fit
     p_cut: float = 0.0  # windows whose last clip is cut off by the end
     p_prompt: float = 0.1  # windows with some earlier text before them
@@ -78,9 +79,7 @@ class Vocabulary:
         self.tokenizer: Tokenizer = get_tokenizer(True, language="en", task="transcribe")
         encoding = self.tokenizer.encoding
         ranks = {piece: rank for piece, rank in encoding._mergeable_ranks.items() if rank < PIECES}
-        self._pieces = tiktoken.Encoding(
-            "pieces", pat_str=r" ?[^\s]+|\s+", mergeable_ranks=ranks, special_tokens={}
-        )
+        self._pieces = tiktoken.Encoding("pieces", pat_str=r" ?[^\s]+|\s+", mergeable_ranks=ranks, special_tokens={})
         used: set[int] = set()
         for text in texts:
             used.update(self._pieces.encode(" " + text))
@@ -120,7 +119,11 @@ def compose(rng: Generator, store: Store, recipe: Recipe, seconds: float) -> Win
     """Put together a window of `seconds`."""
     n_frames = int(seconds * 100)
     if rng.random() < recipe.p_silent:
-        return Window(_finish(rng, _silent(rng, store, n_frames), recipe), [], _language(rng, recipe))
+        length = n_frames
+        if recipe.p_brief and rng.random() < recipe.p_brief:
+            length = int(rng.integers(60, n_frames))
+        sound = _finish(rng, _silent(rng, store, length), recipe, n_frames)
+        return Window(sound, [], _language(rng, recipe))
     power = np.full((n_frames, N_MELS), SILENT_POWER, dtype=np.float32)
     segments, language, cut_at = _place_clips(rng, store, recipe, power)
     if rng.random() < recipe.p_noise:

@@ -42,6 +42,7 @@ class Stage:
     recipe: Recipe
     seconds_per_step: float = 112.0  # sound in a step, over all its windows
     rate: tuple[float, float] = (1.0, 1.0)  # factor on the learning rate at the first and the last step
+    average: float = 0.998  # of the exponential average of the weights, which is what gets exported
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Settings:
     learning_rate: float = 2e-3
     warmup: int = 200  # steps
     weight_decay: float = 0.02
-    average: float = 0.998  # of the exponential average of the weights, which is what gets exported
     save_every: int = 250
     threads: int = 2
 
@@ -290,7 +290,7 @@ def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tupl
         for group in optimiser.param_groups:
             group["lr"] = rate
     list(workers.map(lambda optimiser: optimiser.step(), run.optimisers))
-    keep = min(settings.average, (run.step + 1) / (run.step + 10))
+    keep = min(settings.stage_at(run.step)[0].average, (run.step + 1) / (run.step + 10))
     with torch.no_grad():
         for name, parameter in run.learner.named_parameters():
             run.average[name].lerp_(parameter, 1 - keep)
