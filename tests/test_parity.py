@@ -112,6 +112,11 @@ DECODE: dict[str, tuple[list[str], dict[str, Any]]] = {
     "lang_id": (["jfk", "minute"], {"task": "lang_id"}),
 }
 
+FEW = [
+    "short", "language", "words", "words without spaces", "clips as numbers", "carried prompt", "beams", "translate",
+    "hallucination threshold", "without timestamps", "fallback by logprob",
+]  # fmt: skip
+
 SCRIPT = """
 import dataclasses, json, numpy as np, torch, warnings, whisper
 warnings.simplefilter("ignore")
@@ -120,6 +125,8 @@ for model_name, path in arguments["models"].items():
     model = whisper.load_model(path, device="cpu")
     sounds = {name: np.load(file) for name, file in arguments["sounds"].items()}
     for name, sound, options in arguments["transcribe"]:
+        if model_name not in arguments["all"] and name not in arguments["few"]:
+            continue
         if not model.is_multilingual and options.get("language") not in (None, "en", "English"):
             continue
         if name in arguments["short"]:
@@ -158,8 +165,11 @@ def results(
         "sounds": {name: str(path) for name, path in sounds.items()},
         "transcribe": [[name, *case] for name, case in TRANSCRIBE.items()],
         "decode": [[name, *case] for name, case in DECODE.items()],
+        # every case with one random model and with nano, some cases with the models of other shapes
+        "all": ["talkative", "nano"],
+        "few": FEW,
         # the original's loop is slow: only some cases decode to the end of the decoder's context
-        "short": [name for name in TRANSCRIBE if name not in ("defaults at one temperature", "words", "language")],
+        "short": [name for name in TRANSCRIBE if name not in ("defaults at one temperature", "words")],
     }
     theirs = original(SCRIPT, folder, timeout=1200, **arguments)
     space: dict[str, Any] = {"arguments": arguments}
@@ -188,7 +198,7 @@ def differences(theirs: Any, ours: Any, path: str = "") -> list[str]:
 def test_every_case_gives_what_the_original_gives(results: tuple[dict[str, Any], dict[str, Any]]) -> None:
     theirs, ours = results
     assert set(theirs) == set(ours)
-    assert len(theirs) > 180
+    assert len(theirs) > 120
     found = {case: d for case in theirs if (d := differences(theirs[case], ours[case], case))}
     n_segments = sum(len(r["segments"]) for r in theirs.values() if isinstance(r, dict))
     n_words = sum(len(s.get("words", ())) for r in theirs.values() if isinstance(r, dict) for s in r["segments"])
@@ -200,9 +210,9 @@ def test_the_cases_are_no_empty_ones(results: tuple[dict[str, Any], dict[str, An
     """Agreement on nothing would prove nothing."""
     theirs, _ = results
     transcripts = [r for r in theirs.values() if isinstance(r, dict)]
-    assert sum(len(r["segments"]) > 2 for r in transcripts) > 40
-    assert len({r["text"] for r in transcripts if r["text"]}) > 60
-    assert sum(bool(s.get("words")) for r in transcripts for s in r["segments"]) > 60
+    assert sum(len(r["segments"]) > 2 for r in transcripts) > 25
+    assert len({r["text"] for r in transcripts if r["text"]}) > 40
+    assert sum(bool(s.get("words")) for r in transcripts for s in r["segments"]) > 40
 
 
 def test_every_option_has_a_case() -> None:
