@@ -12,7 +12,7 @@ import pytest
 
 import whisper
 from whisper.decoding import DecodingResult
-from whisper.errors import AudioError, OptionError, UnknownOptionError
+from whisper.errors import AudioError, OptionError, UnknownOptionError, WhisperError
 from whisper.model import Whisper
 
 from .models import random_model
@@ -212,6 +212,16 @@ def test_unreadable_recordings(model: Whisper, tmp_path: Path) -> None:
     broken[100] = math.nan
     with pytest.raises(AudioError, match=r"(?i)nan"):
         model.transcribe(broken)
+
+
+def test_channels_are_mixed(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, piece(0, *HELLO, end=2))
+    left, right = noise(3), noise(3)[::-1]
+    for sound in (np.stack([left, right]), np.stack([left, right], axis=1)):
+        assert model.transcribe(sound, language="en", temperature=0)["segments"][0]["end"] == 2.0
+    assert len(script.asked) == 2
+    with pytest.raises(WhisperError, match="which axis"):
+        model.transcribe(np.zeros((20, 20), np.float32))
 
 
 def test_arguments_are_not_changed(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from .audio import N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
 from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions, DecodingResult, compute_dtype, verify_options
 from .errors import OptionError
@@ -156,6 +156,8 @@ class Transcription:
         self.options = options
         self.dtype = compute_dtype(decoding.fp16, model.device)
         self._check(decoding)
+        if getattr(audio, "ndim", 1) != 1:
+            audio = load_audio(audio)  # channels are mixed; a spectrogram would take them for a batch
         # half a minute of silence behind the end, so that the last window can be cut like any other
         self.mel = log_mel_spectrogram(audio, model.dims.n_mels, padding=N_SAMPLES)
         self.content_frames: int = self.mel.shape[-1] - N_FRAMES
