@@ -60,7 +60,7 @@ def median_filter(x: Tensor, filter_width: int) -> Tensor:
     if padded.isnan().any():  # comparing would spread NaN over its neighbours; sorting puts it last
         return padded.unfold(-1, filter_width, 1).sort(dim=-1)[0][..., half].reshape(x.shape)
     # few rows at a time stay in the processor's cache, and are too small a work for threads to wait for each other
-    blocks = [_running_median(block, filter_width) for block in padded[0].split(16)]
+    blocks = [_running_median(padded[0, i : i + 16], filter_width) for i in range(0, padded.shape[1], 16)]
     return torch.cat(blocks).reshape(x.shape)
 
 

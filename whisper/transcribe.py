@@ -7,8 +7,10 @@ model, so that several may run on one model, and an exception leaves the model a
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .audio import N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
+from .audio import FRAMES_PER_SECOND, N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
 from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions, DecodingResult, compute_dtype, verify_options
 from .errors import OptionError
@@ -136,6 +138,27 @@ def transcribe(
     return Transcription(model, audio, options, DecodingOptions(**decode_options)).run()
 
 
+@contextmanager
+def progress(n_frames: int, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Show on standard error how far a transcription is: a bar where somebody watches, lines in a log."""
+    if not shown:
+        yield lambda frames: None
+    elif sys.stderr.isatty():
+        with tqdm(total=n_frames, unit="frames") as bar:
+            yield bar.update
+    else:
+        done = 0
+
+        def advance(frames: int) -> None:
+            nonlocal done
+            tenth, done = 10 * done // n_frames, done + frames
+            if 10 * done // n_frames > tenth:
+                seconds = FRAMES_PER_SECOND
+                print(f"{done / seconds:.0f} of {n_frames / seconds:.0f} s transcribed", file=sys.stderr, flush=True)
+
+        yield advance
+
+
 class Transcription:
     """One recording on its way to a transcript.
 
@@ -149,9 +172,7 @@ class Transcription:
         How each window is decoded; its `prompt` and `temperature` are set here, window by window.
     """
 
-    def __init__(
-        self, model: Whisper, audio: Source, options: TranscribeOptions, decoding: DecodingOptions
-    ) -> None:
+    def __init__(self, model: Whisper, audio: Source, options: TranscribeOptions, decoding: DecodingOptions) -> None:
         self.model = model
         self.options = options
         self.dtype = compute_dtype(decoding.fp16, model.device)
@@ -179,9 +200,9 @@ class Transcription:
 
     def run(self) -> Transcript:
         """Transcribe to the end."""
-        with tqdm(total=self.content_frames, unit="frames", disable=self.options.verbose is not False) as progress:
+        with progress(self.content_frames, shown=self.options.verbose is False) as advance:
             for window, seek in self._windows():
-                progress.update(min(self.content_frames, seek) - window.seek)
+                advance(min(self.content_frames, seek) - window.seek)
         return {
             "text": self.tokenizer.decode(self.history.text_tokens),
             "segments": self.segments,
@@ -320,7 +341,7 @@ class Transcription:
     def _keep(self, segments: list[Segment]) -> None:
         """Number the segments, show them, and take them into transcript and history."""
         if self.options.verbose:
-            for s in segments:
+            for s in filter(lambda s: s["text"].strip(), segments):
                 line = f"[{format_timestamp(s['start'])} --> {format_timestamp(s['end'])}] {s['text']}"
                 print(make_safe(line), flush=True)
         clear_empty(segments)
