@@ -143,9 +143,7 @@ def log_mel_spectrogram(
     """
     samples = _float32(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
     if samples.ndim not in (1, 2):
-        raise ShapeError(
-            f"samples of shape {tuple(samples.shape)}; it must be (n_samples,) or (n_batch, n_samples)"
-        )
+        raise ShapeError(f"samples of shape {tuple(samples.shape)}; it must be (n_samples,) or (n_batch, n_samples)")
     if device is not None:
         samples = samples.to(device)
     filters = mel_filters(samples.device, n_mels)
@@ -268,9 +266,7 @@ def _channels_first(samples: Tensor) -> Tensor:
     if samples.ndim == 1:
         return samples[None]
     if samples.ndim != 2:
-        raise ShapeError(
-            f"samples of shape {tuple(samples.shape)}: it must be (n_samples,), or two axes with channels"
-        )
+        raise ShapeError(f"samples of shape {tuple(samples.shape)}: it must be (n_samples,), or two axes with channels")
     for limit in (1, MAX_CHANNELS):
         few = [axis for axis in (0, 1) if samples.shape[axis] <= limit]
         if len(few) == 1 or (few and limit == 1):

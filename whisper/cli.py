@@ -8,6 +8,7 @@ whole or not at all, also after Ctrl-C. Everything but the transcript itself goe
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import DownloadError, OptionError, WhisperError
 from .utils import optional_float, optional_int, str2bool
@@ -89,6 +90,19 @@ def model_name(name: str) -> str:
     )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints can be read: one line on what is wrong, one on where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong, _, choices = message.partition(" (choose from ")
+        if len(choices) > 200:  # a hundred languages: the nearest do
+            value = wrong.rsplit(": ", 1)[-1].strip("'")
+            near = difflib.get_close_matches(value.title(), re.findall(r"[\w ]+", choices), n=3)
+            message = f"{wrong} ({'did you mean ' + ' or '.join(near) + '?' if near else 'see --help'})"
+        self.exit(2, f"{self.prog}: error: {message}\nusage: {self.prog} RECORDING [RECORDING ...] [options]; "
+                     f"all options: {self.prog} --help\n")  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser, whose options are openai-whisper's and ``--version``."""
     from .decoding import DecodingOptions
@@ -96,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     known = (*fields(Layout), *fields(DecodingOptions), *fields(TranscribeOptions))
     defaults = {field.name: field.default for field in known}
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="whisper",
         description="Write down what is said in recordings.",
         epilog=f"{DEBUG_VARIABLE}=1 in the environment shows where an error comes from.",

@@ -179,9 +179,7 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
     if tokenizer is None:
         tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
     if tokenizer.language is None or tokenizer.language_token not in tokenizer.sot_sequence:
-        raise LanguageError(
-            "this model has no language tokens: it knows only English and cannot tell languages apart"
-        )
+        raise LanguageError("this model has no language tokens: it knows only English and cannot tell languages apart")
 
     single = mel.ndim == 2
     if single:
@@ -211,9 +209,7 @@ def verify_options(options: DecodingOptions) -> None:
     if o.beam_size is not None and o.best_of is not None:
         raise OptionError("beam_size and best_of can't be given together")
     if o.temperature == 0 and o.best_of is not None:
-        raise OptionError(
-            "best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size"
-        )
+        raise OptionError("best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size")
     if o.patience is not None and o.beam_size is None:
         raise OptionError("patience requires beam_size to be given")
     if o.length_penalty is not None and not 0 <= o.length_penalty <= 1:

@@ -128,9 +128,7 @@ def _feed(digest: Any, file: IO[bytes]) -> None:
 
 def _warn_about_replacing(target: str) -> None:
     if os.path.isfile(target):
-        warnings.warn(
-            f"{target} exists, but its SHA-256 checksum does not match; downloading it again", stacklevel=4
-        )
+        warnings.warn(f"{target} exists, but its SHA-256 checksum does not match; downloading it again", stacklevel=4)
 
 
 @contextmanager

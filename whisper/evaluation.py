@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .audio import N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
+from .datasets import log_power, speech_bounds
 from .decoding import DecodingOptions
 from .errors import TrainingError
 from .normalizers import EnglishTextNormalizer
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .model import Whisper
 
 MAX_BATCH = 8
+TIMESTAMP_BEGIN = 50364  # token of 0.00 s in the multilingual vocabulary with 99 languages
+PARTS = ("digits", "wakeword", "speechocean762", "commonvoice_en", "librispeech_test_other")
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,7 @@ def languages(model: Whisper, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def measure(
-    model: Whisper, folder: str | os.PathLike[str], parts: Sequence[str], limit: int = 0
-) -> dict[str, Score]:
+def measure(model: Whisper, folder: str | os.PathLike[str], parts: Sequence[str], limit: int = 0) -> dict[str, Score]:
     """Word error rates on the named parts of a folder of recordings, at most `limit` clips of each (0: all)."""
     rows = [row for row in read_rows(folder) if row["transcript"] and row["language"] == "en"]
     scores = {}
@@ -144,3 +145,38 @@ def measure_silence(model: Whisper, rows: Sequence[Mapping[str, str]]) -> Score:
 
 def _some(rows: list[dict[str, str]], limit: int) -> list[dict[str, str]]:
     return rows if not limit or len(rows) <= limit else rows[:: -(-len(rows) // limit)]
+
+
+def measure_bounds(model: Whisper, rows: Sequence[Mapping[str, str]]) -> Score:
+    """How often a text's first or last time is over 0.1 s from where the level of the sound rises or falls.
+
+    Only for short clips with one stretch of speech; clips with no text or no end are left out.
+    """
+    options = DecodingOptions(language="en", fp16=False)
+    wrong = []
+    for row, mel in zip(rows, windows([row["path"] for row in rows]), strict=True):
+        start, end = speech_bounds(log_power(load_audio(row["path"])))
+        tokens = model.decode(mel, options).tokens
+        times = [(t - TIMESTAMP_BEGIN) * 0.02 for t in tokens if t >= TIMESTAMP_BEGIN]
+        if len(times) >= 2 and len(tokens) > len(times):
+            wrong.append(int(abs(times[0] - start / 100) > 0.1) + int(abs(times[-1] - end / 100) > 0.1))
+    return make_score(wrong, [2] * len(wrong))
+
+
+def report(model: Whisper, folder: str | os.PathLike[str], limit: int = 0) -> dict[str, Score]:
+    """Everything that the model card says, on a folder of recordings laid out as ``dev``."""
+    rows = read_rows(folder)
+    scores = measure(model, folder, PARTS, limit)
+    speech = [
+        row
+        for row in rows
+        if (row["language"] == "en" and row["file"].startswith("commonvoice_en")) or row["language"] == "fr"
+    ]
+    for code in ("en", "fr"):
+        chosen = _some([row for row in speech if row["language"] == code], limit)
+        scores[f"language {code} missed"] = measure_languages(model, chosen)
+    scores["no speech, text given"] = measure_silence(model, [r for r in rows if r["language"] == "none"])
+    for part in ("digits", "wakeword"):
+        chosen = _some([row for row in rows if row["file"].startswith(part)], limit or 60)
+        scores[f"{part}, time off by over 0.1 s"] = measure_bounds(model, chosen)
+    return scores

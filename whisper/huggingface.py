@@ -115,9 +115,7 @@ def fetch(name: str, download_root: str | None = None) -> str:
     try:
         folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "model*.safetensors*"])
         if not any(os.path.isfile(os.path.join(folder, file)) for file in WEIGHT_FILES[:2]):
-            folder = snapshot_download(
-                name, cache_dir=download_root, allow_patterns=[*configs, "pytorch_model*.bin*"]
-            )
+            folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "pytorch_model*.bin*"])
     except WhisperError:
         raise
     except Exception as error:  # the hub's client raises what its version and its HTTP library please

@@ -33,9 +33,7 @@ def needs_fallback(result: Scores, options: TranscribeOptions) -> bool:
     improbable = o.logprob_threshold is not None and result.avg_logprob < o.logprob_threshold
     if improbable and o.no_speech_threshold is not None and result.no_speech_prob > o.no_speech_threshold:
         return False  # silence: no temperature makes words of it
-    repetitive = (
-        o.compression_ratio_threshold is not None and result.compression_ratio > o.compression_ratio_threshold
-    )
+    repetitive = o.compression_ratio_threshold is not None and result.compression_ratio > o.compression_ratio_threshold
     return repetitive or improbable
 
 
@@ -249,8 +247,6 @@ def _stands_alone(
         or segment["start"] - window.start < 2.0
     )
     silence_after = (
-        next_start - segment["end"] > threshold
-        or looks_invented(following)
-        or window.full_end - segment["end"] < 2.0
+        next_start - segment["end"] > threshold or looks_invented(following) or window.full_end - segment["end"] < 2.0
     )
     return silence_before and silence_after

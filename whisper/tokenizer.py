@@ -396,9 +396,7 @@ def get_tokenizer(
     _check_task(task)
     code = None if language is None else _to_code(language)
     if not multilingual:
-        return Tokenizer(
-            encoding=get_encoding(name="gpt2", num_languages=num_languages), num_languages=num_languages
-        )
+        return Tokenizer(encoding=get_encoding(name="gpt2", num_languages=num_languages), num_languages=num_languages)
     return Tokenizer(
         encoding=get_encoding(name="multilingual", num_languages=num_languages),
         num_languages=num_languages,
