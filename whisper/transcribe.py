@@ -184,6 +184,7 @@ class Transcription:
         self.content_frames: int = self.mel.shape[-1] - N_FRAMES
         self.clips = parse_clips(options.clip_timestamps, self.content_frames)
 
+        self._opening: Tensor | None = None  # features of the first 30 s, where the language was detected on them
         self.language = decoding.language or self._detect_language()
         self.decoding = replace(decoding, language=self.language)
         self.tokenizer = get_tokenizer(
@@ -244,7 +245,10 @@ class Transcription:
         verbose = self.options.verbose
         if verbose:
             print("Detecting language using up to the first 30 seconds. Use `--language` to specify the language")
-        _, probs = self.model.detect_language(self._on_device(self.mel))
+        features = self._encode(self._on_device(self.mel))
+        if self.content_frames >= N_FRAMES:  # else a first window is filled up with zeros, not with silence
+            self._opening = features
+        _, probs = self.model.detect_language(features)
         language: str = max(probs, key=probs.__getitem__)
         if verbose is not None:
             print(f"Detected language: {LANGUAGES[language].title()}")
@@ -271,8 +275,7 @@ class Transcription:
 
     def _transcribe_window(self, window: Window) -> int:
         """Decode a window and keep its segments; returns the frame at which the next one begins."""
-        mel = self._on_device(self.mel[:, window.seek : window.seek + window.size])
-        features = self._encode(mel)
+        features = self._features(window)
         result = self._decode_with_fallback(features)
         if is_silence(result, self.options):
             return window.seek + window.size
@@ -290,9 +293,15 @@ class Transcription:
             self.history.reset()  # a hot sample is no good example for what follows
         return seek
 
+    def _features(self, window: Window) -> Tensor:
+        """Encode a window, once for all that is done with it."""
+        if self._opening is not None and (window.seek, window.size) == (0, N_FRAMES):
+            return self._opening
+        return self._encode(self._on_device(self.mel[:, window.seek : window.seek + window.size]))
+
     @torch.no_grad()
     def _encode(self, mel: Tensor) -> Tensor:
-        """Run the encoder, once for all that is done with the window: ``(n_audio_ctx, n_audio_state)``."""
+        """Run the encoder on one full window: ``(n_audio_ctx, n_audio_state)``."""
         features: Tensor = self.model.encoder(mel.unsqueeze(0))[0]
         return features
 

@@ -189,6 +189,18 @@ def test_the_encoder_runs_once_however_often_a_window_is_decoded(
     assert len(decodings) == 3 * len(windows)
 
 
+def test_what_the_language_was_detected_on_is_not_encoded_again(model: Whisper) -> None:
+    runs: list[int] = []
+    handle = model.encoder.register_forward_hook(lambda *_: runs.append(1))
+    minute = np.random.default_rng(0).normal(size=16000 * 60).astype(np.float32) * 0.1
+    options = {**OPTIONS, "language": None, "without_timestamps": True}
+    result = model.transcribe(minute, **options)
+    n_runs = len(runs)
+    assert result == model.transcribe(minute, **{**options, "language": result["language"]})
+    handle.remove()
+    assert len(runs) == 2 * n_runs
+
+
 # -- subclasses and replacements ----------------------------------------------------------------------------
 
 
