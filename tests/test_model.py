@@ -5,9 +5,11 @@ import threading
 import pytest
 import torch
 
+import whisper
 from whisper.errors import ShapeError
 from whisper.kv_cache import KVCache
 from whisper.model import (
+    Linear,
     ModelDimensions,
     MultiHeadAttention,
     Whisper,
@@ -140,6 +142,23 @@ def test_half_precision_runs_with_weights_in_float32(model: Whisper) -> None:
     assert half.dtype == torch.bfloat16
     assert torch.nn.functional.cosine_similarity(exact.flatten(), half.float().flatten(), dim=0) > 0.99
     assert model.logits(TOKENS[:1], half).dtype == torch.float32
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_gives_the_same_by_onednn_and_by_default(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Linear(64, 96, bias=bias)
+    x = torch.randn(3, 50, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        quick = layer(x)
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+        with autocast:
+            assert layer(x).dtype == torch.bfloat16
+        monkeypatch.setattr(whisper.model, "HAS_ONEDNN_LINEAR", False)
+        plain = layer(x)
+    assert quick.shape == (3, 50, 96)
+    assert torch.allclose(quick, plain, atol=1e-5)
+    layer(x).sum().backward()  # where gradients are wanted they come
+    assert layer.weight.grad is not None
 
 
 def test_wrong_shapes_are_told(model: Whisper, features: torch.Tensor) -> None:

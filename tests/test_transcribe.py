@@ -205,6 +205,15 @@ def test_options_that_have_no_effect_are_told(model: Whisper) -> None:
         model.transcribe(np.zeros(0, np.float32), language="en", initial_prompt="sotto voce " * 200)
 
 
+def test_an_english_model_says_what_it_ignores() -> None:
+    english = random_model(4, n_vocab=51864)
+    with pytest.warns(UserWarning, match="language='fr' has no effect"):
+        english.transcribe(np.zeros(0, np.float32), language="fr")
+    with pytest.warns(UserWarning, match="translate.* has no effect"):
+        english.transcribe(np.zeros(0, np.float32), task="translate")
+    english.transcribe(np.zeros(0, np.float32), language="English")
+
+
 def test_unreadable_recordings(model: Whisper, tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"missing\.wav"):
         model.transcribe(str(tmp_path / "missing.wav"))

@@ -235,6 +235,13 @@ class Transcription:
             warnings.warn("hallucination_silence_threshold has no effect without word_timestamps", stacklevel=4)
         if options.carry_initial_prompt and options.initial_prompt is None:
             warnings.warn("carry_initial_prompt has no effect without initial_prompt", stacklevel=4)
+        if not self.model.is_multilingual:
+            if (decoding.language or "en").lower() not in ("en", "english"):
+                warnings.warn(
+                    f"language={decoding.language!r} has no effect: the model knows only English", stacklevel=4
+                )
+            if decoding.task == "translate":
+                warnings.warn("task='translate' has no effect: the model knows only English", stacklevel=4)
         if self.model.device.type == "cpu" and torch.cuda.is_available():
             warnings.warn("Performing inference on CPU when CUDA is available", stacklevel=4)
 
