@@ -229,21 +229,25 @@ class Transcription:
             raise OptionError("transcribe() sets the prompt of each window itself: give initial_prompt instead")
         for temperature in options.temperatures():
             self._at(decoding, temperature)  # wrong or contradictory values are told before the work begins
+        for message in self._doubts(decoding):
+            warnings.warn(message, stacklevel=4)
+
+    def _doubts(self, decoding: DecodingOptions) -> Iterator[str]:
+        """Say which options can have no effect here, or a doubtful one."""
+        options = self.options
         if options.word_timestamps and decoding.task == "translate":
-            warnings.warn("Word-level timestamps on translations may not be reliable.", stacklevel=4)
+            yield "Word-level timestamps on translations may not be reliable."
         if options.hallucination_silence_threshold is not None and not options.word_timestamps:
-            warnings.warn("hallucination_silence_threshold has no effect without word_timestamps", stacklevel=4)
+            yield "hallucination_silence_threshold has no effect without word_timestamps"
         if options.carry_initial_prompt and options.initial_prompt is None:
-            warnings.warn("carry_initial_prompt has no effect without initial_prompt", stacklevel=4)
+            yield "carry_initial_prompt has no effect without initial_prompt"
         if not self.model.is_multilingual:
             if (decoding.language or "en").lower() not in ("en", "english"):
-                warnings.warn(
-                    f"language={decoding.language!r} has no effect: the model knows only English", stacklevel=4
-                )
+                yield f"language={decoding.language!r} has no effect: the model knows only English"
             if decoding.task == "translate":
-                warnings.warn("task='translate' has no effect: the model knows only English", stacklevel=4)
+                yield "task='translate' has no effect: the model knows only English"
         if self.model.device.type == "cpu" and torch.cuda.is_available():
-            warnings.warn("Performing inference on CPU when CUDA is available", stacklevel=4)
+            yield "Performing inference on CPU when CUDA is available"
 
     def _detect_language(self) -> str:
         """Ask the model about the first 30 seconds."""

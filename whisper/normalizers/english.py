@@ -79,9 +79,7 @@ class EnglishNumberNormalizer:
         powers = {name: 1000**i for i, name in enumerate(_POWERS_OF_1000, start=1)}
         self.multipliers = {"hundred": 100, **powers}
         self.multipliers_plural: Suffixed = {name + "s": (value, "s") for name, value in self.multipliers.items()}
-        self.multipliers_ordinal: Suffixed = {
-            name + "th": (value, "th") for name, value in self.multipliers.items()
-        }
+        self.multipliers_ordinal: Suffixed = {name + "th": (value, "th") for name, value in self.multipliers.items()}
         self.multipliers_suffixed = {**self.multipliers_plural, **self.multipliers_ordinal}
         self.decimals = {*self.ones, *self.tens, *self.zeros}
 
