@@ -176,14 +176,16 @@ def test_very_short_and_silent_recordings_have_a_transcript(model: Whisper, audi
         ({"task": "lang_id"}, "'lang_id'"),
         ({"prompt": "so"}, "initial_prompt"),
         ({"patience": 2.0}, "patience requires beam_size"),
+        ({"suppress_tokens": "x"}, "suppress_tokens.*'x'"),
     ],
 )
 def test_wrong_options_are_told_before_the_work_begins(
     model: Whisper, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     script = Script(monkeypatch, [])
+    monkeypatch.setattr(whisper.audio, "load_audio", lambda *_: pytest.fail("the recording was read"))
     with pytest.raises(OptionError, match=message):
-        model.transcribe(noise(1), **options)
+        model.transcribe("recording.wav", **options)
     assert script.asked == []
 
 

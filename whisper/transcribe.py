@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .audio import FRAMES_PER_SECOND, N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
 from .cli import cli as cli  # programs look for it here
-from .decoding import DecodingOptions, DecodingResult, compute_dtype, verify_options
+from .decoding import DecodingOptions, DecodingResult, compute_dtype, suppressed_tokens, verify_options
 from .errors import OptionError
 from .options import (
     APPEND_PUNCTUATIONS,
@@ -41,7 +41,7 @@ from .segments import (
     seek_after_words,
 )
 from .timing import add_word_timestamps
-from .tokenizer import LANGUAGES, get_tokenizer
+from .tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 from .utils import exact_div, format_timestamp, get_end, make_safe
 from .windows import PromptHistory, Window, next_window, parse_clips
 
@@ -187,12 +187,7 @@ class Transcription:
         self._opening: Tensor | None = None  # features of the first 30 s, where the language was detected on them
         self.language = decoding.language or self._detect_language()
         self.decoding = replace(decoding, language=self.language)
-        self.tokenizer = get_tokenizer(
-            model.is_multilingual,
-            num_languages=model.num_languages,
-            language=self.language,
-            task=decoding.task,
-        )
+        self.tokenizer = self._tokenizer(self.language, decoding.task)
         self.history = PromptHistory(
             self._initial_prompt(), options.carry_initial_prompt, model.dims.n_text_ctx // 2 - 1
         )
@@ -227,10 +222,17 @@ class Transcription:
             raise OptionError(f"transcribe() takes task 'transcribe' or 'translate', not {decoding.task!r}")
         if decoding.temperature != DecodingOptions.temperature or decoding.prompt is not None:
             raise OptionError("transcribe() sets the prompt of each window itself: give initial_prompt instead")
+        # wrong or contradictory values are told before an hour of sound is read
         for temperature in options.temperatures():
-            self._at(decoding, temperature)  # wrong or contradictory values are told before the work begins
+            self._at(decoding, temperature)
+        suppressed_tokens(decoding.suppress_tokens, self._tokenizer(decoding.language or "en", decoding.task))
+        parse_clips(options.clip_timestamps, 0)
         for message in self._doubts(decoding):
             warnings.warn(message, stacklevel=4)
+
+    def _tokenizer(self, language: str, task: str) -> Tokenizer:
+        model = self.model
+        return get_tokenizer(model.is_multilingual, num_languages=model.num_languages, language=language, task=task)
 
     def _doubts(self, decoding: DecodingOptions) -> Iterator[str]:
         """Say which options can have no effect here, or a doubtful one."""
