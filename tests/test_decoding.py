@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from whisper.decoding import (
-    BeamSearchDecoder,
     DecodingOptions,
     DecodingResult,
     DecodingTask,
-    GreedyDecoder,
     LogitFilter,
-    MaximumLikelihoodRanker,
     SuppressTokens,
     compute_dtype,
     decode,
@@ -24,7 +21,6 @@ from whisper.decoding import (
     suppressed_tokens,
 )
 from whisper.errors import LanguageError, OptionError, ShapeError, UnknownOptionError
-from whisper.logit_filters import ApplyTimestampRules, SuppressBlank
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
@@ -102,147 +98,6 @@ def test_half_precision_is_for_devices_that_are_quick_in_it() -> None:
     assert compute_dtype(True, torch.device("cpu")) == torch.float32
     assert compute_dtype(True, torch.device("cuda")) == torch.float16
     assert compute_dtype(False, torch.device("cuda")) == torch.float32
-
-
-# -- filters ------------------------------------------------------------------------------------------------
-
-
-def allowed(filter_: LogitFilter, tokens: list[int], n_vocab: int, logits: Tensor | None = None) -> set[int]:
-    logits = torch.zeros(1, n_vocab) if logits is None else logits
-    filter_.apply(logits, torch.tensor([tokens]))
-    return set((logits[0] > -torch.inf).nonzero()[:, 0].tolist())
-
-
-def test_timestamp_rules(tokenizer: Tokenizer) -> None:
-    n_vocab, begin, eot = 51865, tokenizer.timestamp_begin, tokenizer.eot
-    everything = set(range(n_vocab)) - {tokenizer.no_timestamps}
-    rules = ApplyTimestampRules(tokenizer, 2, 50)
-    favoured = torch.zeros(1, n_vocab)
-    favoured[0, [100, eot]] = 50.0  # a word and the end so likely that timestamps do not win together
-
-    def after(sampled: list[int]) -> set[int]:
-        return allowed(rules, [1, 2, *sampled], n_vocab, favoured.clone())
-
-    assert after([]) == set(range(begin, begin + 51))
-    assert after([begin + 10]) == {t for t in everything if t < begin}
-    assert after([begin + 10, 5]) == {t for t in everything if t < begin or t > begin + 10}
-    assert after([begin + 10, 5, begin + 20]) == {t for t in everything if t >= begin + 20 or eot <= t < begin}
-    assert after([begin + 10, 5, begin + 20, begin + 20]) == {t for t in everything if t < begin}
-    assert after([begin, 5, begin + 20, begin + 30, 6]) == {t for t in everything if not begin <= t <= begin + 30}
-
-
-def test_timestamps_win_together(tokenizer: Tokenizer) -> None:
-    n_vocab, begin = 51865, tokenizer.timestamp_begin
-    logits = torch.full((1, n_vocab), -20.0)
-    logits[0, 100] = 0.0
-    logits[0, begin + 30 : begin + 60] = -1.0  # each below the word, all thirty above it
-    assert allowed(ApplyTimestampRules(tokenizer, 2, None), [1, 2, begin, 5], n_vocab, logits) == set(
-        range(begin + 1, n_vocab)
-    )
-
-
-def test_timestamp_rules_treat_each_row_for_itself(tokenizer: Tokenizer) -> None:
-    begin = tokenizer.timestamp_begin
-    rows = [[begin + 10, 5, 6], [begin + 10, 5, begin + 20], [begin + 10, begin + 12, 6], [begin, 7, 8]]
-    rules = ApplyTimestampRules(tokenizer, 0, None)
-    together = torch.randn(4, 51865, generator=torch.Generator().manual_seed(0)) * 3
-    alone = [row.clone()[None] for row in together]
-    rules.apply(together, torch.tensor(rows))
-    for i, row in enumerate(rows):
-        rules.apply(alone[i], torch.tensor([row]))
-        assert torch.equal(alone[i][0], together[i])
-
-
-def test_blank_is_suppressed_at_the_start_only(tokenizer: Tokenizer) -> None:
-    rule = SuppressBlank(tokenizer, 3)
-    blank = {*tokenizer.encode(" "), tokenizer.eot}
-    assert allowed(rule, [1, 2, 3], 51865) == set(range(51865)) - blank
-    assert len(allowed(rule, [1, 2, 3, 4], 51865)) == 51865
-
-
-# -- searches -----------------------------------------------------------------------------------------------
-
-
-def test_greedy_takes_the_best_and_stops_counting_after_the_end() -> None:
-    greedy = GreedyDecoder(0.0, eot=3)
-    sums = torch.zeros(2)
-    logits = torch.log(torch.tensor([[0.1, 0.6, 0.2, 0.1], [0.1, 0.6, 0.2, 0.1]]))
-    tokens, completed = greedy.update(torch.tensor([[0], [3]]), logits, sums)
-    assert tokens.tolist() == [[0, 1], [3, 3]]
-    assert not completed
-    assert sums.tolist() == pytest.approx([math.log(0.6), 0.0])
-    tokens, completed = greedy.update(torch.tensor([[3], [3]]), logits, sums)
-    assert completed
-
-
-def test_sampling_follows_the_tempered_distribution() -> None:
-    torch.manual_seed(0)
-    probabilities = torch.tensor([0.5, 0.3, 0.2])
-    tokens, _ = GreedyDecoder(2.0, eot=9).update(
-        torch.zeros(20000, 1, dtype=torch.long), probabilities.log().expand(20000, 3), torch.zeros(20000)
-    )
-    tempered = probabilities.sqrt() / probabilities.sqrt().sum()
-    assert torch.bincount(tokens[:, 1]) / 20000 == pytest.approx(tempered, abs=0.015)
-
-
-class TableInference:
-    """Stands for the network: remembers how the rows were moved."""
-
-    def __init__(self) -> None:
-        self.moves: list[list[int]] = []
-
-    def rearrange_kv_cache(self, source_indices: Any) -> None:
-        self.moves.append(list(source_indices))
-
-
-def search(table: dict[tuple[int, ...], list[float]], beam: int, patience: float, steps: int) -> Any:
-    """Run a beam search in a language of three words and an end (3), given by next-token probabilities."""
-    inference = TableInference()
-    decoder = BeamSearchDecoder(beam, 3, inference, patience)
-    tokens, sums = torch.full((beam, 1), 9), torch.zeros(beam)
-    for _ in range(steps):
-        rows = [table.get(tuple(row[1:]), [0.25] * 4) for row in tokens.tolist()]
-        tokens, completed = decoder.update(tokens, torch.tensor(rows).log(), sums)
-        if completed:
-            break
-    candidates, scores = decoder.finalize(tokens[None], sums[None])
-    found = {tuple(t.tolist()[1:]): s for t, s in zip(candidates[0], scores[0], strict=True)}
-    return found, inference.moves
-
-
-def test_beam_search_finds_what_greedy_misses() -> None:
-    table = {
-        (): [0.5, 0.4, 0.05, 0.05],
-        (0,): [0.3, 0.3, 0.2, 0.2],  # the greedy way: spreads out
-        (1,): [0.02, 0.03, 0.05, 0.9],  # the better sentence: ends surely
-    }
-    found, moves = search(table, beam=2, patience=1.0, steps=4)
-    assert max(found, key=found.__getitem__) == (1, 3)
-    assert found[(1, 3)] == pytest.approx(math.log(0.4 * 0.9), abs=1e-5)
-    assert moves[0] == [1, 1]  # at the first step all rows are the same; the last to offer a sequence counts
-    assert len(found) >= 2
-
-
-def test_unfinished_beams_fill_up_the_candidates() -> None:
-    found, _ = search({(): [0.6, 0.3, 0.1, 0.0], (0,): [0.9, 0.1, 0, 0], (1,): [0.9, 0.1, 0, 0]}, 2, 1.0, 2)
-    assert set(found) == {(0, 0, 3), (1, 0, 3)}
-    assert found[(0, 0, 3)] == pytest.approx(math.log(0.54), abs=1e-5)
-
-
-def test_patience_waits_for_more_candidates() -> None:
-    table = {(): [0.3, 0.1, 0.2, 0.4]} | {(i,): [0.1, 0.1, 0.1, 0.7] for i in range(3)}
-    hasty, _ = search(table, 2, 0.5, 5)
-    patient, _ = search(table, 2, 2.0, 5)
-    assert (3,) in hasty
-    assert len(patient) > len(hasty)
-
-
-def test_ranking() -> None:
-    tokens = [[torch.zeros(2), torch.zeros(10)]]
-    assert MaximumLikelihoodRanker(None).rank(tokens, [[-2.0, -5.0]]) == [1]
-    assert MaximumLikelihoodRanker(0.0).rank(tokens, [[-2.0, -5.0]]) == [0]
-    assert MaximumLikelihoodRanker(1.0).rank(tokens, [[-2.0, -5.0]]) == [0]
-    assert MaximumLikelihoodRanker(None).rank([[torch.zeros(0), torch.zeros(3)]], [[-0.1, -9.0]]) == [1]
 
 
 # -- tasks --------------------------------------------------------------------------------------------------

@@ -74,19 +74,6 @@ def test_the_cache_of_hooks_gives_the_same(model: Whisper, features: torch.Tenso
     assert not any(m._forward_hooks for m in model.modules())
 
 
-@torch.no_grad()
-def test_rows_of_a_cache_can_change_places(model: Whisper, features: torch.Tensor) -> None:
-    one = features[:1]
-    attentions = [block.attn for block in model.decoder.blocks]
-    modules = [a.key for a in attentions] + [a.value for a in attentions]
-    cache = KVCache()
-    model.decoder(TOKENS[:, :4], one, kv_cache=cache)
-    cache.reorder(modules, [1, 1])
-    after = model.decoder(TOKENS[:1, 4:].expand(2, 1), one, kv_cache=cache)
-    expected = model.logits(torch.cat([TOKENS[1:, :4], TOKENS[:1, 4:]], dim=1), one)[:, -1:]
-    assert torch.allclose(after, expected.expand(2, -1, -1), atol=1e-4)
-
-
 @pytest.mark.parametrize("fused", [True, False])
 @torch.no_grad()
 def test_beams_share_the_keys_of_their_audio(model: Whisper, features: torch.Tensor, fused: bool) -> None:

@@ -1,0 +1,57 @@
+"""The bundled model: what it must read, and that it is silent where nobody speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import whisper
+from whisper import bundled, evaluation
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "examples" / "sample.flac"
+SAID = "computer one two three smart mirror seven eight nine"
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return whisper.load_model("nano", device="cpu")
+
+
+def test_it_fits_the_wheel_and_has_the_ordinary_shape(nano):
+    assert Path(bundled.BUNDLED).stat().st_size <= bundled.MAX_BYTES
+    dims = nano.dims
+    assert (dims.n_mels, dims.n_audio_ctx, dims.n_vocab, dims.n_text_ctx) == (80, 1500, 51865, 448)
+    assert nano.is_multilingual
+
+
+def test_it_reads_the_sample_and_says_when(nano):
+    result = nano.transcribe(str(SAMPLE), fp16=False)
+    assert result["language"] == "en"
+    assert result["text"].split() == SAID.split()
+    times = [time for segment in result["segments"] for time in (segment["start"], segment["end"])]
+    assert times == sorted(times)
+    assert len(result["segments"]) >= 2
+    assert 0 <= times[0] < times[-1] <= 12
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-3, 0.1])
+def test_it_says_nothing_where_nobody_speaks(nano, level):
+    samples = np.random.default_rng(0).normal(0, 1, 30 * 16000).astype(np.float32) * level
+    assert nano.transcribe(samples, fp16=False)["text"].strip() == ""
+
+
+def test_it_ends_by_itself(nano):
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(whisper.load_audio(str(SAMPLE))))
+    for plain in (False, True):
+        options = whisper.DecodingOptions(language="en", fp16=False, without_timestamps=plain)
+        assert 9 <= len(whisper.decode(nano, mel, options).tokens) < 60
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("part", ["digits", "wakeword"])
+def test_it_reads_digits_and_wake_phrases_of_strangers(nano, shared_data, part):
+    score = evaluation.measure(nano, shared_data / "dev", [part])[part]
+    assert score.rate < 0.10, str(score)
