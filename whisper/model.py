@@ -30,7 +30,7 @@ SDPA_AVAILABLE = True  # every torch that we support has it; programs for the or
 HAS_ONEDNN_LINEAR: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
-ONEDNN_ROWS = 32  # fewer rows wait for memory, not for arithmetic, and MKL starts sooner
+ONEDNN_ROWS, ONEDNN_WEIGHTS = 32, 1 << 22  # smaller products than both wait for memory, and MKL starts sooner
 
 Cache = MutableMapping[nn.Module, Tensor]
 
@@ -66,25 +66,30 @@ class LayerNorm(nn.LayerNorm):
         return y.to(x.dtype)
 
 
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ weight.T + bias``, computed in the precision of `x`.
+
+    Large products of float32 on a CPU go through oneDNN: torch asks MKL, which on some processors takes twice as
+    long for many rows, and multiplies a single row by the vocabulary on one core only (2.5 times as long).
+    """
+    if (
+        HAS_ONEDNN_LINEAR
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and (x.shape[:-1].numel() >= ONEDNN_ROWS or weight.numel() >= ONEDNN_WEIGHTS)
+        and not torch.is_grad_enabled()  # it has no gradient
+        and not torch.is_autocast_enabled("cpu")  # which asks F.linear for another precision
+    ):
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
 class Linear(nn.Linear):
     """A linear layer that casts its weights to the precision of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._suits_onednn(x):
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            return product
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-
-    def _suits_onednn(self, x: Tensor) -> bool:
-        """Whether oneDNN should multiply: `F.linear` asks MKL, which is half as fast on some processors."""
-        return (
-            x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.shape[:-1].numel() >= ONEDNN_ROWS
-            and not torch.is_grad_enabled()  # it has no gradient
-            and not torch.is_autocast_enabled("cpu")  # which asks F.linear for another precision
-            and HAS_ONEDNN_LINEAR
-        )
+        return matmul(x, self.weight, self.bias)
 
 
 class Conv1d(nn.Conv1d):
@@ -302,8 +307,7 @@ class TextDecoder(nn.Module):
         for block in self.blocks:
             h = block(h, xa, mask=self.mask, kv_cache=kv_cache)
         h = self.ln(h)
-        logits: Tensor = (h @ self.token_embedding.weight.to(h.dtype).T).float()
-        return logits
+        return matmul(h, self.token_embedding.weight).float()
 
 
 class Whisper(nn.Module):
