@@ -12,7 +12,7 @@ from whisper import bundled, evaluation
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample.flac"
-SAID = "computer one two three smart mirror seven eight nine"
+SAID = "computer one two three smart mirror"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_it_reads_the_sample_and_says_when(nano):
     assert result["text"].split() == SAID.split()
     times = [time for segment in result["segments"] for time in (segment["start"], segment["end"])]
     assert times == sorted(times)
-    assert len(result["segments"]) >= 2
-    assert 0 <= times[0] < times[-1] <= 12
+    assert len(result["segments"]) == 3
+    assert 0 <= times[0] < times[-1] <= 8
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-3, 0.1])
@@ -47,10 +47,11 @@ def test_it_ends_by_itself(nano):
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(whisper.load_audio(str(SAMPLE))))
     for plain in (False, True):
         options = whisper.DecodingOptions(language="en", fp16=False, without_timestamps=plain)
-        assert 9 <= len(whisper.decode(nano, mel, options).tokens) < 60
+        assert 6 <= len(whisper.decode(nano, mel, options).tokens) < 60
 
 
 @pytest.mark.shared
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["digits", "wakeword"])
 def test_it_reads_digits_and_wake_phrases_of_strangers(nano, shared_data, part):
     score = evaluation.measure(nano, shared_data / "dev", [part])[part]
