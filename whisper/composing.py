@@ -146,7 +146,7 @@ def _place_clips(
     rng: Generator, store: Store, recipe: Recipe, power: np.ndarray
 ) -> tuple[list[Segment], str, int | None]:
     """Fill `power` with clips; returns the segments, their language, and where a cut one begins."""
-    n_frames, words, language = len(power), [], ""
+    n_frames, words, language = len(power), list[Segment](), ""
     single = rng.random() < recipe.p_short
     time = int(rng.choice([rng.integers(0, 40), rng.integers(0, 100), rng.integers(0, max(n_frames // 4, 1))],
                           p=[0.6, 0.3, 0.1]))  # fmt: skip
@@ -238,7 +238,8 @@ def _silent(rng: Generator, store: Store, n_frames: int) -> np.ndarray:
         clip = store.clips[int(rng.integers(len(store.clips)))]
         if clip.start > 15:
             quiet = store.power(clip, 0, clip.start - 8)
-            return np.resize(quiet, (n_frames, N_MELS)) + np.float32(rng.uniform(-1, 0.5))
+            around: np.ndarray = np.resize(quiet, (n_frames, N_MELS)) + np.float32(rng.uniform(-1, 0.5))
+            return around
     return augment.steady_noise(rng, n_frames) + rng.uniform(-6.0, 0.0)
 
 

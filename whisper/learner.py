@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ class Learner(nn.Module):
             self.network.encoder.conv2.weight.mul_(2.0)
             self.timestamps.weight.copy_(torch.eye(dims.n_text_state) * 0.07)
             for i, block in enumerate(self.network.encoder.blocks):
-                look_around(block.attn, dims.n_audio_state, reach=2 + 2 * i)
+                look_around(cast(MultiHeadAttention, block.attn), dims.n_audio_state, reach=2 + 2 * i)
 
     def embedding(self) -> Tensor:
         """All rows of the vocabulary; timestamps are a linear map of the encoder's own position embedding.
@@ -64,12 +65,12 @@ class Learner(nn.Module):
         encoder = self.network.encoder
         x = mel.to(torch.bfloat16)
         for conv in (encoder.conv1, encoder.conv2):
-            weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
+            weight, bias = conv.weight.to(x.dtype), None if conv.bias is None else conv.bias.to(x.dtype)
             x = F.gelu(F.conv1d(x, weight, bias, conv.stride, conv.padding))
         x = x.permute(0, 2, 1).float()
         x = x + encoder.positional_embedding[: x.shape[1]]
         for block in encoder.blocks:
-            x = _block(block, x, None)
+            x = _block(cast(ResidualAttentionBlock, block), x, None)
         return _norm(encoder.ln_post, x)
 
     def decode(self, tokens: Tensor, features: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Learner(nn.Module):
         decoder, embedding = self.network.decoder, self.embedding()
         x = F.embedding(tokens, embedding) + decoder.positional_embedding[: tokens.shape[1]]
         for block in decoder.blocks:
-            x = _block(block, x, features)
+            x = _block(cast(ResidualAttentionBlock, block), x, features)
         x = _norm(decoder.ln, x).to(torch.bfloat16)
         logits = (x @ embedding.to(x.dtype).T).float()
         crowd = torch.zeros(logits.shape[-1])
@@ -172,16 +173,16 @@ def _block(block: ResidualAttentionBlock, x: Tensor, features: Tensor | None) ->
     x = x + _self_attention(block.attn, _norm(block.attn_ln, x), causal=features is not None)
     if features is not None and block.cross_attn is not None and block.cross_attn_ln is not None:
         x = x + _cross_attention(block.cross_attn, _norm(block.cross_attn_ln, x), features)
-    hidden = F.gelu(_linear(block.mlp[0], _norm(block.mlp_ln, x)))
-    return x + _linear(block.mlp[2], hidden)
+    wide, narrow = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[2])
+    return x + _linear(narrow, F.gelu(_linear(wide, _norm(block.mlp_ln, x))))
 
 
 def _self_attention(attention: MultiHeadAttention, x: Tensor, causal: bool) -> Tensor:
     q, k, v = attention.query, attention.key, attention.value
     weight = torch.cat([q.weight, k.weight, v.weight]).to(torch.bfloat16)
     bias = torch.cat([q.bias, torch.zeros_like(q.bias), v.bias]).to(torch.bfloat16)
-    parts = F.linear(x.to(torch.bfloat16), weight, bias).chunk(3, dim=-1)
-    return _linear(attention.out, _attend(*parts, attention.n_head, causal))
+    queries, keys, values = F.linear(x.to(torch.bfloat16), weight, bias).chunk(3, dim=-1)
+    return _linear(attention.out, _attend(queries, keys, values, attention.n_head, causal))
 
 
 def _cross_attention(attention: MultiHeadAttention, x: Tensor, features: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ def _cross_attention(attention: MultiHeadAttention, x: Tensor, features: Tensor)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, n_head: int, causal: bool) -> Tensor:
-    q, k, v = (t.unflatten(-1, (n_head, -1)).transpose(1, 2) for t in (q, k, v))
+    q, k, v = (t.view(*t.shape[:2], n_head, -1).transpose(1, 2) for t in (q, k, v))
     if causal or k.shape[2] >= FUSED_FROM:
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     else:
