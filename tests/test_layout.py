@@ -63,6 +63,19 @@ def test_segments_windows_and_tokenizer_touch_no_tensors() -> None:
         assert "torch" not in modules, room
 
 
+def test_loading_and_transcribing_imports_no_compiler() -> None:
+    """Torch's compiler takes over a second to import, and drawing weights on the meta device would import it."""
+    code = (
+        "import sys, numpy, whisper\n"
+        "model = whisper.load_model('nano', device='cpu')\n"
+        "model.transcribe(numpy.zeros(16000, 'float32'), language='en', word_timestamps=True)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
+
+
 def test_importing_loads_nothing_heavy_and_does_nothing() -> None:
     code = (
         "import sys, logging, torch; before = torch.get_num_threads(), len(logging.root.handlers)\n"

@@ -53,6 +53,6 @@ def test_it_ends_by_itself(nano):
 @pytest.mark.shared
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["digits", "wakeword"])
-def test_it_reads_digits_and_wake_phrases_of_strangers(nano, shared_data, part):
+def test_it_reads_digits_and_wake_phrases_of_recordings_that_it_was_not_trained_on(nano, shared_data, part):
     score = evaluation.measure(nano, shared_data / "dev", [part])[part]
     assert score.rate < 0.10, str(score)

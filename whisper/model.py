@@ -108,9 +108,9 @@ def sinusoids(length: int, channels: int, max_timescale: float = 10000) -> Tenso
     if channels % 2 or channels < 4:
         raise ShapeError(f"channels must be an even number of at least 4, not {channels}")
     step = np.log(max_timescale) / (channels // 2 - 1)
-    frequencies = torch.exp(-step * torch.arange(channels // 2))
-    angles = torch.arange(length)[:, None] * frequencies[None, :]  # (length, channels / 2)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    frequencies = torch.exp(-step * torch.arange(channels // 2, device="cpu"))
+    angles = torch.arange(length, device="cpu")[:, None] * frequencies[None, :]  # (length, channels / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(torch.get_default_device())
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class AudioEncoder(nn.Module):
 
 def causal_mask(n_ctx: int) -> Tensor:
     """Return ``(n_ctx, n_ctx)`` with 0 where position i may see position j <= i, and -inf elsewhere."""
-    return torch.full((n_ctx, n_ctx), -torch.inf).triu_(1)
+    return torch.full((n_ctx, n_ctx), -torch.inf, device="cpu").triu_(1).to(torch.get_default_device())
 
 
 class TextDecoder(nn.Module):
@@ -281,7 +281,7 @@ class TextDecoder(nn.Module):
     def __init__(self, n_vocab: int, n_ctx: int, n_state: int, n_head: int, n_layer: int) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(n_vocab, n_state)
-        self.positional_embedding = nn.Parameter(torch.empty(n_ctx, n_state).normal_(std=0.01))
+        self.positional_embedding = nn.Parameter(nn.init.normal_(torch.empty(n_ctx, n_state), std=0.01))
         self.blocks = _blocks(n_layer, n_state, n_head, cross_attention=True)
         self.ln = LayerNorm(n_state)
         self.register_buffer("mask", causal_mask(n_ctx), persistent=False)

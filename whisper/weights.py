@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
 from .model import ModelDimensions, Whisper, causal_mask
@@ -84,6 +85,15 @@ def parse_alignment_heads(dump: str | bytes, dims: ModelDimensions, source: str)
         ) from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """Lets no initial weights be drawn; on the meta device that would import torch's compiler, a whole second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
     """Build the network, in float32 on `device`; empties ``weights.tensors`` so that each is held once.
 
@@ -101,7 +111,7 @@ def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
             f"{weights.source} is incomplete: it announces {layers} layers and holds "
             f"{len(weights.tensors)} tensors; get the file again from where it came"
         )
-    with torch.device("meta"):  # a skeleton without numbers
+    with torch.device("meta"), _Undrawn():  # a skeleton without numbers
         model = Whisper(weights.dims)
     _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
 
