@@ -5,10 +5,10 @@ Both may be missing; a test that needs them skips and says so.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,22 @@ from typing import Any
 import pytest
 import torch
 
+from whisper.evaluation import read_rows
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Original = Callable[..., Any]
 
 # the models of the tests are tiny: threads would only wait for each other
 torch.set_num_threads(1)
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Run `code` in a process of its own and return what it prints; fails with its traceback."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +46,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def dev_recordings(shared_data: Path) -> list[dict[str, str]]:
     """The rows of ``dev/manifest.tsv``, each with its ``path``."""
-    with open(shared_data / "dev" / "manifest.tsv", newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [{**row, "path": str(shared_data / "dev" / row["file"])} for row in rows]
+    return read_rows(shared_data / "dev")
 
 
 @pytest.fixture(scope="session")

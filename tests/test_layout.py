@@ -1,11 +1,11 @@
 """The rooms of the program keep their order, and importing the package stays cheap."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .conftest import run_python
 
 PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
@@ -71,9 +71,7 @@ def test_loading_and_transcribing_imports_no_compiler() -> None:
         "model.transcribe(numpy.zeros(16000, 'float32'), language='en', word_timestamps=True)\n"
         "print('torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["False"]
+    assert run_python(code).split() == ["False"]
 
 
 def test_importing_loads_nothing_heavy_and_does_nothing() -> None:
@@ -85,6 +83,4 @@ def test_importing_loads_nothing_heavy_and_does_nothing() -> None:
         "plain = set(sys.modules); bad = [m for m in heavy.split() if m in plain]\n"
         "print(*bad)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert run_python(code).split() == []

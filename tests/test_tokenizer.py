@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import run_python
 from whisper.errors import LanguageError, OptionError
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_encoding, get_tokenizer
 
@@ -156,8 +155,7 @@ def test_an_unknown_vocabulary_is_told_the_known_ones():
 
 def test_import_loads_no_tiktoken():
     code = "import sys, whisper.tokenizer, whisper.normalizers; print({'tiktoken', 'regex'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert run_python(code) == "set()\n"
 
 
 # -- text and words ---------------------------------------------------------------------------------------

@@ -244,6 +244,20 @@ def test_arguments_are_not_changed(model: Whisper, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(audio, copies[3])
 
 
+def test_options_that_can_be_read_once_serve_every_window(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(wrap: Any) -> dict[str, Any]:
+        return {"suppress_tokens": wrap([-1, 440]), "temperature": wrap([0.0, 0.4]), "clip_timestamps": wrap([1, 35])}
+
+    def seen(wrap: Any) -> list[Any]:
+        script = Script(monkeypatch, piece(0, *HELLO, end=30))
+        model.transcribe(noise(50), language="en", **given(wrap))
+        assert len(script.asked) == 2  # from 1 to 31 and to 35 s
+        return [(sorted(o.suppress_tokens), o.temperature) for o in script.asked]
+
+    expected = [([-1, 440], 0.0)] * 2
+    assert seen(list) == seen(tuple) == seen(iter) == seen(np.array) == expected
+
+
 def test_what_is_printed(model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Script(monkeypatch, piece(0, *HELLO, end=2))
     model.transcribe(noise(3), temperature=0, verbose=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Original
+from tests.conftest import Original, run_python
 from whisper import utils, writers
 from whisper.errors import NumberError, OptionError
 
@@ -103,9 +101,7 @@ def test_either_module_can_be_imported_first_and_loads_nothing_heavy(first: str)
         "heavy = {'torch', 'numpy', 'av', 'tiktoken', 'regex'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    folder = str(Path(utils.__file__).parent)
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    assert run_python(code, str(Path(utils.__file__).parent)) == ""
 
 
 @pytest.mark.peers

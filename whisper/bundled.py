@@ -129,11 +129,6 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(card) if isinstance(card, dict) else {}
 
 
-def is_packed(path: str | os.PathLike[str]) -> bool:
-    """Whether a safetensors file is one of ours."""
-    return _HEADER in read_safetensors(os.fspath(path))[1]
-
-
 def _header(metadata: Mapping[str, str], path: str) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_HEADER])

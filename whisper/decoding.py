@@ -19,7 +19,7 @@ from .audio import CHUNK_LENGTH
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
 from .logit_filters import ApplyTimestampRules, LogitFilter, SuppressBlank, SuppressTokens
-from .options import check_names
+from .options import check_names, settled
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .tokenizer import Tokenizer, get_tokenizer
 from .utils import compression_ratio
@@ -76,6 +76,9 @@ class DecodingOptions:
     max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
 
     fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
 
 
 @dataclass(frozen=True)

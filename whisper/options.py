@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from .errors import OptionError, UnknownOptionError
 
@@ -42,6 +43,8 @@ class TranscribeOptions:
     hallucination_silence_threshold: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "clip_timestamps"):
+            object.__setattr__(self, name, settled(getattr(self, name)))
         self.temperatures()
         for name in (
             "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold",
@@ -65,6 +68,15 @@ class TranscribeOptions:
         if wrong := [t for t in ladder if not is_number(t) or not 0 <= t < math.inf]:
             raise OptionError(f"temperature must be numbers of at least 0, and not {wrong[0]!r}")
         return tuple(float(t) for t in ladder)
+
+
+def settled(value: Any) -> Any:
+    """Return lists, tuples, text and single values as they are, and anything else to iterate over as a tuple.
+
+    An iterator is empty the second time it is read, and every window reads the options; an array has no truth value.
+    """
+    plain = isinstance(value, (str, list, tuple)) or not isinstance(value, Iterable)
+    return value if plain else tuple(value)
 
 
 def is_number(value: object) -> bool:

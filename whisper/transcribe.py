@@ -188,9 +188,8 @@ class Transcription:
         self.language = decoding.language or self._detect_language()
         self.decoding = replace(decoding, language=self.language)
         self.tokenizer = self._tokenizer(self.language, decoding.task)
-        self.history = PromptHistory(
-            self._initial_prompt(), options.carry_initial_prompt, model.dims.n_text_ctx // 2 - 1
-        )
+        room = model.dims.n_text_ctx // 2 - 1  # tokens that the decoder takes as a prompt
+        self.history = PromptHistory(self._initial_prompt(room), options.carry_initial_prompt, room)
         self.segments: list[Segment] = []
         self.last_speech = 0.0  # where the last word ended, seconds
 
@@ -267,10 +266,9 @@ class Transcription:
             print(f"Detected language: {LANGUAGES[language].title()}")
         return language
 
-    def _initial_prompt(self) -> list[int]:
+    def _initial_prompt(self, room: int) -> list[int]:
         text = self.options.initial_prompt
         tokens = [] if text is None else self.tokenizer.encode(" " + text.strip())
-        room = self.model.dims.n_text_ctx // 2 - 1
         if len(tokens) > room:
             warnings.warn(
                 f"initial_prompt is too long: the model reads the last {room} of its {len(tokens)} tokens, from "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import subprocess
-import sys
 import threading
 import types
 from pathlib import Path
@@ -21,7 +19,7 @@ import whisper
 from whisper.errors import WhisperError
 from whisper.model import Whisper
 
-from ..conftest import Original
+from ..conftest import Original, run_python
 from ..models import random_model
 
 # every public name of openai-whisper 20250625, by module
@@ -77,8 +75,7 @@ def test_submodules_are_modules_and_transcribe_is_the_function() -> None:
         "from whisper.transcribe import cli, transcribe\n"
         "assert whisper.transcribe is transcribe and callable(cli)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+    run_python(code)
 
 
 def test_version_is_the_interface_s() -> None:
