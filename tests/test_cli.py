@@ -425,3 +425,41 @@ def test_python_m_whisper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         runpy.run_module("whisper", run_name="__main__")
     assert leaving.value.code == 0
     assert capsys.readouterr().out.startswith("sotto ")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "there", "command"),
+    [
+        (["eval", "dev.tsv"], False, "eval"),
+        (["eval"], False, "eval"),
+        (["train", "--help"], False, "train"),
+        (["eval"], True, None),
+        (["eval", "--model", "nano"], True, None),
+        (["eval", "b.wav"], True, None),
+        (["eval", "dev.TSV", "--model", "nano"], True, "eval"),
+        (["eval", "--compare", "a.json", "b.json"], True, "eval"),
+        (["eval", "folder"], True, "eval"),
+        (["./eval", "dev.tsv"], True, None),
+        (["b.wav", "eval"], False, None),
+        ([], False, None),
+    ],
+)
+def test_a_command_or_a_recording_of_its_name(
+    arguments: list[str], there: bool, command: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    if there:
+        Path("eval").touch()
+    assert cli_module.command_of(arguments) == command
+
+
+def test_a_recording_called_eval_is_transcribed(fakes: Fakes) -> None:
+    Path("eval").touch()
+    assert cli(["eval", "-o", "out", "-f", "txt"]) == 0
+    assert files() == ["eval.txt"]

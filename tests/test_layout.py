@@ -14,7 +14,8 @@ ROOMS = [
     "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "media", "audio",
     "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
     "windows", "segments", "logit_filters", "search", "decoding", "timing", "transcribe",
-    "manifests", "datasets", "augment", "composing", "learner", "training", "evaluation", "cli", "__init__", "__main__",
+    "manifests", "datasets", "augment", "composing", "learner", "training", "evaluation",
+    "arguments", "cli", "__init__", "__main__",
 ]  # fmt: skip
 # names that programs look for in a room where they do not live
 RE_EXPORTS = {("utils", "writers"), ("transcribe", "cli")}
