@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .tokenizer import Tokenizer, get_tokenizer
 PIECES = 1000  # only byte pairs of the first thousand merges: short pieces, each seen often in ten hours
 N_TIMESTAMPS = 1501
 IGNORED = -100  # a target that is not scored
+UNSEEN = (-1, -1)  # nobody knows where a token is said
 CTC_CLASSES = len(LETTERS) + 2  # blank, space, letters
 Generator = np.random.Generator
 
@@ -38,6 +39,8 @@ class Recipe:
     )  # fmt: skip
     p_silent: float = 0.06  # windows in which nobody speaks
     p_brief: float = 0.0  # of those, how many hold a brief recording and filling
+    p_part: float = 0.0  # clips of which only some words in a row are taken, where the times of words are known
+    p_sounds: float = 0.5  # backgrounds and silences that are recorded sounds, where the store has some
     p_short: float = 0.0  # windows with a single clip, however much would fit
     p_cut: float = 0.0  # windows whose last clip is cut off by the end
     p_prompt: float = 0.1  # windows with some earlier text before them
@@ -55,6 +58,11 @@ class Segment:
     start: int
     end: int
     text: str
+    words: tuple[tuple[int, int], ...] = ()  # first and one past the last frame of every word, or empty: unknown
+
+    def shifted(self, frames: int) -> Segment:
+        return Segment(self.start + frames, self.end + frames, self.text,
+                       tuple((start + frames, end + frames) for start, end in self.words))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,13 @@ def compose(rng: Generator, store: Store, recipe: Recipe, seconds: float) -> Win
         length = n_frames
         if recipe.p_brief and rng.random() < recipe.p_brief:
             length = int(rng.integers(60, n_frames))
-        sound = _finish(rng, _silent(rng, store, length), recipe, n_frames)
+        sound = _finish(rng, _silent(rng, store, recipe, length), recipe, n_frames)
         return Window(sound, [], _language(rng, recipe))
     power = np.full((n_frames, N_MELS), SILENT_POWER, dtype=np.float32)
     segments, language, cut_at = _place_clips(rng, store, recipe, power)
     if rng.random() < recipe.p_noise:
         level = np.percentile(power[:: max(len(power) // 100, 1)].max(axis=1), 90)
-        noise = augment.background(rng, len(power)) - 1.0
+        noise = _background(rng, store, recipe, len(power)) - 1.0
         power = augment.add_powers(power, noise + level - rng.uniform(*recipe.noise_below))
     if not segments:
         language = _language(rng, recipe)
@@ -155,22 +163,23 @@ def _place_clips(
         if clip is None:
             break
         language = language or clip.language
-        sound, start, end = _voiced(rng, store, clip)
-        if time + end > n_frames:
-            if words and rng.random() < recipe.p_cut and time + start < n_frames - 30:
+        clip = _part(rng, clip, recipe, n_frames - time)
+        sound, said = _voiced(rng, store, clip)
+        if time + said.end > n_frames:
+            if words and rng.random() < recipe.p_cut and time + said.start < n_frames - 30:
                 _add(power, sound, time)
-                return _segments(words), language, time + start
+                return _segments(words), language, time + said.start
             break
         _add(power, sound, time)
-        words.append(Segment(time + start, time + end, clip.text))
+        words.append(said.shifted(time))
         small = clip.source in ("digits_fsdd", "synthetic", "wakeword")
         if single and not (small and rng.random() < 0.5):
             break
-        if n_frames - time - end < 60 or (small and not single and rng.random() < 0.15):
+        if n_frames - time - said.end < 60 or (small and not single and rng.random() < 0.15):
             break
         pause = rng.choice([rng.integers(0, 35), rng.integers(20, 120), rng.integers(50, 400)],
                            p=[0.5, 0.35, 0.15])  # fmt: skip
-        time += end + int(pause)
+        time += said.end + int(pause)
     return _segments(words), language or "en", None
 
 
@@ -183,12 +192,14 @@ def _draw(rng: Generator, store: Store, recipe: Recipe, room: int, language: str
         clips = store.sources[source]
         if language and clips[0].language != language:
             continue
-        fitting = len(clips) if recipe.p_cut else bisect_right(clips, room * 0.9, key=lambda c: c.n_speech)
+        anywhere = recipe.p_cut or rng.random() < recipe.p_part
+        fitting = len(clips) if anywhere else bisect_right(clips, room * 0.9, key=lambda c: c.n_speech)
         if fitting == 0:
             continue
         clip = clips[int(rng.integers(fitting))]
-        if clip.speaker not in recipe.left_out:
-            return clip
+        if clip.speaker in recipe.left_out or (clip.n_speech > room * 0.9 and not (clip.words or recipe.p_cut)):
+            continue
+        return clip
     return None
 
 
@@ -200,15 +211,35 @@ def _shares(recipe: Recipe) -> np.ndarray:
     return shares
 
 
-def _voiced(rng: Generator, store: Store, clip: Clip) -> tuple[np.ndarray, int, int]:
-    """The clip with a little of what is around its speech, in another voice; where speech starts and ends."""
+def _part(rng: Generator, clip: Clip, recipe: Recipe, room: int) -> Clip:
+    """Some words of `clip` that follow each other and fit into `room` frames; all of it where times are unknown."""
+    if len(clip.words) < 2 or not recipe.p_part or (clip.n_speech < room * 0.9 and rng.random() > recipe.p_part):
+        return clip
+    first = int(rng.integers(len(clip.words)))
+    last = first
+    longest = min(room * 0.9, rng.uniform(40, 600))
+    while last + 1 < len(clip.words) and clip.words[last + 1][1] - clip.words[first][0] < longest:
+        last += 1
+    text = " ".join(clip.text.split()[first : last + 1])
+    words = clip.words[first : last + 1]
+    # what surrounds the part is only taken as far as no other word is in it
+    low = (clip.words[first - 1][1] + words[0][0]) // 2 if first else 0
+    high = (words[-1][1] + clip.words[last + 1][0]) // 2 if last + 1 < len(clip.words) else clip.n_frames
+    return replace(clip, text=text, offset=clip.offset + low, n_frames=high - low, start=words[0][0] - low,
+                   end=words[-1][1] - low, words=tuple((a - low, b - low) for a, b in words))  # fmt: skip
+
+
+def _voiced(rng: Generator, store: Store, clip: Clip) -> tuple[np.ndarray, Segment]:
+    """The clip with a little of what is around its speech, in another voice; what is said where in it."""
     before, after = (int(rng.integers(2, 25)) for _ in range(2))
     first, last = max(clip.start - before, 0), min(clip.end + after, clip.n_frames)
     power = store.power(clip, first, last)
     strong = clip.source in ("digits_fsdd", "synthetic")
     changed = augment.change_voice(rng, power, strong)
     scale = len(changed) / len(power)
-    return changed, int((clip.start - first) * scale), int((clip.end - first) * scale)
+    start, end = (int((frame - first) * scale) for frame in (clip.start, clip.end))
+    words = tuple((int((a - first) * scale), int((b - first) * scale)) for a, b in clip.words)
+    return changed, Segment(start, end, clip.text, words)
 
 
 def _add(power: np.ndarray, sound: np.ndarray, time: int) -> None:
@@ -222,18 +253,36 @@ def _segments(words: list[Segment]) -> list[Segment]:
     for word in words:
         if joined and word.start - joined[-1].end < 50 and word.end - joined[-1].start < 1500:
             last = joined.pop()
-            word = Segment(last.start, word.end, f"{last.text} {word.text}")
+            times = last.words + word.words if last.words and word.words else ()
+            word = Segment(last.start, word.end, f"{last.text} {word.text}", times)
         joined.append(word)
     return joined
 
 
-def _silent(rng: Generator, store: Store, n_frames: int) -> np.ndarray:
+def _background(rng: Generator, store: Store, recipe: Recipe, n_frames: int) -> np.ndarray:
+    """Some sound without speech around level 0: a recorded one, or one that is made up."""
+    sounds = store.sources.get("sounds", [])
+    if not sounds or rng.random() > recipe.p_sounds:
+        return augment.background(rng, n_frames)
+    power = np.full((n_frames, N_MELS), SILENT_POWER, dtype=np.float32)
+    time = 0
+    while time < n_frames:
+        clip = sounds[int(rng.integers(len(sounds)))]
+        longest = min(clip.n_frames, n_frames - time, int(rng.integers(100, 3000)))
+        start = int(rng.integers(clip.n_frames - longest + 1))
+        sound = augment.change_voice(rng, store.power(clip, start, start + longest), strong=True)
+        _add(power, sound - np.float32(np.percentile(sound.max(axis=1), 90)), time)
+        time += longest + int(rng.choice([0, rng.integers(1, 300)]))
+    return power
+
+
+def _silent(rng: Generator, store: Store, recipe: Recipe, n_frames: int) -> np.ndarray:
     """Nobody speaks: digital silence, some background, or what a recording has around its speech."""
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.12:
         return np.full((n_frames, N_MELS), SILENT_POWER, dtype=np.float32)
-    if kind < 0.8:
-        return augment.background(rng, n_frames) + rng.uniform(-6.0, 2.0)
+    if kind < 0.85:
+        return _background(rng, store, recipe, n_frames) + np.float32(rng.uniform(-5.0, 2.0))
     for _ in range(8):
         clip = store.clips[int(rng.integers(len(store.clips)))]
         if clip.start > 15:
@@ -266,10 +315,11 @@ def _finish(rng: Generator, power: np.ndarray, recipe: Recipe, n_frames: int = 0
 
 @dataclass(frozen=True)
 class Target:
-    """What the decoder reads and what it must say after each token, as rows of the vocabulary."""
+    """What the decoder reads, what it must say after each token, and where it should look for it."""
 
-    tokens: list[int]
+    tokens: list[int]  # rows of the vocabulary
     expected: list[int]
+    looks: list[tuple[int, int]]  # frames in which the expected token is said, one pair a token; UNSEEN where unknown
     letters: list[int]  # classes of the CTC loss; empty where a cut clip makes them unknown
     scores_letters: bool
 
@@ -279,20 +329,12 @@ def make_target(
 ) -> Target:
     """The tokens of `window`; `earlier` are texts of the same language, one of which may come as a prompt."""
     v = vocabulary
-    eot, sot = v.special("eot"), v.special("sot")
     plain = rng.random() < recipe.p_plain and window.cut_at is None
-    said: list[int] = []
-    for segment in window.segments:
-        text = v.encode(segment.text)
-        said += text if plain else [v.timestamp(segment.start), *text, v.timestamp(segment.end)]
-    if window.cut_at is not None:
-        said.append(v.timestamp(window.cut_at))
-    if not window.segments and not plain:
-        said = [v.timestamp(0)]
+    said, looks = _said(window, v, plain)
     task = [v.special("transcribe")] + ([v.special("no_timestamps")] if plain else [])
-    language = v.languages[window.language]
-    sequence = [sot, language, *task, *said, eot]
+    sequence = [v.special("sot"), v.languages[window.language], *task, *said, v.special("eot")]
     expected = [*sequence[1:], IGNORED]
+    looks = [UNSEEN] * (len(task) + 1) + looks + [UNSEEN] * 2
     if not window.segments:
         expected[0] = v.special("no_speech")
     tokens = [t if rng.random() > 0.06 or t >= len(v.text_ids) else int(rng.integers(len(v.text_ids)))
@@ -300,8 +342,39 @@ def make_target(
     if earlier and rng.random() < recipe.p_prompt:
         prompt = [v.special("sot_prev"), *_prompt(rng, v, earlier)]
         tokens, expected = prompt + tokens, [IGNORED] * len(prompt) + expected
+        looks = [UNSEEN] * len(prompt) + looks
     letters = letter_classes(" ".join(s.text for s in window.segments))
-    return Target(tokens[:-1], expected[:-1], letters, window.cut_at is None)
+    return Target(tokens[:-1], expected[:-1], looks[:-1], letters, window.cut_at is None)
+
+
+def _said(window: Window, v: Vocabulary, plain: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """Rows of text and timestamps, and the frames where each is to be found."""
+    said, looks = list[int](), list[tuple[int, int]]()
+
+    def stamp(frame: int) -> None:
+        said.append(v.timestamp(frame))
+        looks.append((max(frame - 3, 0), frame + 3))
+
+    for segment in window.segments:
+        if not plain:
+            stamp(segment.start)
+        for i, word in enumerate(segment.text.split()):
+            pieces = v.encode(word)
+            said += pieces
+            looks += _shared(segment.words[i], len(pieces)) if segment.words else [UNSEEN] * len(pieces)
+        if not plain:
+            stamp(segment.end)
+    if window.cut_at is not None:
+        stamp(window.cut_at)
+    if not window.segments and not plain:
+        return [v.timestamp(0)], [UNSEEN]
+    return said, looks
+
+
+def _shared(word: tuple[int, int], n_pieces: int) -> list[tuple[int, int]]:
+    """The time of a word cut into equal parts, one for each of its pieces."""
+    at = np.linspace(word[0], word[1], n_pieces + 1)
+    return [(int(a), max(int(b), int(a) + 4)) for a, b in zip(at[:-1], at[1:], strict=True)]
 
 
 def _prompt(rng: Generator, v: Vocabulary, earlier: Sequence[str]) -> list[int]:

@@ -59,6 +59,7 @@ class Clip:
     n_frames: int  # at 100 frames a second
     start: int  # first frame with speech, counted from the clip's own beginning
     end: int  # one past the last
+    words: tuple[tuple[int, int], ...] = ()  # first and one past the last frame of each word of the text, where known
 
     @property
     def n_speech(self) -> int:
@@ -232,7 +233,8 @@ def build_store(recordings: Iterable[Recording], folder: str | os.PathLike[str])
 
 def open_store(folder: str | os.PathLike[str]) -> Store:
     """Open the features that `build_store` has left in `folder`."""
-    clips = [Clip(**row) for row in json.loads((Path(folder) / "clips.json").read_text())]
+    rows = json.loads((Path(folder) / "clips.json").read_text())
+    clips = [Clip(**{**row, "words": tuple(tuple(word) for word in row.get("words", ()))}) for row in rows]
     features = np.fromfile(Path(folder) / "features.f16", dtype=np.float16).reshape(-1, N_MELS)
     return make_store(features, clips)
 
@@ -242,7 +244,7 @@ def make_store(features: np.ndarray, clips: list[Clip]) -> Store:
     sources: dict[str, list[Clip]] = {}
     for clip in sorted(clips, key=lambda c: (c.n_speech, c.offset)):
         sources.setdefault(clip.source, []).append(clip)
-    return Store(features, clips, sources)
+    return Store(features, [clip for clip in clips if clip.text], sources)
 
 
 def _featured(recordings: Iterable[Recording]) -> Iterator[tuple[Clip, np.ndarray]]:

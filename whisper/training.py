@@ -105,6 +105,7 @@ def collate(windows: Sequence[Window], targets: Sequence[Target], vocabulary: Vo
         mel.contiguous(),
         _padded([t.tokens for t in targets], vocabulary.special("eot")),
         _padded([t.expected for t in targets], IGNORED),
+        _positions([t.looks for t in targets]),
         _padded([t.letters for t in targets], 0),
         torch.tensor(lengths),
     )
@@ -114,6 +115,14 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     out = torch.full((len(rows), max(1, *(len(row) for row in rows))), fill)
     for i, row in enumerate(rows):
         out[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return out
+
+
+def _positions(rows: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """Frames of 10 ms as positions of the encoder, which are of 20 ms."""
+    out = torch.full((len(rows), max(1, *(len(row) for row in rows)), 2), -1)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor([(a // 2, -(-b // 2)) for a, b in row])
     return out
 
 
@@ -201,7 +210,7 @@ class Run:
     optimisers: list[torch.optim.Optimizer]
     average: dict[str, Tensor]
     step: int = 0
-    history: list[tuple[int, float, float]] = field(default_factory=list)  # step, text loss, letter loss
+    history: list[tuple[int, float, float, float]] = field(default_factory=list)  # step; loss of text, letters, looks
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
@@ -250,11 +259,10 @@ def train(
     for step, batch in _ahead(run.step, settings, store, vocabulary):
         if step == until:
             break
-        text, letters = learn(run, batch, settings, workers)
-        run.history.append((step, text, letters))
+        run.history.append((step, *learn(run, batch, settings, workers)))
         if run.step % 25 == 0:
             recent = np.mean([h[1:] for h in run.history[-25:]], axis=0)
-            log.info("step %d text %.3f letters %.3f rate %.5f %.1f min", run.step, *recent,
+            log.info("step %d text %.3f letters %.3f looks %.3f rate %.5f %.1f min", run.step, *recent,
                      settings.rate_at(step), (time.perf_counter() - began) / 60)  # fmt: skip
         if run.step % settings.save_every == 0 or run.step in ends or run.step == until:
             run.save(folder / "last.ckpt")
@@ -267,8 +275,8 @@ def _ends(settings: Settings) -> set[int]:
     return {int(end) for end in np.cumsum([stage.steps for stage in settings.stages])}
 
 
-def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tuple[float, float]:
-    """One step; returns the losses of text and letters.
+def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tuple[float, float, float]:
+    """One step; returns the losses of text, letters and looks.
 
     Each worker takes a share of the windows with one thread of its own. Operations on a small model are short:
     splitting each of them over the cores costs more in waiting than it wins, more so on a busy machine.
@@ -295,8 +303,10 @@ def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tupl
         for name, parameter in run.learner.named_parameters():
             run.average[name].lerp_(parameter, 1 - keep)
     run.step += 1
-    text, letters = (sum(getattr(g[0], k).item() for g in graded) / len(graded) for k in ("text", "letters"))
-    return text, letters
+    text, letters, looks = (
+        sum(getattr(g[0], k).item() for g in graded) / len(graded) for k in ("text", "letters", "looks")
+    )
+    return text, letters, looks
 
 
 def one_thread_each(count: int) -> ThreadPoolExecutor:
