@@ -5,6 +5,7 @@ Both may be missing; a test that needs them skips and says so.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -15,8 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from whisper.evaluation import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +40,13 @@ def shared_data() -> Path:
     if not (folder / "dev" / "manifest.tsv").is_file():
         pytest.skip(f"the real recordings are not here ({folder}); set SOTTO_SHARED_DATA")
     return folder
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``folder/manifest.tsv`` as they are, each with its ``path``."""
+    with open(folder / "manifest.tsv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [{**row, "path": str(folder / row["file"])} for row in rows]
 
 
 @pytest.fixture(scope="session")

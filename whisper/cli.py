@@ -48,7 +48,7 @@ EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 COMMANDS = {"eval": ".eval_command", "train": ".train_command"}  # each has a ``main(arguments) -> exit code``
-MANIFESTS = (".tsv", ".csv", ".json", ".jsonl")
+MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

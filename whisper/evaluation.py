@@ -1,182 +1,312 @@
-"""How well a model reads: word error rates with their uncertainty, languages, and words where nobody speaks.
+"""A model and a list of recordings to an `Evaluation`: what the model wrote for each, and every score of that.
 
-Knows the layout of a folder of recordings (`datasets.py`) and the public calls of the model, not how it works.
+Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to `outcomes`. A recording
+that cannot be read is kept with the reason. Prints nothing, draws nothing, and trains nothing.
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+import random
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .audio import N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
-from .datasets import log_power, speech_bounds
+from .audio import SAMPLE_RATE, load_audio
 from .decoding import DecodingOptions
-from .errors import TrainingError
-from .normalizers import EnglishTextNormalizer
+from .errors import AudioError, OptionError
+from .manifests import Recording, read_manifest, resolve_language
+from .options import TranscribeOptions, check_names
+from .outcomes import Clip, Hypothesis, plain
+from .outcomes import Comparison as Comparison  # this and the next are part of what programs use from here
+from .outcomes import Evaluation as Evaluation
+from .outcomes import compare as compare
+from .scoring import Score as Score
+from .scoring import score_words as score_words
+from .scoring import word_errors as word_errors
+from .tokenizer import LANGUAGES
 
 if TYPE_CHECKING:
     from .model import Whisper
 
-MAX_BATCH = 8
-TIMESTAMP_BEGIN = 50364  # token of 0.00 s in the multilingual vocabulary with 99 languages
-PARTS = ("digits", "wakeword", "speechocean762", "commonvoice_en", "librispeech_test_other")
+Progress = Callable[[int, int], object]  # is told how many recordings of how many are done
 
 
-@dataclass(frozen=True)
-class Score:
-    """A rate of errors with the sample that it was measured on."""
+def choose(
+    recordings: Iterable[Recording], groups: Collection[str] | None = None, limit: int = 0, seed: int = 0
+) -> list[Recording]:
+    """Take the named groups, and of each at most `limit` recordings (0: all), drawn by `seed`; keeps the order.
 
-    errors: int
-    total: int  # words, or clips where whole clips count
-    clips: int
-    low: float  # 95 % of bootstrap samples of the clips lie between these
-    high: float
+    What is drawn from a group does not depend on which others there are.
 
-    @property
-    def rate(self) -> float:
-        return self.errors / max(self.total, 1)
+    Raises
+    ------
+    OptionError
+        There is no such group; names the nearest.
+    """
+    recordings = list(recordings)
+    there = list(dict.fromkeys(recording.group for recording in recordings))
+    for name in groups or ():
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, there))}"
+            raise OptionError(f"no recording is of the group {name!r}; {hint}")
+    taken: set[int] = set()
+    for name in there if groups is None else groups:
+        places = [i for i, recording in enumerate(recordings) if recording.group == name]
+        if limit and len(places) > limit:
+            places = random.Random(f"{seed} {name}").sample(places, limit)
+        taken.update(places)
+    return [recording for i, recording in enumerate(recordings) if i in taken]
 
-    def __str__(self) -> str:
-        return (
-            f"{100 * self.rate:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] "
-            f"({self.errors} of {self.total}, {self.clips} clips)"
+
+def evaluate(
+    model: Whisper,
+    recordings: Iterable[Recording],
+    *,
+    name: str = "",
+    language: str | None = None,
+    detect_language: bool = False,
+    word_timestamps: bool | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Transcribe recordings and score what comes out.
+
+    Parameters
+    ----------
+    model
+        A Whisper model.
+    recordings
+        Rows of a manifest; see `manifests.read_manifest`.
+    name
+        What to call the model.
+    language
+        The language of all recordings; where not given, the manifest's, and for a recording without one (also
+        where nobody speaks) the model's own choice.
+    detect_language
+        Let the model choose each recording's language, and score the choice.
+    word_timestamps
+        As in `transcribe`; None (or not given) times the words of those recordings whose words have times.
+    cache
+        A file of JSON lines that keeps each hypothesis as soon as it is there; what an earlier call with the same
+        weights, options and recording has left in it is not computed again.
+    progress
+        Is called with the numbers of recordings done and to do.
+    **options
+        Further options of `transcribe`.
+
+    Returns
+    -------
+    Evaluation
+        Its ``clips`` are in the order of `recordings`; those that could not be read have an ``error``.
+
+    Raises
+    ------
+    OptionError
+        An option does not exist, or its value is wrong.
+    """
+    check_names(options, "evaluate", DecodingOptions, TranscribeOptions)
+    if language and detect_language:
+        raise OptionError("detect_language leaves the language to the model: give no language with it")
+    reader = _Reader(model, resolve_language(language or ""), detect_language, word_timestamps, options)
+    kept = _Cache(cache, model, options) if cache is not None else None
+    recordings = list(recordings)
+    clips = []
+    _reset_peak_memory(model.device)
+    for done, recording in enumerate(recordings, start=1):
+        clips.append(_read_one(reader, recording, kept))
+        if progress is not None:
+            progress(done, len(recordings))
+    settings = {"language": language, "detect_language": detect_language, "word_timestamps": word_timestamps}
+    return Evaluation(
+        model=name,
+        clips=tuple(clips),
+        options=plain({**options, **settings}),
+        date=time.strftime("%Y-%m-%d %H:%M"),
+        machine=_machine(model),
+        peak_memory=_peak_memory(model.device),
+    )
+
+
+class _Reader:
+    """Calls `transcribe` for one recording after the other."""
+
+    def __init__(
+        self, model: Whisper, language: str | None, detect: bool, timed: bool | None, options: Mapping[str, Any]
+    ) -> None:
+        self.model = model
+        self.language = language
+        self.detect = detect
+        self.timed = timed
+        self.options = options
+        self._last: tuple[str, np.ndarray] | None = None  # parts of one file follow each other
+
+    def settings(self, recording: Recording) -> dict[str, Any]:
+        """Return the options for a recording."""
+        timed = self.timed if self.timed is not None else recording.words is not None
+        return {**self.options, "language": self._language(recording), "word_timestamps": timed}
+
+    def _language(self, recording: Recording) -> str | None:
+        if not self.model.is_multilingual:
+            return "en"
+        known = list(LANGUAGES)[: self.model.num_languages]  # models of an earlier make know no Cantonese
+        spoken = None if self.detect else self.language or recording.language
+        return spoken if spoken in known else None
+
+    def read(self, recording: Recording) -> Hypothesis:
+        """Transcribe one recording."""
+        settings = self.settings(recording)
+        started = time.perf_counter()
+        samples = self._samples(recording)
+        result = self.model.transcribe(samples, **settings)
+        seconds = time.perf_counter() - started
+        words = None
+        if settings["word_timestamps"]:
+            spoken = [word for segment in result["segments"] for word in segment.get("words", ())]
+            words = tuple((word["word"].strip(), float(word["start"]), float(word["end"])) for word in spoken)
+        return Hypothesis(
+            text=result["text"].strip(),
+            language=result["language"],
+            detected=settings["language"] is None,
+            duration=len(samples) / SAMPLE_RATE,
+            seconds=seconds,
+            words=words,
         )
 
-
-def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Fewest words to substitute, delete and insert to turn `reference` into `hypothesis`."""
-    row = list(range(len(hypothesis) + 1))
-    for i, expected in enumerate(reference, start=1):
-        before, row[0] = row[0], i
-        for j, said in enumerate(hypothesis, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (expected != said))
-    return row[-1]
-
-
-def score_words(
-    references: Sequence[str], hypotheses: Sequence[str], normalize: Callable[[str], str] | None = None
-) -> Score:
-    """Word error rate over all pairs of texts, after `normalize` (the English normaliser if not given)."""
-    normalize = normalize or EnglishTextNormalizer()
-    errors, words = [], []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        expected = normalize(reference).split()
-        errors.append(word_errors(expected, normalize(hypothesis).split()))
-        words.append(len(expected))
-    return make_score(errors, words)
+    def _samples(self, recording: Recording) -> np.ndarray:
+        if self._last is None or self._last[0] != recording.path:
+            self._last = recording.path, load_audio(recording.path)
+        samples = self._last[1]
+        start = round((recording.start or 0.0) * SAMPLE_RATE)
+        end = len(samples) if recording.end is None else round(recording.end * SAMPLE_RATE)
+        if start >= len(samples):
+            length = len(samples) / SAMPLE_RATE
+            raise AudioError(f"{recording.path} is {length:.2f} s long, and the part begins at {recording.start} s")
+        return samples[start:end]
 
 
-def make_score(errors: Sequence[int], totals: Sequence[int], seed: int = 0) -> Score:
-    """Sum errors and totals of the clips; the interval comes from drawing whole clips again 1000 times."""
-    n = len(errors)
-    if n == 0:
-        raise TrainingError("there is nothing to score: the list of clips is empty")
-    draws = np.random.default_rng(seed).integers(n, size=(1000, n))
-    rates = np.asarray(errors)[draws].sum(1) / np.maximum(np.asarray(totals)[draws].sum(1), 1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return Score(int(sum(errors)), int(sum(totals)), n, float(low), float(high))
+def _read_one(reader: _Reader, recording: Recording, cache: _Cache | None) -> Clip:
+    task = str(reader.options.get("task", DecodingOptions.task))
+    if cache is not None and (known := cache.get(recording, reader.settings(recording))):
+        return Clip(recording, known, task=task)
+    try:
+        hypothesis = reader.read(recording)
+    except OptionError:  # would be the same for all of them
+        raise
+    except Exception as error:  # one bad recording, whatever is wrong with it, must not cost the others
+        return Clip(recording, None, str(error) or type(error).__name__, task)
+    if cache is not None:
+        cache.put(recording, reader.settings(recording), hypothesis)
+    return Clip(recording, hypothesis, task=task)
 
 
-def read_rows(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The rows of ``folder/manifest.tsv`` as they are, each with its ``path``."""
-    with open(Path(folder) / "manifest.tsv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [{**row, "path": str(Path(folder) / row["file"])} for row in rows]
+class _Cache:
+    """Hypotheses in a file of JSON lines, each under a digest of all that it depends on."""
+
+    def __init__(self, path: str | os.PathLike[str], model: Whisper, options: Mapping[str, Any]) -> None:
+        self.path = path
+        self.weights = _digest_weights(model)
+        self.known: dict[str, dict[str, Any]] = {}
+        self._broken = False  # the last line was cut short when a run was killed
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    self._broken = not line.endswith("\n")
+                    self._learn(line)
+
+    def _learn(self, line: str) -> None:
+        try:
+            told = json.loads(line)
+            self.known[told.pop("key")] = told
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return  # a line that is not ours, or half of one: it is read anew
+
+    def _key(self, recording: Recording, settings: Mapping[str, Any]) -> str:
+        try:
+            file = os.stat(recording.path)
+            seen: list[Any] = [file.st_size, file.st_mtime_ns]
+        except OSError:
+            seen = []
+        part = [recording.path, recording.start, recording.end]
+        told = json.dumps([self.weights, plain(settings), part, seen], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+    def get(self, recording: Recording, settings: Mapping[str, Any]) -> Hypothesis | None:
+        told = self.known.get(self._key(recording, settings))
+        if told is None:
+            return None
+        words = told["words"]
+        return Hypothesis(**{**told, "words": None if words is None else tuple(tuple(word) for word in words)})
+
+    def put(self, recording: Recording, settings: Mapping[str, Any], hypothesis: Hypothesis) -> None:
+        line = json.dumps({"key": self._key(recording, settings), **asdict(hypothesis)}, ensure_ascii=False)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(("\n" if self._broken else "") + line + "\n")
+        self._broken = False
 
 
-def windows(paths: Sequence[str]) -> Iterator[torch.Tensor]:
-    """The first 30 s of each recording, ``(80, 3000)``, filled up with zeros as `transcribe` does."""
-    for path in paths:
-        samples = load_audio(path)
-        mel = log_mel_spectrogram(samples, padding=N_SAMPLES)
-        yield pad_or_trim(mel[:, : len(samples) // 160], N_FRAMES)
+def _digest_weights(model: Whisper) -> str:
+    """A digest of some thousand numbers of each tensor: another training step changes all of them."""
+    digest = hashlib.sha256(str(model.dims).encode())
+    for name, tensor in model.state_dict().items():
+        some = tensor.detach().flatten()[:: max(1, tensor.numel() // 1024)]
+        digest.update(name.encode() + some.to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()
 
 
-def read_clips(model: Whisper, paths: Sequence[str], language: str | None = "en") -> list[str]:
-    """What the model reads in clips of at most 30 s, greedily, several at once."""
-    texts = []
-    options = DecodingOptions(language=language, fp16=False)
-    mels = list(windows(paths))
-    for i in range(0, len(mels), MAX_BATCH):
-        results = model.decode(torch.stack(mels[i : i + MAX_BATCH]).to(model.device), options)
-        texts += [result.text for result in results]
-    return texts
+# ---------------------------------------------------------------------------------------------------------
+# The machine
+# ---------------------------------------------------------------------------------------------------------
 
 
-def languages(model: Whisper, paths: Sequence[str]) -> list[str]:
-    """The language that the model hears in each clip."""
-    found = []
-    mels = [pad_or_trim(log_mel_spectrogram(load_audio(path), padding=N_SAMPLES), N_FRAMES) for path in paths]
-    for i in range(0, len(mels), MAX_BATCH):
-        _, probabilities = model.detect_language(torch.stack(mels[i : i + MAX_BATCH]).to(model.device))
-        found += [max(p, key=lambda code: p[code]) for p in probabilities]
-    return found
+def _machine(model: Whisper) -> dict[str, str]:
+    device = model.device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        name = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    return {"device": name, "torch": f"torch {torch.__version__}"}
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    """Forget the peaks of what ran before, where that can be done."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass  # not Linux: the peak is the whole process's
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    """The most memory in use at once, in bytes: of this process, where the system tells, and on the device."""
+    peak = {}
+    try:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    except ImportError:  # Windows
+        pass
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
 
 
 def measure(model: Whisper, folder: str | os.PathLike[str], parts: Sequence[str], limit: int = 0) -> dict[str, Score]:
-    """Word error rates on the named parts of a folder of recordings, at most `limit` clips of each (0: all)."""
-    rows = [row for row in read_rows(folder) if row["transcript"] and row["language"] == "en"]
-    scores = {}
-    for part in parts:
-        chosen = _some([row for row in rows if row["file"].startswith(part + "/")], limit)
-        texts = read_clips(model, [row["path"] for row in chosen])
-        scores[part] = score_words([row["transcript"] for row in chosen], texts)
-    return scores
-
-
-def measure_languages(model: Whisper, rows: Sequence[Mapping[str, str]]) -> Score:
-    """How often the model takes a clip for another language than its row says."""
-    found = languages(model, [row["path"] for row in rows])
-    return make_score([int(a != row["language"]) for a, row in zip(found, rows, strict=True)], [1] * len(rows))
-
-
-def measure_silence(model: Whisper, rows: Sequence[Mapping[str, str]]) -> Score:
-    """How many clips without speech are given any text by `transcribe`."""
-    texts = [str(model.transcribe(row["path"], fp16=False)["text"]) for row in rows]
-    return make_score([int(bool(text.strip())) for text in texts], [1] * len(rows))
-
-
-def _some(rows: list[dict[str, str]], limit: int) -> list[dict[str, str]]:
-    return rows if not limit or len(rows) <= limit else rows[:: -(-len(rows) // limit)]
-
-
-def measure_bounds(model: Whisper, rows: Sequence[Mapping[str, str]]) -> Score:
-    """How often a text's first or last time is over 0.1 s from where the level of the sound rises or falls.
-
-    Only for short clips with one stretch of speech; clips with no text or no end are left out.
-    """
-    options = DecodingOptions(language="en", fp16=False)
-    wrong = []
-    for row, mel in zip(rows, windows([row["path"] for row in rows]), strict=True):
-        start, end = speech_bounds(log_power(load_audio(row["path"])))
-        tokens = model.decode(mel, options).tokens
-        times = [(t - TIMESTAMP_BEGIN) * 0.02 for t in tokens if t >= TIMESTAMP_BEGIN]
-        if len(times) >= 2 and len(tokens) > len(times):
-            wrong.append(int(abs(times[0] - start / 100) > 0.1) + int(abs(times[-1] - end / 100) > 0.1))
-    return make_score(wrong, [2] * len(wrong))
-
-
-def report(model: Whisper, folder: str | os.PathLike[str], limit: int = 0) -> dict[str, Score]:
-    """Everything that the model card says, on a folder of recordings laid out as ``dev``."""
-    rows = read_rows(folder)
-    scores = measure(model, folder, PARTS, limit)
-    speech = [
-        row
-        for row in rows
-        if (row["language"] == "en" and row["file"].startswith("commonvoice_en")) or row["language"] == "fr"
-    ]
-    for code in ("en", "fr"):
-        chosen = _some([row for row in speech if row["language"] == code], limit)
-        scores[f"language {code} missed"] = measure_languages(model, chosen)
-    scores["no speech, text given"] = measure_silence(model, [r for r in rows if r["language"] == "none"])
-    for part in ("digits", "wakeword"):
-        chosen = _some([row for row in rows if row["file"].startswith(part)], limit or 60)
-        scores[f"{part}, time off by over 0.1 s"] = measure_bounds(model, chosen)
-    return scores
+    """Word error rates on the named groups of a manifest, at most `limit` clips of each (0: all), greedily."""
+    chosen = choose(read_manifest(folder).recordings, parts, limit)
+    found = evaluate(model, chosen).scores.groups.get("set", [])
+    return {group.name: group.words for group in found}

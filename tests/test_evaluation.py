@@ -1,0 +1,235 @@
+"""Reading a list of recordings: what is asked of the model, what is kept, and what the scores say. Needs no weights."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from whisper.errors import LanguageError, OptionError, TrainingError, UnknownOptionError
+from whisper.evaluation import Evaluation, choose, compare, evaluate
+from whisper.manifests import Recording
+from whisper.outcomes import Clip, Hypothesis, score_clips
+
+
+class Reader:
+    """Stands for a model: writes what `texts` says for a recording of so many seconds."""
+
+    is_multilingual = True
+    num_languages = 99
+    device = torch.device("cpu")
+    dims = "toy"
+
+    def __init__(self, texts: dict[int, str]) -> None:
+        self.texts = texts
+        self.weight = torch.zeros(3)
+        self.calls: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
+
+    def transcribe(self, samples: Any, **options: Any) -> dict[str, Any]:
+        seconds = round(len(samples) / 16000)
+        self.calls.append({"seconds": seconds, **options})
+        if seconds == 9:
+            raise RuntimeError("out of memory")
+        words = [
+            {"word": f" {w}", "start": float(i), "end": i + 0.5} for i, w in enumerate(self.texts[seconds].split())
+        ]
+        return {
+            "text": " " + self.texts[seconds],
+            "language": options["language"] or "cy",
+            "segments": [{"words": words}] if options["word_timestamps"] else [{}],
+        }
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Recording]:
+    """Make a recording of so many seconds."""
+
+    def make(seconds: int, text: str = "", language: str | None = "en", **fields: Any) -> Recording:
+        path = tmp_path / f"{seconds}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16000)
+            file.writeframes(b"\1\0" * 16000 * seconds)
+        return Recording(str(path), text, language, **fields)
+
+    return make
+
+
+Record = Callable[..., Recording]
+
+
+def test_every_clip_is_read_and_scored(record: Record) -> None:
+    model = Reader({1: "Red, blue.", 2: "green gray", 3: "invented words", 4: ""})
+    recordings = [
+        record(1, "red blue", group="colours", speaker="ann"),
+        record(2, "green black", group="colours", speaker="bob"),
+        record(3, "", "none", group="noise"),
+        record(4, "", "none", group="noise"),
+        record(1, "", "en", group="untold"),
+    ]
+    scores = evaluate(model, recordings, beam_size=3).scores
+    assert scores.n_clips == {"speech": 2, "silence": 2, "untold": 1, "failed": 0}
+    assert scores.total is not None
+    assert (scores.total.words.errors, scores.total.words.total) == (1, 4)
+    assert [(g.name, g.words.errors) for g in scores.groups["speaker"]] == [("bob", 1), ("ann", 0)]
+    assert [g.name for g in scores.groups["set"]] == ["colours"]
+    assert scores.confusions == [("black", "gray", 1)]
+    assert scores.silence is not None
+    assert scores.silence.clips.rate == 0.5
+    assert scores.silence.words_per_minute == pytest.approx(2 / (7 / 60))
+    assert scores.languages is None  # nothing was asked of the model
+    assert [call["beam_size"] for call in model.calls] == [3] * 5
+    assert [call["language"] for call in model.calls] == ["en", "en", None, None, "en"]
+
+
+def test_who_chooses_the_language(record: Record) -> None:
+    model = Reader({1: "a", 2: "b", 3: "c"})
+    recordings = [record(1, "a", "cy"), record(2, "b", "fr"), record(3, "c", None)]
+    evaluate(model, recordings)
+    evaluate(model, recordings, language="German")
+    languages = evaluate(model, recordings, detect_language=True).scores.languages
+    assert [call["language"] for call in model.calls] == ["cy", "fr", None, "de", "de", "de", None, None, None]
+    assert languages is not None
+    assert (languages.clips.errors, languages.clips.total) == (1, 2)
+    assert languages.confusions == [("fr", "cy", 1)]
+    evaluate(model, [record(1, "a", "yue")])
+    assert model.calls[-1]["language"] is None  # a language that this model has no token for
+    model.is_multilingual = False
+    evaluate(model, recordings[1:2])
+    assert model.calls[-1]["language"] == "en"
+
+
+def test_what_cannot_be_read_is_kept_with_the_reason(record: Record, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    late = replace(record(1, "a"), start=3.0, end=4.0)
+    recordings = [record(1, "a"), Recording(str(broken), "b", "en"), record(9, "c"), late]
+    evaluation = evaluate(Reader({1: "a"}), recordings)
+    assert [clip.kind for clip in evaluation.clips] == ["speech", "failed", "failed", "failed"]
+    assert [bool(clip.error) for clip in evaluation.clips] == [False, True, True, True]
+    assert "broken.wav" in evaluation.clips[1].error
+    assert "out of memory" in evaluation.clips[2].error
+    assert "1.00 s long" in evaluation.clips[3].error
+    assert evaluation.scores.total is not None
+    assert evaluation.scores.total.words.clips == 1
+
+
+def test_wrong_options_end_it_at_once(record: Record) -> None:
+    with pytest.raises(UnknownOptionError, match="beam_size"):
+        evaluate(Reader({}), [], beam_sise=3)
+    with pytest.raises(OptionError, match="detect_language"):
+        evaluate(Reader({}), [], language="en", detect_language=True)
+    with pytest.raises(LanguageError):
+        evaluate(Reader({}), [], language="Klingonian")
+
+
+def test_parts_of_a_file_and_times_of_words(record: Record) -> None:
+    """Times of the manifest are those of the file, those of the model begin at the part."""
+    part = record(5, "one two", start=2.0, end=4.0, words=(("one", 2.1, 2.5), ("two", 3.0, 3.4)))
+    model = Reader({2: "one two"})
+    (clip,) = evaluate(model, [part]).clips
+    assert model.calls[0]["word_timestamps"] is True
+    assert clip.late == [pytest.approx((-0.1, 0.0)), pytest.approx((0.0, 0.1))]
+    assert evaluate(model, [part], word_timestamps=False).scores.times is None
+
+
+def test_a_second_run_reads_only_what_is_new(record: Record, tmp_path: Path) -> None:
+    cache = tmp_path / "kept.jsonl"
+    model = Reader({1: "one", 2: "two", 3: "three"})
+    clips, new = [record(1, "one", words=(("one", 0.0, 0.5),)), record(2, "two")], record(3, "three")
+    first = evaluate(model, clips, cache=cache)
+    with open(cache, "a") as file:
+        file.write('{"key": "cut sho')  # as a killed run leaves it
+    again = evaluate(model, [*clips, new], cache=cache)
+    assert [call["seconds"] for call in model.calls] == [1, 2, 3]
+    assert again.clips[:2] == first.clips
+    evaluate(model, [*clips, new], cache=cache)
+    assert len(model.calls) == 3
+    evaluate(model, clips, cache=cache, beam_size=2)  # other options
+    model.weight = torch.ones(3)  # another step of training
+    evaluate(model, clips, cache=cache)
+    assert len(model.calls) == 7
+
+
+def test_progress_is_told(record: Record) -> None:
+    told: list[tuple[int, int]] = []
+    evaluate(Reader({1: "a"}), [record(1, "a")] * 2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
+def some_clip(text: str, said: str, path: str = "a.wav", **fields: Any) -> Clip:
+    heard = Hypothesis(said, "en", detected=False, duration=2.0, seconds=0.5)
+    return Clip(Recording(path, text, "en", **fields), heard)
+
+
+def test_an_evaluation_survives_json() -> None:
+    timed = some_clip("red blue", "red blew", words=(("red", 0.0, 0.4), ("blue", 0.5, 0.9)))
+    timed = replace(timed, hypothesis=replace(timed.hypothesis, words=(("red", 0.1, 0.4), ("blew", 0.5, 0.9))))
+    failed = Clip(Recording("b.wav", "x", "en"), None, "no sound")
+    evaluation = Evaluation("toy", (timed, failed), {"temperature": [0.0]}, skipped=({"line": 3, "reason": "odd"},))
+    told = json.loads(json.dumps(evaluation.to_dict()))
+    again = Evaluation.from_dict(told)
+    assert again == evaluation
+    assert again.scores == evaluation.scores
+    assert told["scores"]["total"]["words"]["rate"] == 0.5
+    assert told["scores"]["times"]["matched"] == 1
+    assert told["clips"][0]["edits"]["substitutions"] == 1
+    with pytest.raises(OptionError, match="no evaluation"):
+        Evaluation.from_dict({"model": "toy"})
+
+
+def test_comparing_pairs_the_clips() -> None:
+    first = Evaluation("one", tuple(some_clip("a b", said, p, group=p[0]) for p, said in (("x1", "a"), ("x2", "a b"))))
+    second = Evaluation("two", tuple(some_clip("a b", "a b", p, group=p[0]) for p in ("x1", "x2", "y1")))
+    found = compare(first, second)
+    assert (found.better, found.worse, found.same, found.unpaired) == (1, 0, 1, 1)
+    assert found.words.value == -0.25
+    assert list(found.sets) == ["x"]
+    with pytest.raises(TrainingError, match="no clip in common"):
+        compare(first, Evaluation("two", ()))
+
+
+def test_a_translation_is_compared_as_english() -> None:
+    clip = Clip(Recording("a", "colour", "fr"), Hypothesis("color", "fr", False, 1.0, 0.1), task="translate")
+    assert clip.edits.errors == 0
+
+
+def test_nothing_to_score_is_said_by_none() -> None:
+    scores = score_clips([])
+    assert (scores.total, scores.silence, scores.languages, scores.times, scores.speed) == (None,) * 5
+
+
+def test_choosing_from_each_group() -> None:
+    rows = [Recording(f"{group}{i}", group=group) for i in range(20) for group in ("a", "b")]
+    some = choose(rows, limit=5, seed=1)
+    assert [sum(r.group == g for r in some) for g in "ab"] == [5, 5]
+    assert [r for r in rows if r in some] == some  # the manifest's order
+    assert choose(rows, ["a"], 5, 1) == [r for r in some if r.group == "a"]  # whatever else is there
+    assert choose(rows, limit=5, seed=2) != some
+    assert choose(rows) == rows
+    with pytest.raises(OptionError, match="did you mean 'digits'"):
+        choose([Recording("x", group="digits")], ["digit"])
+
+
+@pytest.mark.shared
+def test_nano_on_real_recordings(shared_data: Path) -> None:
+    import whisper
+    from whisper.manifests import read_manifest
+
+    recordings = choose(read_manifest(shared_data / "dev").recordings, ["wakeword", "noise"], limit=3)
+    scores = evaluate(whisper.load_model("nano", device="cpu"), recordings).scores
+    assert scores.n_clips == {"speech": 3, "silence": 3, "untold": 0, "failed": 0}
+    assert scores.total is not None
+    assert scores.total.words.rate < 0.5
+    assert scores.speed is not None
+    assert scores.speed.audio_seconds > 5
