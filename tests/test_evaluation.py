@@ -44,8 +44,8 @@ class Reader:
         ]
         return {
             "text": " " + self.texts[seconds],
-            "language": options["language"] or "cy",
-            "segments": [{"words": words}] if options["word_timestamps"] else [{}],
+            "language": options.get("language") or "cy",
+            "segments": [{"words": words}] if options.get("word_timestamps") else [{}],
         }
 
 

@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluations = read_json(plan.compare) if plan.compare else run(plan)
         comparison = compare_two(evaluations, bool(plan.compare))
         show(evaluations, comparison, plan)
-    except WhisperError as error:
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
         fail("eval", explain(error))
         return 1
     scored = all(any(clip.kind != "failed" for clip in evaluation.clips) for evaluation in evaluations)
