@@ -95,7 +95,7 @@ def test_two_models_are_compared_at_once_and_from_files(
 
 def test_a_part_of_the_manifest(readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["eval", "dev.tsv", "--model", "nano", "--groups", "colours", "--limit", "1"]) == 0
-    assert "nano: 1 recordings" in capsys.readouterr().out
+    assert "nano: 1 recording," in capsys.readouterr().out
     assert cli(["eval", "dev.tsv", "--model", "nano", "--groups", "colors"]) == 1
     assert "did you mean 'colours'" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ from whisper.errors import OptionError
 from whisper.manifests import Recording
 from whisper.outcomes import Clip, Evaluation, Hypothesis, compare
 from whisper.report import make_report
+from whisper.report_plots import _round_numbers
 
 VOID = {"meta", "br", "use", "path"}
 
@@ -140,3 +141,11 @@ def test_a_page_of_almost_nothing() -> None:
     assert "100.0 %" in make_report([Evaluation("nano", (clip("a", "red", ""),))])
     with pytest.raises(OptionError, match="nothing to report"):
         make_report([])
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.1, 2.9), (0.2, 233.0), (1.0, 1.0), (0.0, 0.0), (9.9, 10.1), (3.0, 299.0)])
+def test_scales_of_logarithms_have_numbers_around_the_values(low: float, high: float) -> None:
+    ticks = _round_numbers(low, high)
+    assert ticks[0] <= max(low, 1e-6) * 1.001
+    assert ticks[-1] >= high * 0.999
+    assert 2 <= len(ticks) <= 9

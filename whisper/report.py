@@ -14,7 +14,7 @@ from .outcomes import Clip, Comparison, Evaluation, GroupScore
 from .report_plots import plot_clips, plot_differences, plot_sets, plot_speed, plot_times
 from .report_plots import require_matplotlib as require_matplotlib
 from .scoring import NEAR, Difference, Score, Spread, Step
-from .tables import verdict, worst_clips
+from .tables import amount, lateness, verdict, worst_clips
 
 N_WORST = 12
 N_STEPS = 80  # words of each that are shown
@@ -129,15 +129,19 @@ def _summary(evaluation: Evaluation, named: bool) -> Iterator[str]:
     if named:
         yield f"<h2>{escape(evaluation.model)}</h2>"
     sound = f", {_time(scores.speed.audio_seconds)} of sound" if scores.speed else ""
-    told = [f"{sum(scores.n_clips.values())} recordings{sound}", *evaluation.machine.values(), evaluation.date]
+    told = [
+        f"{amount(sum(scores.n_clips.values()), 'recording')}{sound}",
+        *evaluation.machine.values(),
+        evaluation.date,
+    ]
     yield f'<p class="quiet">{escape(" · ".join(t for t in told if t))}</p>'
     n_failed, n_untold = scores.n_clips["failed"], scores.n_clips["untold"]
     n_skipped = len(evaluation.skipped)
     if n_failed or n_skipped or n_untold:
         missing = [
-            _amount(n_failed, "recording", "recordings") + " could not be read" if n_failed else "",
-            _amount(n_skipped, "row", "rows") + " of the manifest left out" if n_skipped else "",
-            _amount(n_untold, "recording", "recordings") + " without transcript" if n_untold else "",
+            amount(n_failed, "recording") + " could not be read" if n_failed else "",
+            amount(n_skipped, "row") + " of the manifest left out" if n_skipped else "",
+            amount(n_untold, "recording") + " without transcript" if n_untold else "",
         ]
         yield f"<p><strong>Not scored:</strong> {'; '.join(m for m in missing if m)}.</p>"
     tiles = "".join(f'<div><dt>{escape(name)}</dt><dd><span class="value">{escape(value)}</span>'
@@ -237,6 +241,8 @@ def _details(evaluation: Evaluation, named: bool) -> Iterator[str]:
     scores = evaluation.scores
     of = f" of {escape(evaluation.model)}" if named else ""
     for by, groups in scores.groups.items():
+        if len(groups) < 2:  # says what the summary says
+            continue
         yield f"<h2>{_TITLES[by]}{of}</h2>"
         table = _group_table(groups[:N_SPEAKERS], by)
         more = (
@@ -251,7 +257,7 @@ def _details(evaluation: Evaluation, named: bool) -> Iterator[str]:
         near = [f"within {1000 * n:.0f} ms" for n in NEAR]
         found = f"{scores.times.matched} of {scores.times.words} words were written as they were said"
         yield f"<h2>Word times{of}</h2>"
-        yield _table(found, ("", "median", "95 %", "90 % below", *near, "late by"), rows)
+        yield _table(found, ("", "median", "95 %", "90 % below", *near, "in the middle"), rows)
     yield from _confusions(evaluation, of)
     yield from _worst(evaluation, of)
     yield from _invented(evaluation, of)
@@ -305,7 +311,7 @@ def _spread(spread: Spread) -> list[str]:
         f"[{1000 * spread.low:.0f}, {1000 * spread.high:.0f}]",
         f"{1000 * spread.p90:.0f} ms",
         *(_percent(share) for share in spread.within),
-        f"{1000 * spread.bias:+.0f} ms",
+        lateness(spread),
     ]
 
 
@@ -324,7 +330,7 @@ def _worst(evaluation: Evaluation, of: str) -> Iterator[str]:
         steps = "".join(map(_step, clip.steps[:N_STEPS]))
         more = len(clip.steps) - N_STEPS
         rest = f'<p class="quiet">and {more} more words</p>' if more > 0 else ""
-        heading = f"{_where(clip)} · {clip.edits.errors} errors in {clip.edits.total} words"
+        heading = f"{_where(clip)} · {amount(clip.edits.errors, 'error')} in {amount(clip.edits.total, 'word')}"
         yield f'<div class="clip"><p class="quiet">{heading}</p><div class="steps" dir="auto">{steps}</div>{rest}</div>'
 
 
@@ -380,13 +386,11 @@ def _failures(evaluation: Evaluation, of: str) -> Iterator[str]:
     failed = [(_plain_where(clip), clip.error) for clip in evaluation.clips if clip.kind == "failed"]
     if failed:
         yield f"<h2>Recordings that could not be read{of}</h2>"
-        yield _table(
-            _amount(len(failed), "recording", "recordings"), ("recording", "reason"), failed[:N_LISTED], texts=(1,)
-        )
+        yield _table(amount(len(failed), "recording"), ("recording", "reason"), failed[:N_LISTED], texts=(1,))
     if evaluation.skipped:
         yield f"<h2>Rows of the manifest that were left out{of}</h2>"
         rows = [(str(row["line"]), str(row["reason"])) for row in evaluation.skipped[:N_LISTED]]
-        yield _table(_amount(len(evaluation.skipped), "row", "rows"), ("line", "reason"), rows, texts=(1,))
+        yield _table(amount(len(evaluation.skipped), "row"), ("line", "reason"), rows, texts=(1,))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -425,10 +429,6 @@ def _interval(score: Score) -> str:
 
 def _sample(score: Score) -> str:
     return f"{_interval(score)} {score.errors:,} of {score.total:,}".strip().replace("] ", "]; ")
-
-
-def _amount(n: int, one: str, many: str) -> str:
-    return f"1 {one}" if n == 1 else f"{n:,} {many}"
 
 
 def _shares(score: Score) -> tuple[str, str, str, str]:

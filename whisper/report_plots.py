@@ -7,6 +7,7 @@ returns SVG text, or nothing where there is nothing to draw; matplotlib is impor
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def require_matplotlib() -> Any:
     try:
         import matplotlib
         import matplotlib.figure
+        import matplotlib.ticker
     except ImportError:
         raise OptionError("a report needs matplotlib: pip install 'sotto[eval]'") from None
     return matplotlib
@@ -133,6 +135,7 @@ def _plot_shares(values: list[np.ndarray], evaluations: Sequence[Evaluation], la
 
 def plot_speed(evaluations: Sequence[Evaluation], label: str) -> str:
     """Time to read a clip over its length."""
+    ticker = require_matplotlib().ticker
     heard = [[clip.hypothesis for clip in e.clips if clip.hypothesis] for e in evaluations[:2]]
     if not any(len(some) > 1 for some in heard):
         return ""
@@ -143,14 +146,28 @@ def plot_speed(evaluations: Sequence[Evaluation], label: str) -> str:
                       markersize=4, alpha=0.6, markeredgewidth=0, label=evaluation.model)  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.set_minor_formatter(lambda value, _: "")
+        lengths, times = ([getattr(h, name) for some in heard for h in some] for name in ("duration", "seconds"))
+        for axis, values in ((axes.xaxis, lengths), (axes.yaxis, times)):
+            ticks = _round_numbers(min(values), max(values))
+            axis.set_minor_locator(ticker.NullLocator())
+            axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.set_view_interval(ticks[0], ticks[-1], ignore=True)
         axes.set_xlabel("length of the clip, s")
         axes.set_ylabel("time to read it, s")
         _legend(axes, len(heard))
 
     return _draw(draw, 2.9, label)
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Return the 1, 2 and 5 of each power of ten around an interval; over two powers, the 1 alone."""
+    low, high = max(low, 1e-6), max(high, 2e-6)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    numbers = [step * 10.0**power for power in powers for step in steps]
+    first = max(i for i, number in enumerate(numbers) if number <= low * 1.0001)
+    last = min(i for i, number in enumerate(numbers) if number >= high * 0.9999)
+    return numbers[first : max(last, first + 1) + 1]
 
 
 def plot_differences(comparison: Comparison, label: str) -> str:

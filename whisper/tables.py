@@ -39,7 +39,7 @@ def describe(evaluation: Evaluation, n_worst: int = 5, width: int = 100) -> str:
 
 def _counts(scores: Scores) -> str:
     told = [f"{scores.n_clips[kind]} {words}" for kind, words in _KINDS.items() if scores.n_clips[kind]]
-    return f"{sum(scores.n_clips.values())} recordings" + (f", {', '.join(told)}" if told else "")
+    return amount(sum(scores.n_clips.values()), "recording") + (f", {', '.join(told)}" if told else "")
 
 
 def _figures(evaluation: Evaluation) -> Iterator[str]:
@@ -74,7 +74,12 @@ def _spread(spread: Spread) -> str:
         f"{100 * share:.0f} % within {1000 * near:.0f} ms" for share, near in zip(spread.within, NEAR, strict=True)
     )
     median = f"{1000 * spread.median:.0f} ms [{1000 * spread.low:.0f}, {1000 * spread.high:.0f}]"
-    return f"{median} off, 90 % below {1000 * spread.p90:.0f} ms; {within}; {1000 * spread.bias:+.0f} ms late"
+    return f"{median} off, 90 % below {1000 * spread.p90:.0f} ms; {within}; {lateness(spread)}"
+
+
+def lateness(spread: Spread) -> str:
+    """Return how late, or early, times are in the middle."""
+    return f"{abs(1000 * spread.bias):.0f} ms {'late' if spread.bias >= 0 else 'early'}"
 
 
 def group_table(groups: Sequence[GroupScore]) -> list[str]:
@@ -136,7 +141,7 @@ def worst_clips(evaluation: Evaluation, n: int) -> list[Clip]:
 def clip_lines(clip: Clip, width: int = 100) -> list[str]:
     """Return a heading and the two texts one above the other, with S, D and I below the words that differ."""
     part = "" if clip.recording.start is None else f" from {clip.recording.start:.2f} s"
-    lines = [f"{clip.recording.path}{part}: {clip.edits.errors} errors in {clip.edits.total} words"]
+    lines = [f"{clip.recording.path}{part}: {amount(clip.edits.errors, 'error')} in {amount(clip.edits.total, 'word')}"]
     block: list[Step] = []
     for step in clip.steps[:N_STEPS]:
         if block and columns("  ".join(_cells([*block, step])[0])) > width - 6:
@@ -160,6 +165,11 @@ def _cells(steps: Sequence[Step]) -> tuple[list[str], list[str], list[str]]:
 def _aligned(steps: Sequence[Step]) -> list[str]:
     names = ("text", "read", "")
     return [f"{name:5} {' '.join(cells)}".rstrip() for name, cells in zip(names, _cells(steps), strict=True)]
+
+
+def amount(n: int, what: str) -> str:
+    """Return ``1 clip``, ``2 clips``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def columns(text: str) -> int:
