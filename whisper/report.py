@@ -42,9 +42,10 @@ p { margin: .3rem 0 .8rem; max-width: 46rem; }
 .tiles dd { margin: 0; }
 .tiles .value { display: block; font-size: 1.6rem; font-weight: 600; line-height: 1.3; }
 .tiles .more { display: block; color: var(--quiet); font-size: .85rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1.5rem;
-  align-items: start; }
-figure { margin: .8rem 0 0; max-width: 34rem; }
+.plots { columns: 2 26rem; column-gap: 1.5rem; }
+.plots > * { break-inside: avoid; }
+figure { margin: 0 0 1.6rem; max-width: 34rem; }
+figure h3 { margin-top: 0; }
 figure svg { width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible { outline: 2px solid var(--one); outline-offset: 2px; }
@@ -218,7 +219,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
     table = _table("Differences in points, on the same clips", ("set", "difference", "95 %", "clips"), rows)
     name = "Difference by set"
     figure = _figure(
-        plot_differences(comparison, name), name, "Where the bar leaves zero out, the sets differ clearly."
+        plot_differences(comparison, name), name, "Where the bar leaves zero out, the models differ clearly."
     )
     yield f'<div class="plots">{figure}{table}</div>'
 
