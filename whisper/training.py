@@ -1,353 +1,424 @@
-"""Training of a small Whisper from recordings with transcripts; makes the bundled model `nano`.
+"""Training for users: from a manifest and some options to a checkpoint, by one call, `fit`.
 
-`train` is a function of its settings, its data and nothing else: every step draws from a generator seeded with
-the step's number, so a run that was killed continues to the same weights. Runs on the CPU in bfloat16. Fetches no
-data and judges no model (`evaluation.py` does).
+Prepares the data, chooses what was left open, calls the loop (`loop.py`), listens on a dev set, keeps the best, and
+writes a model that this package and openai-whisper load. What it prints goes to the function it is given.
 """
 
 from __future__ import annotations
 
-import logging
+import json
+import math
 import os
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from .composing import IGNORED, N_TIMESTAMPS, Recipe, Target, Vocabulary, Window, compose, make_target
-from .datasets import Store
-from .errors import TrainingError
-from .learner import Batch, Learner, Losses
+from . import lora
+from .audio import N_FRAMES, N_SAMPLES, load_audio, log_mel_spectrogram, pad_or_trim
+from .composing import Recipe
+from .curves import Curves, progress_line
+from .datasets import FRAMES, LONGEST, Preparation, Store, build_store
+from .decoding import DecodingOptions, decode
+from .download import written_whole
+from .errors import AudioError, OptionError, TrainingError
+from .learner import FINE_TUNING, FROM_SCRATCH
+from .loop import LAST, NANO, Run, Settings, Stage, best_of, export, make_batch, start, train
+from .manifests import NOBODY, Recording, read_manifest
 from .model import ModelDimensions, Whisper
+from .options import is_number
+from .targets import PIECES, Vocabulary, used_token_ids, used_vocabulary, whole_vocabulary
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "FitOptions", "Fitted", "ModelDimensions", "Recipe", "Run", "Settings", "Stage", "best_of", "export", "fit",
+    "make_batch", "start", "train", "used_token_ids",
+]  # fmt: skip
 
-NANO = ModelDimensions(
-    n_mels=80, n_audio_ctx=1500, n_audio_state=256, n_audio_head=4, n_audio_layer=4,
-    n_vocab=51865, n_text_ctx=448, n_text_state=256, n_text_head=4, n_text_layer=2,
-)  # fmt: skip
+MODEL, SKIPPED, OPTIONS = "model.pt", "skipped.tsv", "options.json"
+
+
+def _shape(width: int, layers: int, decoder_layers: int | None = None, **others: int) -> ModelDimensions:
+    heads = width // 64
+    values = {"n_mels": 80, "n_audio_ctx": 1500, "n_vocab": 51865, "n_text_ctx": 448, **others}
+    return ModelDimensions(
+        n_audio_state=width, n_audio_head=heads, n_audio_layer=layers, n_text_state=width, n_text_head=heads,
+        n_text_layer=decoder_layers or layers, **values,
+    )  # fmt: skip
+
+
+SHAPES = {  # of the published models, and of ours; openai-whisper, MIT
+    "nano": NANO, "tiny": _shape(384, 4), "base": _shape(512, 6), "small": _shape(768, 12),
+    "medium": _shape(1024, 24), "large": _shape(1280, 32), "turbo": _shape(1280, 32, 4, n_mels=128, n_vocab=51866),
+}  # fmt: skip
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {"changes": 0.0, "p_noise": 0.0, "longest_blank": 0},
+    "mild": {"changes": 0.5, "p_noise": 0.2, "noise_below": (1.0, 4.0), "longest_blank": 12},
+    "strong": {"changes": 1.0, "p_noise": 0.5, "noise_below": (0.0, 3.0), "longest_blank": 22},
+}
+
+
+def _option(default: Any, help: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Some steps on windows of one kind."""
+class FitOptions:
+    """How to train; the one source of names, defaults and help, for Python and the command.
 
-    steps: int
-    recipe: Recipe
-    seconds_per_step: float = 112.0  # sound in a step, over all its windows
-    rate: tuple[float, float] = (1.0, 1.0)  # factor on the learning rate at the first and the last step
-    average: float = 0.998  # of the exponential average of the weights, which is what gets exported
+    What is None is chosen by what is trained: from scratch or from a checkpoint, on a CPU or a GPU.
+    """
+
+    model: str | None = _option(None, "fine-tune this model: a name, a checkpoint, or owner/name on the hub")
+    shape: str | None = _option(
+        None, f"train from scratch, in the shape of one of {', '.join(SHAPES)}, or width=256,encoder=4,decoder=2"
+    )
+    language: str | None = _option(None, "language of recordings whose manifest does not say")
+    task: str = _option("transcribe", "what the texts are", choices=("transcribe", "translate"))
+    text: str | None = _option(
+        None,
+        "learn texts as_given, or plain: lower-case letters alone, which is what small models from scratch can learn",
+        choices=("as_given", "plain"),
+    )
+    epochs: float = _option(3.0, "how often the speech is seen, where steps is not given")
+    steps: int | None = _option(None, "steps to train")
+    batch_seconds: float | None = _option(None, "sound in one step, in seconds; 240 for a checkpoint, 80 from scratch")
+    seconds_at_once: float | None = _option(
+        None, "sound handled at a time, in seconds; less needs less memory and gives the same (accumulated gradients)"
+    )
+    window_seconds: tuple[float, ...] = _option(
+        (30.0,), "lengths of windows, one drawn a step; from scratch, short ones learn faster"
+    )
+    learning_rate: float | None = _option(
+        None, "its largest; 1e-5 for a checkpoint, 3e-4 with lora_rank, 2e-3 from scratch"
+    )
+    warmup: int | None = _option(None, "steps until the learning rate is reached, after which it falls to zero")
+    optimiser: str | None = _option(None, "muon from scratch, adamw for a checkpoint", choices=("adamw", "muon"))
+    weight_decay: float = _option(0.02, "pull of the matrices towards zero")
+    average: float | None = _option(None, "decay of the running average of the weights that is kept; 0 for none")
+    lora_rank: int = _option(0, "fine-tune by low-rank matrices of this rank; 0 changes all weights")
+    lora_alpha: float = _option(16.0, "weight of those matrices, times rank")
+    lora_targets: tuple[str, ...] = _option(("query", "value"), f"where they stand: of {', '.join(lora.TARGETS)}")
+    freeze_encoder: bool = _option(False, "leave the encoder as it is")
+    augment: str = _option("mild", "changes of voice, room, level and noise", choices=tuple(AUGMENTATIONS))
+    p_silent: float = _option(0.05, "share of windows in which nobody speaks")
+    p_plain: float = _option(0.3, "share of windows without timestamps")
+    p_prompt: float = _option(0.1, "share of windows with earlier text before them")
+    p_short: float = _option(0.5, "share of windows with one recording; the others join what fits, with pauses")
+    dev: str | None = _option(None, "manifest to listen on while training; the best model is kept")
+    dev_clips: int = _option(100, "how many of its recordings, drawn by the seed")
+    evaluate_every: int | None = _option(None, "steps between two evaluations; ten in a training if not given")
+    patience: int = _option(0, "evaluations without a better one that end the training; 0 for never")
+    save_every: int = _option(250, "steps between two checkpoints")
+    precision: str = _option("auto", "of matrix products", choices=("auto", "bfloat16", "float16", "float32"))
+    device: str | None = _option(None, "where to train; a GPU if there is one")
+    threads: int = _option(2, "threads on a CPU")
+    seed: int = _option(1, "another seed is another training")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            choices, value = f.metadata.get("choices"), getattr(self, f.name)
+            if choices and value is not None and value not in choices:
+                raise OptionError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
+        if (self.model is None) == (self.shape is None):
+            raise OptionError("give model, to fine-tune a checkpoint, or shape, to train from scratch")
+        if self.shape and (self.lora_rank or self.freeze_encoder):
+            raise OptionError("lora_rank and freeze_encoder are for a checkpoint; from scratch all must learn")
+        for name in ("p_silent", "p_plain", "p_prompt", "p_short"):
+            self._within(name, 0.0, 1.0)
+        for name in ("epochs", "batch_seconds", "seconds_at_once", "learning_rate", "lora_alpha", "threads",
+                     "save_every", "dev_clips", "steps", "evaluate_every"):  # fmt: skip
+            self._within(name, 1e-12, math.inf)
+        for name in ("warmup", "weight_decay", "lora_rank", "patience", "seed"):
+            self._within(name, 0, math.inf)
+        self._within("average", 0.0, 0.99999)
+        if not self.window_seconds or any(not is_number(s) or not 1 <= s <= 30 for s in self.window_seconds):
+            raise OptionError(f"window_seconds must be lengths of 1 to 30 s, not {self.window_seconds}")
+        if self.patience and self.dev is None:
+            raise OptionError("patience needs dev, a manifest to listen on")
+
+    def _within(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if value is not None and (not is_number(value) or not low <= value <= high):
+            kind = "above 0" if low == 1e-12 else f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+            raise OptionError(f"{name} must be {kind}, not {value!r}")
+
+    def dimensions(self) -> ModelDimensions:
+        """Dimensions of a network from scratch."""
+        assert self.shape is not None
+        if self.shape in SHAPES:
+            return SHAPES[self.shape]
+        try:
+            given = {key.strip(): int(value) for key, value in (pair.split("=") for pair in self.shape.split(","))}
+            if unknown := set(given) - {"width", "encoder", "decoder", "mels"} or {"width", "encoder"} - set(given):
+                raise ValueError(unknown)
+            if min(given.values()) < 1 or given["width"] % 64 or given.get("mels", 80) not in (80, 128):
+                raise ValueError("numbers")
+        except ValueError:
+            raise OptionError(
+                f"shape must be one of {', '.join(SHAPES)}, or like width=256,encoder=4,decoder=2 with a width "
+                f"that is a multiple of 64 (and mels=80 or 128), not {self.shape!r}"
+            ) from None
+        return _shape(given["width"], given["encoder"], given.get("decoder"), n_mels=given.get("mels", 80))
+
+    def settings(self, hours: float, dims: ModelDimensions) -> Settings:
+        """What the loop needs, with everything chosen that was left open; `hours` of speech are there."""
+        scratch, device = self.model is None, self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        batch_seconds = self.batch_seconds or (80.0 if scratch else 240.0)
+        steps = self.steps or max(math.ceil(self.epochs * hours * 3600 / batch_seconds), 1)
+        rate = self.learning_rate or (2e-3 if scratch else 3e-4 if self.lora_rank else 1e-5)
+        average = (0.99 if scratch else 0.0) if self.average is None else self.average
+        recipe = Recipe(
+            lengths=self.window_seconds, p_silent=self.p_silent, p_brief=0.5, p_short=self.p_short,
+            p_prompt=self.p_prompt, p_plain=self.p_plain, p_part=0.3 if scratch else 0.0, **AUGMENTATIONS[self.augment],
+        )  # fmt: skip
+        return Settings(
+            (Stage(steps, recipe, batch_seconds, (1.0, 0.0), average),), dims,
+            FROM_SCRATCH if scratch else FINE_TUNING, self.seed, self.optimiser or ("muon" if scratch else "adamw"),
+            rate, min(steps // 10, 200) if self.warmup is None else self.warmup, self.weight_decay,
+            5.0 if scratch else 1.0, self.lora_rank, self.lora_alpha, tuple(self.lora_targets),
+            ("encoder",) if self.freeze_encoder else (), _precision(self.precision, device), device, self.threads,
+            self.seconds_at_once or (1e9 if device == "cpu" else 240.0), self.save_every,
+            (self.evaluate_every or max(steps // 10, 1)) if self.dev else 0, self.patience,
+        )  # fmt: skip
+
+
+def _precision(asked: str, device: str) -> str:
+    """The fastest precision that the device does well, where none is asked for."""
+    if asked != "auto":
+        if asked == "float16" and device == "cpu":
+            raise OptionError("precision float16 is for a GPU; on a CPU take bfloat16 or float32")
+        return asked
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if device == "cpu" and _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; else it is slower than float32."""
+    capability: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capability:
+        return any(value for name, value in capability.items() if "bf16" in name)
+    try:
+        return "bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Fit
+# ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A whole training."""
+class Fitted:
+    """What `fit` has made."""
 
-    stages: tuple[Stage, ...]
-    dims: ModelDimensions = field(default_factory=lambda: NANO)
-    seed: int = 1
-    learning_rate: float = 2e-3
-    warmup: int = 200  # steps
-    weight_decay: float = 0.02
-    save_every: int = 250
-    threads: int = 2
+    path: Path  # the checkpoint
+    model: Whisper
+    run: Run
+    skipped: list[tuple[str, str]]  # recordings that were not learnt from, and why
 
     @property
-    def n_steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
-
-    def stage_at(self, step: int) -> tuple[Stage, float]:
-        """The stage that `step` is in, and how far through it, from 0 to 1."""
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage, step / stage.steps
-            step -= stage.steps
-        raise TrainingError(f"the training has {self.n_steps} steps only")
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate at `step`."""
-        stage, part = self.stage_at(step)
-        factor = stage.rate[0] + (stage.rate[1] - stage.rate[0]) * part
-        return self.learning_rate * factor * min((step + 1) / self.warmup, 1.0)
+    def error(self) -> float | None:
+        """The best word error rate on the dev set, if there was one."""
+        return min((error for _, error in self.run.evaluations), default=None)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Batches
-# ---------------------------------------------------------------------------------------------------------
+def fit(
+    manifest: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: FitOptions | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    **values: Any,
+) -> Fitted:
+    """Train a model on a manifest, or continue where an earlier call with the same arguments was killed.
 
+    Parameters
+    ----------
+    manifest
+        Recordings with texts, as `manifests.read_manifest` reads them; of rows whose language is ``none`` nobody
+        speaks, and they are learnt as such and used as noise behind speech.
+    output
+        A folder. It gets ``model.pt``, which `load_model` and openai-whisper load; ``last.ckpt`` to continue from;
+        ``curves.png`` and a log for TensorBoard; ``skipped.tsv``, the rows that could not be used; and features.
+    options, values
+        `FitOptions`, or its fields by name.
+    say
+        Is given each line of progress.
 
-def make_batch(step: int, settings: Settings, store: Store, vocabulary: Vocabulary) -> Batch:
-    """The windows of one step, drawn from a generator seeded by its number."""
-    stage, _ = settings.stage_at(step)
-    rng = np.random.default_rng([settings.seed, step])
-    seconds = float(rng.choice(stage.recipe.lengths))
-    n_windows = max(int(stage.seconds_per_step / max(seconds, stage.recipe.padded_to)), 1)
-    windows = [compose(rng, store, stage.recipe, seconds) for _ in range(n_windows)]
-    targets = []
-    for window in windows:
-        earlier = [c.text for c in (store.clips[int(i)] for i in rng.integers(len(store.clips), size=6))
-                   if c.language == window.language]  # fmt: skip
-        targets.append(make_target(rng, window, vocabulary, stage.recipe, earlier))
-    return collate(windows, targets, vocabulary)
-
-
-def collate(windows: Sequence[Window], targets: Sequence[Target], vocabulary: Vocabulary) -> Batch:
-    """Put windows of one length and their targets into tensors."""
-    mel = torch.from_numpy(np.stack([w.mel for w in windows])).transpose(1, 2)
-    lengths = [len(t.letters) if t.scores_letters else -1 for t in targets]
-    return Batch(
-        mel.contiguous(),
-        _padded([t.tokens for t in targets], vocabulary.special("eot")),
-        _padded([t.expected for t in targets], IGNORED),
-        _positions([t.looks for t in targets]),
-        _padded([t.letters for t in targets], 0),
-        torch.tensor(lengths),
-    )
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    out = torch.full((len(rows), max(1, *(len(row) for row in rows))), fill)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-    return out
-
-
-def _positions(rows: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
-    """Frames of 10 ms as positions of the encoder, which are of 20 ms."""
-    out = torch.full((len(rows), max(1, *(len(row) for row in rows)), 2), -1)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor([(a // 2, -(-b // 2)) for a, b in row])
-    return out
-
-
-def _ahead(first: int, settings: Settings, store: Store, vocabulary: Vocabulary) -> Iterator[tuple[int, Batch]]:
-    """All steps from `first` on with their batches, each made while the step before is being learnt."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: Future[Batch] | None = None
-        for step in range(first, settings.n_steps):
-            batch = (waiting or pool.submit(make_batch, step, settings, store, vocabulary)).result()
-            if step + 1 < settings.n_steps:
-                waiting = pool.submit(make_batch, step + 1, settings, store, vocabulary)
-            yield step, batch
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Optimiser
-# ---------------------------------------------------------------------------------------------------------
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix updates are orthogonalised (Jordan et al. 2024), scaled to the size of Adam's.
-
-    Matrices of one shape are handled together. The scale is that of Liu et al. 2025, arXiv:2502.16982.
+    Raises
+    ------
+    TrainingError
+        There is nothing to train on, or `output` holds another training.
+    OptionError
+        An option with a wrong value.
     """
-
-    def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
-        by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-        for matrix in matrices:
-            by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
-        super().__init__([{"params": group} for group in by_shape.values()],
-                         {"lr": lr, "weight_decay": weight_decay})  # fmt: skip
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nobody passes a closure
-        for group in self.param_groups:
-            updates = []
-            for matrix in group["params"]:
-                state = self.state[matrix]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(matrix)
-                state["momentum"].lerp_(matrix.grad, 0.05)
-                updates.append(matrix.grad.lerp(state["momentum"], 0.95))
-            directions = orthogonalise(torch.stack(updates))
-            scale = 0.2 * max(group["params"][0].shape) ** 0.5
-            for matrix, direction in zip(group["params"], directions, strict=True):
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(direction, alpha=-group["lr"] * scale)
-
-
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of ``(n, rows, columns)`` near 1, by five Newton-Schulz steps in bfloat16."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.transpose(1, 2) if tall else matrices).to(torch.bfloat16)
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
-    for _ in range(5):
-        a = x @ x.transpose(1, 2)
-        b = -4.7750 * a + 2.0315 * (a @ a)
-        x = 3.4445 * x + b @ x
-    result: Tensor = (x.transpose(1, 2) if tall else x).float()
-    return result
-
-
-def make_optimisers(learner: Learner, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, Adam for everything else."""
-    matrices, others = list[nn.Parameter](), list[nn.Parameter]()
-    for name, parameter in learner.named_parameters():
-        (matrices if ".blocks." in name and parameter.ndim == 2 else others).append(parameter)
-    adam = torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    square = [m for m in matrices if m.shape[0] == m.shape[1]]
-    oblong = [m for m in matrices if m.shape[0] != m.shape[1]]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    return [Muon(square, rate, decay), Muon(oblong, rate, decay), adam]  # apart, as they are stepped at once
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The loop
-# ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """A training in progress: everything that a checkpoint holds."""
-
-    learner: Learner
-    optimisers: list[torch.optim.Optimizer]
-    average: dict[str, Tensor]
-    step: int = 0
-    history: list[tuple[int, float, float, float]] = field(default_factory=list)  # step; loss of text, letters, looks
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
-        state = {
-            "step": self.step, "learner": self.learner.state_dict(), "average": self.average,
-            "optimisers": [o.state_dict() for o in self.optimisers], "history": self.history,
-        }  # fmt: skip
-        torch.save(state, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
-
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint that `save` has written."""
-        state = torch.load(path, weights_only=True)
-        self.learner.load_state_dict(state["learner"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        self.average, self.step, self.history = state["average"], state["step"], state["history"]
-
-
-def start(settings: Settings, vocabulary: Vocabulary) -> Run:
-    """Fresh weights, a function of the seed."""
-    torch.manual_seed(settings.seed)
-    learner = Learner(settings.dims, vocabulary)
-    average = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    return Run(learner, make_optimisers(learner, settings), average)
-
-
-def train(
-    settings: Settings,
-    store: Store,
-    vocabulary: Vocabulary,
-    folder: str | os.PathLike[str],
-    until: int | None = None,
-) -> Run:
-    """Train, or continue what stands in `folder`, up to step `until` (the end if not given).
-
-    Writes ``last.ckpt`` every `Settings.save_every` steps and one ``step-N.ckpt`` at the end of every stage.
-    """
-    folder = Path(folder)
+    options = options or FitOptions(**values)
+    folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    run = start(settings, vocabulary)
-    if (folder / "last.ckpt").exists():
-        run.load(folder / "last.ckpt")
-    began, ends = time.perf_counter(), _ends(settings)
-    workers = one_thread_each(settings.threads)
-    for step, batch in _ahead(run.step, settings, store, vocabulary):
-        if step == until:
-            break
-        run.history.append((step, *learn(run, batch, settings, workers)))
-        if run.step % 25 == 0:
-            recent = np.mean([h[1:] for h in run.history[-25:]], axis=0)
-            log.info("step %d text %.3f letters %.3f looks %.3f rate %.5f %.1f min", run.step, *recent,
-                     settings.rate_at(step), (time.perf_counter() - began) / 60)  # fmt: skip
-        if run.step % settings.save_every == 0 or run.step in ends or run.step == until:
-            run.save(folder / "last.ckpt")
-            if run.step in ends or run.step % (2 * settings.save_every) == 0:
-                run.save(folder / f"step-{run.step}.ckpt")
-    return run
+    model = _load(options)
+    dims = model.dims if model else options.dimensions()
+    listed = read_manifest(manifest, max_seconds=LONGEST / FRAMES, require_text=True)
+    say(listed.describe())
+    small = model is None or _has_short_pieces(model)
+    plain = options.text == "plain" or (options.text is None and small)
+    preparation = Preparation(dims.n_mels, plain, options.language, word_times=model is None)
+    known, foreign = _known(listed.recordings, model)
+    store = build_store(known, folder / "features", preparation, options.threads)
+    rows = [(f"line {bad.line}", bad.reason) for bad in listed.skipped]
+    skipped = _list_skipped([*rows, *foreign, *store.skipped], folder, say)
+    vocabulary = _vocabulary(options, store, model)
+    settings = options.settings(store.hours, dims)
+    _remember(options, folder)
+    say(f"{store.hours:.2f} h of speech in {len(store.clips)} recordings, {len(store.sounds)} without; "
+        f"{settings.n_steps} steps on {settings.device} in {settings.precision}")  # fmt: skip
+    listener = Listener(options, settings) if options.dev else None
+    run = _train(settings, store, vocabulary, folder, model, listener, say)
+    best = best_of(run, settings, folder)
+    made = export(best)
+    path = folder / MODEL
+    _save(made, path, say)
+    return Fitted(path, made, best, skipped)
 
 
-def _ends(settings: Settings) -> set[int]:
-    return {int(end) for end in np.cumsum([stage.steps for stage in settings.stages])}
+def _train(
+    settings: Settings, store: Store, vocabulary: Vocabulary, folder: Path, model: Whisper | None,
+    listener: Listener | None, say: Callable[[str], None],
+) -> Run:  # fmt: skip
+    curves: Curves | None = None
+
+    def watch(run: Run, settings: Settings, pace: float) -> None:
+        nonlocal curves
+        curves = curves or Curves(folder, max(run.step - 25, 0))
+        curves.write(run, settings, pace)
+        say(progress_line(run, settings, pace))
+
+    if (folder / LAST).exists():
+        say(f"continuing from {folder / LAST}")
+    try:
+        return train(settings, store, vocabulary, folder, model=model, evaluate=listener, watch=watch)
+    finally:
+        if curves is not None:
+            curves.close()
 
 
-def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tuple[float, float, float]:
-    """One step; returns the losses of text, letters and looks.
+def _load(options: FitOptions) -> Whisper | None:
+    from .checkpoints import load_model
 
-    Each worker takes a share of the windows with one thread of its own. Operations on a small model are short:
-    splitting each of them over the cores costs more in waiting than it wins, more so on a busy machine.
-    """
-    parameters = list(run.learner.parameters())
-    shares = split(batch, settings.threads)
-
-    def grade(share: Batch) -> tuple[Losses, tuple[Tensor | None, ...]]:
-        losses = run.learner(share)
-        return losses, torch.autograd.grad(losses.total / len(shares), parameters, allow_unused=True)
-
-    graded = list(workers.map(grade, shares))
-    for parameter, *parts in zip(parameters, *(gradients for _, gradients in graded), strict=True):
-        given = [part for part in parts if part is not None]
-        parameter.grad = torch.stack(given).sum(0) if given else torch.zeros_like(parameter)
-    nn.utils.clip_grad_norm_(parameters, 5.0)
-    rate = settings.rate_at(run.step)
-    for optimiser in run.optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-    list(workers.map(lambda optimiser: optimiser.step(), run.optimisers))
-    keep = min(settings.stage_at(run.step)[0].average, (run.step + 1) / (run.step + 10))
-    with torch.no_grad():
-        for name, parameter in run.learner.named_parameters():
-            run.average[name].lerp_(parameter, 1 - keep)
-    run.step += 1
-    text, letters, looks = (
-        sum(getattr(g[0], k).item() for g in graded) / len(graded) for k in ("text", "letters", "looks")
-    )
-    return text, letters, looks
+    if options.model is None:
+        return None
+    model = load_model(options.model, device="cpu")
+    if options.task == "translate" and not model.is_multilingual:
+        raise OptionError(f"task=translate needs a multilingual model, and {options.model} knows English alone")
+    return model
 
 
-def one_thread_each(count: int) -> ThreadPoolExecutor:
-    """Workers that compute with one thread each."""
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+def _known(recordings: Sequence[Recording], model: Whisper | None) -> tuple[list[Recording], list[tuple[str, str]]]:
+    """What a model can learn, and what it cannot: one of English alone has no token for another language."""
+    if model is None or model.is_multilingual:
+        return list(recordings), []
+    known = [r for r in recordings if r.language in (None, "en", NOBODY)]
+    foreign = [(r.path, f"language {r.language}: the model knows English alone") for r in recordings if r not in known]
+    return known, foreign
 
 
-def split(batch: Batch, count: int) -> list[Batch]:
-    """Cut a batch into `count` shares of windows, fewer where there are fewer windows."""
-    count = min(count, len(batch.mel))
-    parts = zip(*(getattr(batch, f.name).tensor_split(count) for f in fields(Batch)), strict=True)
-    return [Batch(*part) for part in parts]
+def _list_skipped(rows: list[tuple[str, str]], folder: Path, say: Callable[[str], None]) -> list[tuple[str, str]]:
+    """Write what is not learnt from into a file, and say how much it is."""
+    lines = ["what\twhy", *("\t".join(" ".join(cell.split()) for cell in row) for row in rows)]
+    with written_whole(folder / SKIPPED) as file:
+        file.write(("\n".join(lines) + "\n").encode())
+    if rows:
+        say(f"left out: {len(rows)}, such as {rows[-1][0]}: {rows[-1][1]}; {folder / SKIPPED} lists all")
+    return rows
+
+
+def _vocabulary(options: FitOptions, store: Store, model: Whisper | None) -> Vocabulary:
+    texts = [clip.text for clip in store.clips]
+    if model is not None:
+        return whole_vocabulary(model.is_multilingual, model.num_languages, options.task, _has_short_pieces(model))
+    return used_vocabulary(texts, sorted({clip.language for clip in store.clips}), options.task)
+
+
+def _has_short_pieces(model: Whisper) -> bool:
+    """Whether the model was made with a used vocabulary: then most rows of its embedding are one and the same."""
+    rows = model.decoder.token_embedding.weight[PIECES:20000]
+    return bool((rows == rows[-1]).all(dim=1).float().mean() > 0.9)
+
+
+def _remember(options: FitOptions, folder: Path) -> None:
+    with written_whole(folder / OPTIONS) as file:
+        file.write(json.dumps(asdict(options), indent=1, ensure_ascii=False).encode())
+
+
+def _save(model: Whisper, path: Path, say: Callable[[str], None]) -> None:
+    from .checkpoints import save_checkpoint
+
+    save_checkpoint(model, path)
+    say(f"{path}: {path.stat().st_size / 1e6:.0f} MB; whisper.load_model({str(path)!r})")
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Export
+# Listening on a dev set
 # ---------------------------------------------------------------------------------------------------------
 
 
-def export(run: Run) -> Whisper:
-    """The averaged weights as an ordinary Whisper with the whole vocabulary; unused ids share one row."""
-    learner, vocabulary = run.learner, run.learner.vocabulary
-    kept = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(run.average[name])
-        rows = learner.embedding().detach().clone()
-        state = {k: v.clone() for k, v in learner.network.state_dict().items()}
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(kept[name])
-    table = rows[vocabulary.fill].repeat(learner.dims.n_vocab, 1)
-    table[vocabulary.ids] = rows[: vocabulary.fill]
-    begin = vocabulary.tokenizer.timestamp_begin
-    table[begin : begin + len(rows) - vocabulary.timestamp_begin] = rows[vocabulary.timestamp_begin :]
-    state["decoder.token_embedding.weight"] = table
-    model = Whisper(learner.dims)
-    model.load_state_dict(state)
-    return model.eval()
+class Listener:
+    """Word error rate of a model on some recordings, read greedily, the first 30 s of each."""
 
+    BATCH = 8
 
-def used_token_ids(vocabulary: Vocabulary) -> list[int]:
-    """Full ids of all tokens that have a row of their own."""
-    begin = vocabulary.tokenizer.timestamp_begin
-    return sorted([*vocabulary.ids, *range(begin, begin + N_TIMESTAMPS)])
+    def __init__(self, options: FitOptions, settings: Settings) -> None:
+        import numpy as np
+
+        assert options.dev is not None
+        manifest = read_manifest(options.dev, max_seconds=LONGEST / FRAMES, require_text=True)
+        chosen = [r for r in manifest.recordings if r.text]
+        if len(chosen) > options.dev_clips:
+            at = np.random.default_rng(options.seed).choice(len(chosen), options.dev_clips, replace=False)
+            chosen = [chosen[i] for i in sorted(at)]
+        self._settings, self._task = settings, options.task
+        self._clips = list[tuple[torch.Tensor, str, str]]()  # features, text, language
+        for recording in chosen:
+            language = recording.language or options.language
+            if language is not None:
+                self._add(recording, language)
+        if not self._clips:
+            raise TrainingError(f"{options.dev} has no recording that can be listened to")
+        self._clips.sort(key=lambda clip: clip[2])
+
+    def _add(self, recording: Recording, language: str) -> None:
+        try:
+            samples = load_audio(recording.path)
+        except AudioError:
+            return
+        samples = samples[int((recording.start or 0) * 16000) :][: int((recording.seconds or 30) * 16000) + 1]
+        mel = log_mel_spectrogram(samples, self._settings.dims.n_mels, padding=N_SAMPLES)
+        self._clips.append((pad_or_trim(mel[:, : len(samples) // 160], N_FRAMES), recording.text, language))
+
+    def __call__(self, model: Whisper) -> float:
+        """Word errors a word."""
+        from .scoring import word_errors, words_of
+
+        model = model.to(self._settings.device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._settings.threads)
+        errors = total = 0
+        for language in sorted({language for _, _, language in self._clips}):
+            clips = [clip for clip in self._clips if clip[2] == language]
+            for i in range(0, len(clips), self.BATCH):
+                part = clips[i : i + self.BATCH]
+                for text, (_, wanted, _) in zip(self._read(model, part, language), part, strict=True):
+                    expected = words_of(wanted, language)
+                    errors += word_errors(expected, words_of(text, language))
+                    total += len(expected)
+        torch.set_num_threads(threads)
+        return errors / max(total, 1)
+
+    def _read(self, model: Whisper, clips: Sequence[tuple[torch.Tensor, str, str]], language: str) -> list[str]:
+        known = language if model.is_multilingual else "en"
+        options = DecodingOptions(task=self._task, language=known, fp16=self._settings.device != "cpu")
+        mel = torch.stack([mel for mel, _, _ in clips]).to(self._settings.device)
+        results = decode(model, mel, options)
+        return [result.text for result in (results if isinstance(results, list) else [results])]

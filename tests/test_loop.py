@@ -1,0 +1,181 @@
+"""The training loop: it learns, ends in the same weights after a kill, stops in time, and exports a whole model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from whisper import composing, datasets, loop, targets
+from whisper.errors import TrainingError
+from whisper.learner import FINE_TUNING
+from whisper.model import ModelDimensions, Whisper
+
+DIMS = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
+RECIPE = composing.Recipe(lengths=(1.5, 2.0), p_prompt=0.2, p_part=0.3)
+
+
+@pytest.fixture(scope="module")
+def store() -> datasets.Store:
+    return datasets.toy_store(seed=3)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(store: datasets.Store) -> targets.Vocabulary:
+    return targets.used_vocabulary([clip.text for clip in store.clips])
+
+
+def micro(steps: int = 12, **changes: object) -> loop.Settings:
+    stage = loop.Stage(steps, RECIPE, seconds_per_step=12, average=0.8)
+    values: dict[str, object] = {"warmup": 4, "save_every": 5, **changes}
+    return loop.Settings((stage,), DIMS, **values)  # type: ignore[arg-type]
+
+
+def weights(run: loop.Run) -> dict[str, torch.Tensor]:
+    return {**run.average, **{f"now.{name}": p.detach() for name, p in run.learning().items()}}
+
+
+def assert_same(a: loop.Run, b: loop.Run) -> None:
+    assert a.step == b.step
+    assert a.history == b.history
+    assert a.evaluations == b.evaluations
+    for name, tensor in weights(a).items():
+        assert torch.equal(weights(b)[name], tensor), name
+
+
+def test_loss_falls_and_the_export_is_a_whole_model(store, vocabulary, tmp_path):
+    run = loop.train(micro(30), store, vocabulary, tmp_path)
+    losses = np.array(run.history)[:, 1:3].sum(axis=1)
+    assert losses[-5:].mean() < 0.7 * losses[:5].mean()
+
+    model, learner = loop.export(run), run.learner
+    with torch.no_grad():
+        for name, parameter in run.learning().items():
+            parameter.copy_(run.average[name])
+        batch = loop.make_batch(0, micro(), store, vocabulary)
+        tokens, features = batch.tokens[:2, :6], torch.randn(2, 50, 64)
+        compact = learner.decode(tokens, features)[0].log_softmax(-1)[..., : vocabulary.fill]
+        ids = torch.tensor([*vocabulary.ids, *range(vocabulary.tokenizer.timestamp_begin, 51865)])
+        rows = torch.tensor([*range(vocabulary.fill), *range(vocabulary.timestamp_begin, vocabulary.n_rows)])
+        id_of_row = torch.zeros(vocabulary.n_rows, dtype=torch.long)
+        id_of_row[rows] = ids
+        full = model.decoder(id_of_row[tokens], features).log_softmax(-1)
+        torch.testing.assert_close(full[..., list(vocabulary.ids)], compact, atol=0.05, rtol=0.02)
+
+        mel = torch.randn(1, 80, 3000)
+        torch.testing.assert_close(model.encoder(mel), learner.encode(mel), atol=0.15, rtol=0.1)
+    unused = sorted(set(range(51865)) - set(targets.used_token_ids(vocabulary)))
+    table = model.decoder.token_embedding.weight
+    assert len(unused) == vocabulary.n_unused
+    assert (table[unused] == table[unused[0]]).all()
+    assert model.alignment_heads.to_dense().nonzero().tolist() == [[0, 0]]  # the guided heads that there are
+
+
+def test_a_killed_run_continues_to_the_same_weights(store, vocabulary, tmp_path):
+    errors = iter([0.5, 0.4, 0.6, 0.3, 0.3, 0.3])
+    settings = micro(evaluate_every=4)
+    whole = loop.train(settings, store, vocabulary, tmp_path / "whole", evaluate=lambda _: next(errors))
+    errors = iter([0.5, 0.4, 0.6, 0.3])
+    loop.train(settings, store, vocabulary, tmp_path / "killed", until=5, evaluate=lambda _: next(errors))
+    errors = iter([0.4, 0.6, 0.3])
+    (tmp_path / "killed" / "last.ckpt.1.tmp").write_bytes(b"half a checkpoint")  # of a kill while writing
+    again = loop.train(settings, store, vocabulary, tmp_path / "killed", evaluate=lambda _: next(errors))
+    assert whole.step == 12
+    assert again.evaluations[0] == whole.evaluations[0]
+    assert again.history == whole.history
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(again)[name], tensor), name
+
+
+def test_shares_of_a_batch_teach_the_same(store, vocabulary, tmp_path):
+    whole, parts = (
+        loop.train(micro(2, threads=1, precision="float32", seconds_at_once=s), store, vocabulary, tmp_path / str(s))
+        for s in (1e9, 4.0)
+    )
+    assert whole.history[0] == pytest.approx(parts.history[0], rel=1e-4)
+    for name, tensor in whole.learning().items():
+        assert torch.nn.functional.cosine_similarity(tensor.flatten(), parts.learning()[name].flatten(), dim=0) > 0.999
+
+
+def test_other_settings_or_another_model_do_not_continue(store, vocabulary, tmp_path):
+    loop.train(micro(2), store, vocabulary, tmp_path)
+    with pytest.raises(TrainingError, match=r"learning_rate=0\.002, and now it is 0.1"):
+        loop.train(micro(4, learning_rate=0.1), store, vocabulary, tmp_path)
+    wider = dataclasses.replace(DIMS, n_audio_state=128, n_text_state=128)
+    with pytest.raises(TrainingError, match="dims="):
+        loop.train(dataclasses.replace(micro(4), dims=wider), store, vocabulary, tmp_path)
+    longer = loop.train(micro(4), store, vocabulary, tmp_path)  # more steps are welcome
+    assert longer.step == 4
+
+
+def test_it_ends_early_and_the_best_is_kept(store, vocabulary, tmp_path):
+    errors = iter([0.9, 0.4, 0.5, 0.6, 0.1])
+    settings = micro(12, evaluate_every=1, patience=2)
+    run = loop.train(settings, store, vocabulary, tmp_path, evaluate=lambda _: next(errors))
+    assert [error for _, error in run.evaluations] == [0.9, 0.4, 0.5, 0.6]
+    assert run.step == 4
+    best = loop.best_of(run, settings, tmp_path)
+    assert best.step == 2
+    again = loop.train(settings, store, vocabulary, tmp_path, evaluate=lambda _: next(errors))
+    assert again.step == 4  # what had given up does not begin again
+
+
+def test_rates_follow_the_stages():
+    stages = (loop.Stage(10, RECIPE), loop.Stage(10, RECIPE, rate=(1.0, 0.0)))
+    settings = loop.Settings(stages, learning_rate=2.0, warmup=5)
+    assert [settings.rate_at(step) for step in (0, 4, 9, 10, 15)] == [0.4, 2.0, 2.0, 2.0, 1.0]
+    with pytest.raises(TrainingError, match="20 steps"):
+        settings.rate_at(20)
+
+
+def test_a_step_is_a_function_of_its_number(store, vocabulary):
+    first, again, other = (loop.make_batch(step, micro(), store, vocabulary) for step in (3, 3, 4))
+    assert torch.equal(first.mel, again.mel)
+    assert torch.equal(first.tokens, again.tokens)
+    assert first.mel.shape != other.mel.shape or not torch.equal(first.mel, other.mel)
+
+
+def test_gradients_that_are_no_numbers_cost_the_step_and_then_the_run(store, vocabulary):
+    run = loop.start(micro(), vocabulary)
+    before = {name: tensor.clone() for name, tensor in weights(run).items()}
+    batch = loop.make_batch(0, micro(), store, vocabulary)
+    batch.mel[:] = float("nan")
+    workers = loop.one_thread_each(2)
+    loop.learn(run, batch, micro(), workers)
+    assert run.step == 1
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in before.items())
+    for _ in range(loop.MOST_SPOILT - 2):
+        loop.learn(run, batch, micro(), workers)
+    with pytest.raises(TrainingError, match="smaller learning rate"):
+        loop.learn(run, batch, micro(), workers)
+
+
+def test_texts_end_where_the_context_ends(store, vocabulary):
+    short = dataclasses.replace(DIMS, n_text_ctx=5)
+    stage = loop.Stage(1, composing.Recipe((8.0,), p_silent=0.0), 16.0)
+    batch = loop.make_batch(0, loop.Settings((stage,), short), store, vocabulary)
+    assert batch.tokens.shape[1] == batch.expected.shape[1] == batch.looks.shape[1] == 5
+
+
+def test_a_checkpoint_learns_on_whole_rows_and_frozen_parts_stay(store, tmp_path):
+    torch.manual_seed(0)
+    model, vocabulary = Whisper(DIMS), targets.whole_vocabulary(True)
+    encoder = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    settings = micro(4, objective=FINE_TUNING, optimiser="adamw", learning_rate=1e-3, freeze=("encoder",))
+    run = loop.train(settings, store, vocabulary, tmp_path, model=model)
+    tuned = loop.export(run)
+    assert all(torch.equal(tuned.encoder.state_dict()[name], tensor) for name, tensor in encoder.items())
+    assert run.history[-1][1] < run.history[0][1]
+    with pytest.raises(TrainingError, match="every weight is frozen"):
+        loop.start(dataclasses.replace(settings, freeze=("encoder", "decoder")), vocabulary, Whisper(DIMS))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "float32"])
+def test_a_gpu_learns_too(store, vocabulary, tmp_path, precision):
+    run = loop.train(micro(12, device="cuda", precision=precision), store, vocabulary, tmp_path)
+    losses = np.array(run.history)[:, 1:3].sum(axis=1)
+    assert losses[-3:].mean() < losses[:3].mean()
+    assert loop.export(run).device.type == "cpu"
