@@ -1,216 +1,164 @@
-"""Training: what it is fed, that it learns, that it continues where it was killed, and what it exports."""
+"""`fit`: from a manifest of recordings to a model that loads here and in openai-whisper."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from whisper import augment, composing, datasets, evaluation, training
-from whisper.errors import TrainingError
-from whisper.model import ModelDimensions
+import whisper
+from whisper import training
+from whisper.errors import OptionError, TrainingError
+from whisper.training import FitOptions, fit
 
-ROOT = Path(__file__).resolve().parent.parent
-RECIPE = composing.Recipe(lengths=(1.5, 2.0), weights={"toy": 1.0}, p_prompt=0.2)
+TONES = {"la": 440.0, "mi": 660.0, "so": 990.0}
+MICRO = {"shape": "width=64,encoder=1,decoder=1", "window_seconds": (2.0,), "batch_seconds": 12.0, "threads": 1}
+
+
+def write_tone(path: Path, hertz: float, seconds: float = 0.5) -> None:
+    n = int(16000 * seconds)
+    samples = np.zeros(n + 8000, dtype=np.float32)
+    samples[4000 : 4000 + n] = 0.4 * np.sin(2 * np.pi * hertz * np.arange(n) / 16000)
+    samples += np.random.default_rng(int(hertz)).normal(0, 1e-3, len(samples)).astype(np.float32)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 @pytest.fixture(scope="module")
-def store() -> datasets.Store:
-    return datasets.toy_store(seed=3)
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve tones that stand for words, a noise, and five rows that cannot be used."""
+    folder = tmp_path_factory.mktemp("tones")
+    rows = ["file\tlanguage\ttext"]
+    for i in range(12):
+        word = list(TONES)[i % 3]
+        write_tone(folder / f"{i}.wav", TONES[word] * (1 + 0.01 * i))
+        rows.append(f"{i}.wav\ten\t{word}")
+    write_tone(folder / "hum.wav", 60.0, 2.0)
+    (folder / "broken.wav").write_bytes(b"RIFF nothing")
+    rows += ["hum.wav\tnone\t", "missing.wav\ten\tla", "1.wav\tklingon\tla", "2.wav\ten\t", "broken.wav\ten\tso"]
+    (folder / "manifest.tsv").write_text("\n".join(rows))
+    return folder / "manifest.tsv"
 
 
-@pytest.fixture(scope="module")
-def vocabulary(store: datasets.Store) -> composing.Vocabulary:
-    return composing.Vocabulary([clip.text for clip in store.clips])
-
-
-def micro(steps: int = 12, **changes: object) -> training.Settings:
-    dims = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
-    stage = training.Stage(steps, RECIPE, seconds_per_step=12, average=0.8)
-    values: dict[str, object] = {"warmup": 4, "save_every": 5, **changes}
-    return training.Settings((stage,), dims, **values)  # type: ignore[arg-type]
-
-
-# -- learning ----------------------------------------------------------------------------------------------
-
-
-def test_loss_falls_and_the_export_is_a_whole_model(store, vocabulary, tmp_path):
-    run = training.train(micro(30), store, vocabulary, tmp_path)
-    losses = np.array(run.history)[:, 1:].sum(axis=1)
-    assert losses[-5:].mean() < 0.7 * losses[:5].mean()
-
-    model = training.export(run)
-    learner = run.learner
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(run.average[name])
-        batch = training.make_batch(0, micro(), store, vocabulary)
-        tokens, features = batch.tokens[:2, :6], torch.randn(2, 50, 64)
-        compact = learner.decode(tokens, features).log_softmax(-1)[..., : vocabulary.fill]
-        ids = torch.tensor(vocabulary.ids + list(range(vocabulary.tokenizer.timestamp_begin, 51865)))
-        rows = torch.tensor([*range(vocabulary.fill), *range(vocabulary.timestamp_begin, vocabulary.n_rows)])
-        full_of_row = torch.zeros(vocabulary.n_rows, dtype=torch.long)
-        full_of_row[rows] = ids
-        full = model.decoder(full_of_row[tokens], features).log_softmax(-1)
-        torch.testing.assert_close(full[..., vocabulary.ids], compact, atol=0.05, rtol=0.02)
-
-        mel = torch.randn(1, 80, 3000)
-        torch.testing.assert_close(model.encoder(mel), learner.encode(mel), atol=0.15, rtol=0.1)
-    unused = sorted(set(range(51865)) - set(ids.tolist()))
-    table = model.decoder.token_embedding.weight
-    assert len(unused) == vocabulary.n_unused
-    assert (table[unused] == table[unused[0]]).all()
-
-
-def test_a_killed_run_continues_to_the_same_weights(store, vocabulary, tmp_path):
-    whole = training.train(micro(), store, vocabulary, tmp_path / "whole")
-    training.train(micro(), store, vocabulary, tmp_path / "killed", until=7)  # the last checkpoint is of step 7
-    resumed = training.train(micro(), store, vocabulary, tmp_path / "killed")
-    assert resumed.step == whole.step == 12
-    assert resumed.history == whole.history
-    for name, average in whole.average.items():
-        assert torch.equal(resumed.average[name], average), name
-
-
-def test_orthogonalise_brings_singular_values_near_one():
-    torch.manual_seed(0)
-    for shape in ((2, 64, 64), (2, 32, 128), (2, 128, 32)):
-        values = torch.linalg.svdvals(training.orthogonalise(torch.randn(shape)))
-        assert values.max() < 1.35
-        assert values.median() > 0.6
-
-
-def test_rates_follow_the_stages():
-    stages = (training.Stage(10, RECIPE), training.Stage(10, RECIPE, rate=(1.0, 0.0)))
-    settings = training.Settings(stages, learning_rate=2.0, warmup=5)
-    assert [settings.rate_at(step) for step in (0, 4, 9, 10, 15)] == [0.4, 2.0, 2.0, 2.0, 1.0]
-    with pytest.raises(TrainingError, match="20 steps"):
-        settings.rate_at(20)
-
-
-def test_the_script_trains_a_toy_in_seconds(tmp_path):
-    script = [sys.executable, str(ROOT / "scripts" / "train-nano"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "nano.safetensors").stat().st_size < 25_000_000
-
-
-# -- windows and targets -----------------------------------------------------------------------------------
-
-
-def test_windows_and_targets_tell_the_same_story(store, vocabulary):
-    v, seen = vocabulary, 0
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        window = composing.compose(rng, store, RECIPE, 4.0)
-        target = composing.make_target(rng, window, v, RECIPE, ["la la"])
-        assert window.mel.shape == (400, 80)
-        assert np.isfinite(window.mel).all()
-        assert len(target.tokens) == len(target.expected)
-        assert target.expected[-1] == v.special("eot")
-        said = [row for row in target.expected if row >= v.timestamp_begin]
-        assert said == sorted(said)
-        for segment in window.segments:
-            assert 0 <= segment.start < segment.end <= 400
-        spelled = "".join(" " if c == 1 else datasets.LETTERS[c - 2] for c in target.letters)
-        assert spelled == " ".join(segment.text for segment in window.segments)
-        if window.segments:
-            text = [v.ids[row] for row in target.expected if 0 <= row < len(v.text_ids)]
-            assert v.tokenizer.decode(text).strip() == spelled
-            seen += 1
-    assert seen > 30
-
-
-def test_silence_says_that_nobody_speaks_and_ends(store, vocabulary):
-    v = vocabulary
-    silent = composing.Recipe(weights={"toy": 1.0}, p_silent=1.0, p_prompt=0.0, p_plain=0.0)
-    rng = np.random.default_rng(1)
-    target = composing.make_target(rng, composing.compose(rng, store, silent, 2.0), v, silent, [])
-    assert target.expected == [
-        v.special("no_speech"), v.special("transcribe"), v.timestamp_begin, v.special("eot"),
+def test_from_scratch_to_a_model_that_loads(manifest, tmp_path):
+    lines: list[str] = []
+    fitted = fit(manifest, tmp_path, steps=30, dev=str(manifest), evaluate_every=15, say=lines.append, **MICRO)
+    assert [reason.split(":")[0] for _, reason in fitted.skipped] == [
+        "missing file", "unknown language", "empty text", "cannot be read",
     ]  # fmt: skip
+    assert (tmp_path / "skipped.tsv").read_text().count("\n") == 5
+    history = np.array(fitted.run.history)
+    assert history[-1][1] < history[0][1]
+    assert [step for step, _ in fitted.run.evaluations] == [15, 30]
+    assert any("step 25 of 30" in line and "dev" in line for line in lines)
+    assert json.loads((tmp_path / "options.json").read_text())["steps"] == 30
+
+    model = whisper.load_model(str(tmp_path / "model.pt"), device="cpu")
+    mel = torch.randn(1, 80, 3000)
+    torch.testing.assert_close(model.encoder(mel), fitted.model.encoder(mel))
+    assert "text" in model.transcribe(np.zeros(16000, np.float32), fp16=False, language="en")
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events")}
+    assert {"model.pt", "last.ckpt", "best.ckpt", "skipped.tsv", "options.json", "features"} <= names
+    assert not [name for name in names if name.endswith((".tmp", ".part"))]
 
 
-def test_a_step_is_a_function_of_its_number(store, vocabulary):
-    first, again, other = (training.make_batch(step, micro(), store, vocabulary) for step in (3, 3, 4))
-    assert torch.equal(first.mel, again.mel)
-    assert torch.equal(first.tokens, again.tokens)
-    assert first.mel.shape != other.mel.shape or not torch.equal(first.mel, other.mel)
+@pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"freeze_encoder": True}, {}])
+def test_a_checkpoint_is_tuned_in_whole_or_in_part(manifest, tmp_path, changes):
+    first = fit(manifest, tmp_path / "first", steps=2, **MICRO)
+    options = {"model": str(first.path), "window_seconds": (2.0,), "batch_seconds": 12.0, "threads": 1}
+    tuned = fit(manifest, tmp_path / "second", steps=12, learning_rate=3e-3, p_silent=0.0, **options, **changes)
+    before, after = first.model.state_dict(), tuned.model.state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if changes:
+        assert changed
+        assert not any(name.startswith("encoder.conv") for name in changed)
+    else:
+        assert {name.split(".")[0] for name in changed} == {"encoder", "decoder"}
+    assert tuned.run.history[-1][1] < tuned.run.history[0][1]
 
 
-# -- data --------------------------------------------------------------------------------------------------
+def test_the_same_call_again_goes_on_and_another_is_refused(manifest, tmp_path):
+    fit(manifest, tmp_path, steps=3, **MICRO)
+    lines: list[str] = []
+    whole = fit(manifest, tmp_path, steps=6, say=lines.append, **MICRO)
+    assert whole.run.step == 6
+    assert any("continuing from" in line for line in lines)
+    with pytest.raises(TrainingError, match="seed=1"):
+        fit(manifest, tmp_path, steps=8, seed=2, **MICRO)
+
+
+def test_nothing_to_learn_from_is_an_error(tmp_path):
+    (tmp_path / "manifest.tsv").write_text("file\tlanguage\ttext\nnone.wav\ten\tla")
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        fit(tmp_path / "manifest.tsv", tmp_path / "out", steps=2, **MICRO)
+
+
+def test_what_is_left_open_is_chosen():
+    scratch = FitOptions(shape="nano", epochs=2.0, device="cpu").settings(1.0, training.SHAPES["nano"])
+    assert scratch.n_steps == 90  # two hours in steps of 80 s
+    assert (scratch.optimiser, scratch.learning_rate, scratch.objective.letters) == ("muon", 2e-3, 1.0)
+    tuned = FitOptions(model="tiny", lora_rank=8, device="cpu").settings(1.0, training.SHAPES["tiny"])
+    assert (tuned.optimiser, tuned.learning_rate, tuned.objective.letters) == ("adamw", 3e-4, 0.0)
+    assert tuned.stages[0].rate == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base", "small", "medium", "large", "turbo"])
+def test_shapes_are_those_of_the_published_models(name):
+    dims = training.SHAPES[name]
+    widths = {"tiny": 384, "base": 512, "small": 768, "medium": 1024, "large": 1280, "turbo": 1280}
+    assert dims.n_audio_state == dims.n_text_state == widths[name]
+    assert dims.n_audio_head == widths[name] // 64
+    assert (dims.n_mels, dims.n_vocab) == ((128, 51866) if name == "turbo" else (80, 51865))
 
 
 @pytest.mark.parametrize(
-    ("text", "reduced"),
-    [
-        ("WE'RE BUT YOUNG", "we're but young"),
-        ("'Tis a “most” curious—business.", "tis a most curious business"),
-        ("L’œuvre d'été, ça Škoda", "l'oeuvre d'été ça skoda"),
-    ],
-)
-def test_reduce_text(text, reduced):
-    assert datasets.reduce_text(text) == reduced
+    ("shape", "right"),
+    [("width=128,encoder=2", True), ("width=100,encoder=2", False), ("wide", False), ("width=64", False)],
+)  # fmt: skip
+def test_shapes_by_hand(shape, right):
+    options = FitOptions(shape=shape)
+    if right:
+        dims = options.dimensions()
+        assert (dims.n_audio_state, dims.n_audio_layer, dims.n_text_layer) == (128, 2, 2)
+    else:
+        with pytest.raises(OptionError, match="width=256,encoder=4,decoder=2"):
+            options.dimensions()
 
 
-def test_speech_bounds_find_the_loud_part():
-    power = np.random.default_rng(0).normal(-6, 0.1, (300, 80)).astype(np.float32)
-    power[100:180] += 3
-    start, end = datasets.speech_bounds(power)
-    assert abs(start - 100) <= 8
-    assert abs(end - 180) <= 8
+def test_nano_is_tuned_in_its_own_pieces_and_english_models_skip_the_rest(manifest):
+    nano = whisper.load_model("nano", device="cpu")
+    assert training._has_short_pieces(nano)
+    plain = whisper.model.Whisper(training.FitOptions(shape="width=64,encoder=1").dimensions())
+    assert not training._has_short_pieces(plain)
 
 
-def test_manifests_are_read_and_refused(tmp_path):
-    with pytest.raises(TrainingError, match="does not exist"):
-        datasets.read_manifest(tmp_path)
-    rows = ["file\tlanguage\ttranscript\tspeaker", "commonvoice_en/a.mp3\ten\tOne.\tx"]
-    rows += ["commonvoice_en/b.mp3\ten\tTwo.\tx", "noise/c.mp3\tnone\t\t", "digits/d.flac\ten\t\ty"]
-    (tmp_path / "manifest.tsv").write_text("\n".join(rows))
-    read = datasets.read_manifest(tmp_path, max_per_speaker=1)
-    assert [(r.source, r.text) for r in read] == [("commonvoice_en", "one")]
+@pytest.mark.slow
+def test_nano_learns_a_new_word(tmp_path):
+    """A sentence that nano does not know is written right after a short fine-tuning on it."""
+    sample = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
+    (tmp_path / "manifest.tsv").write_text(f"file\tlanguage\ttext\n{sample}\ten\tla la mi so do\n")
+    fitted = fit(tmp_path / "manifest.tsv", tmp_path / "out", model="nano", steps=25, batch_seconds=60.0,
+                 learning_rate=3e-4, augment="none", p_silent=0.0, p_prompt=0.0, threads=2)  # fmt: skip
+    result = fitted.model.transcribe(str(sample), fp16=False, temperature=0.0, language="en")
+    assert result["text"].split() == ["la", "la", "mi", "so", "do"]
 
 
-def test_features_agree_with_the_spectrogram_and_are_kept(tmp_path):
-    from whisper.audio import log_mel_spectrogram
-
-    samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    power = datasets.log_power(samples).T
-    normalised = (np.maximum(power, power.max() - 8) + 4) / 4
-    np.testing.assert_allclose(normalised, log_mel_spectrogram(samples).numpy(), atol=1e-4)
-    with pytest.raises(TrainingError, match="nothing to train on"):
-        datasets.build_store([datasets.Recording("missing.wav", "x", "en", "a", "")], tmp_path)
-
-
-# -- augmentation ------------------------------------------------------------------------------------------
-
-
-def test_augmentations_do_what_their_names_say():
-    power = np.full((100, 80), -5.0, dtype=np.float32)
-    power[:, 20] = 0.0
-    assert augment.resample_time(power, 2.0).shape == (50, 80)
-    assert augment.warp_frequency(power, 1.3)[0].argmax() > 22
-    limited = augment.limit_band(power, 4000)
-    assert limited[:, 20].max() == 0.0
-    assert limited[:, 75:].max() <= -9.0
-    np.testing.assert_allclose(augment.add_powers(power, power), power + np.log10(2), rtol=1e-5)
-    power[50:] = -8.0
-    assert augment.reverberate(power, 0.5, 0.0)[52, 20] > -3.0
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        assert np.isfinite(augment.background(rng, 200)).all()
-
-
-# -- evaluation --------------------------------------------------------------------------------------------
-
-
-def test_word_errors_count_edits():
-    assert evaluation.word_errors(["a", "b", "c"], ["a", "c", "d"]) == 2
-    assert evaluation.word_errors([], ["x"]) == 1
-    score = evaluation.score_words(["Big trees.", "grow"], ["big trees", "row"])
-    assert (score.errors, score.total, score.clips) == (1, 3, 2)
-    assert score.low <= score.rate <= score.high
+@pytest.mark.peers
+def test_the_original_loads_what_was_trained(manifest, tmp_path, original):
+    fitted = fit(manifest, tmp_path, steps=2, **MICRO)
+    code = """
+import torch, whisper
+model = whisper.load_model(arguments["path"], device="cpu")
+mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
+answer = [model.encoder(mel).double().sum().item(), model.is_multilingual]
+"""
+    told = original(code, tmp_path, path=str(fitted.path))
+    mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
+    assert told[0] == pytest.approx(fitted.model.encoder(mel).double().sum().item(), rel=1e-4, abs=0.1)
+    assert told[1] is True
