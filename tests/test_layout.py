@@ -14,9 +14,9 @@ ROOMS = [
     "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "media", "audio",
     "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
     "windows", "segments", "logit_filters", "search", "decoding", "timing", "transcribe",
-    "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "datasets", "augment", "composing",
-    "learner", "training", "tables", "report_plots", "report", "arguments", "eval_command", "cli", "__init__",
-    "__main__",
+    "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
+    "composing", "targets", "learner", "lora", "optimisers", "loop", "curves", "training", "tables", "report_plots",
+    "report", "arguments", "eval_command", "train_command", "cli", "__init__", "__main__",
 ]  # fmt: skip
 # names that programs look for in a room where they do not live
 RE_EXPORTS = {("utils", "writers"), ("transcribe", "cli")}

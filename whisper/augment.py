@@ -1,4 +1,4 @@
-"""Changes of voice, room and noise, made on log10 mel power of shape ``(n_frames, 80)``.
+"""Changes of voice, room and noise, made on log10 mel power of shape ``(n_frames, n_mels)``.
 
 Working on the spectrogram costs a hundredth of working on samples, and features are computed once. It stays an
 approximation: powers add, phases are ignored. Uses only the generator it is given; knows no text and no model.
@@ -10,17 +10,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from .datasets import N_MELS, SILENT_POWER
+from .datasets import SILENT_POWER
 
 Array = np.ndarray
 Generator = np.random.Generator
 
 
-@lru_cache(maxsize=1)
-def band_centres() -> Array:
+@lru_cache(maxsize=2)
+def band_centres(n_mels: int) -> Array:
     """Centre of each mel band in hertz (Slaney's scale: linear to 1 kHz, logarithmic above)."""
     top = 15.0 + 27.0 * np.log(8.0) / np.log(6.4)
-    mels = np.linspace(0.0, top, N_MELS + 2)[1:-1]
+    mels = np.linspace(0.0, top, n_mels + 2)[1:-1]
     return np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * np.log(6.4) / 27.0))
 
 
@@ -43,9 +43,10 @@ def resample_time(power: Array, tempo: float) -> Array:
 
 def warp_frequency(power: Array, factor: float) -> Array:
     """Move everything up in frequency by `factor`: a shorter vocal tract and a higher pitch."""
-    centres = band_centres()
-    at = np.interp(centres / factor, centres, np.arange(N_MELS)).astype(np.float32)
-    low = np.minimum(at.astype(np.int64), N_MELS - 2)
+    n_mels = power.shape[1]
+    centres = band_centres(n_mels)
+    at = np.interp(centres / factor, centres, np.arange(n_mels)).astype(np.float32)
+    low = np.minimum(at.astype(np.int64), n_mels - 2)
     part = at - low
     warped: Array = power[:, low] * (1 - part) + power[:, low + 1] * part
     return warped
@@ -53,7 +54,7 @@ def warp_frequency(power: Array, factor: float) -> Array:
 
 def limit_band(power: Array, cutoff_hz: float) -> Array:
     """Take away what is above `cutoff_hz`, as a telephone or an 8 kHz file does."""
-    drop = np.clip((band_centres() - cutoff_hz) / 150.0, 0.0, 6.0).astype(np.float32)
+    drop = np.clip((band_centres(power.shape[1]) - cutoff_hz) / 150.0, 0.0, 6.0).astype(np.float32)
     limited: Array = np.maximum(power - drop, SILENT_POWER)
     return limited
 
@@ -71,20 +72,22 @@ def reverberate(power: Array, seconds: float, level: float) -> Array:
     return wet
 
 
-def change_voice(rng: Generator, power: Array, strong: bool = False) -> Array:
-    """Another tempo, vocal tract, microphone and level; `strong` where few voices say the same words."""
-    spread = 0.22 if strong else 0.12
+def change_voice(rng: Generator, power: Array, strong: bool = False, amount: float = 1.0) -> Array:
+    """Another tempo, vocal tract, microphone, room and level, by `amount`; `strong` where few voices say the same."""
+    if not amount:
+        return power
+    spread = amount * (0.22 if strong else 0.12)
     power = resample_time(power, float(np.exp(rng.uniform(-spread, spread))))
     if rng.random() < 0.8:
         power = warp_frequency(power, float(np.exp(rng.uniform(-spread, spread))))
-    if rng.random() < 0.7:
-        knots = rng.normal(0.0, 0.3, 5)
-        power = power + np.interp(np.arange(N_MELS), np.linspace(0, N_MELS - 1, 5), knots)
-    if rng.random() < 0.3:
+    if rng.random() < 0.7 * amount:
+        knots, n_mels = rng.normal(0.0, 0.3, 5), power.shape[1]
+        power = power + np.interp(np.arange(n_mels), np.linspace(0, n_mels - 1, 5), knots)
+    if rng.random() < 0.3 * amount:
         power = limit_band(power, float(rng.choice([3400, 3800, 4000, 5500, 7000])))
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * amount:
         power = reverberate(power, float(rng.uniform(0.15, 0.7)), float(rng.uniform(0.0, 1.0)))
-    lifted: Array = np.maximum(power + rng.uniform(-1.5, 0.7), SILENT_POWER)
+    lifted: Array = np.maximum(power + rng.uniform(-1.5, 0.7) * amount, SILENT_POWER)
     return lifted.astype(np.float32)
 
 
@@ -93,13 +96,13 @@ def change_voice(rng: Generator, power: Array, strong: bool = False) -> Array:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def steady_noise(rng: Generator, n_frames: int) -> Array:
+def steady_noise(rng: Generator, n_frames: int, n_mels: int = 80) -> Array:
     """Noise of a random colour around level 0; its upper bands flicker less, as they hold more bins."""
     knots = rng.normal(0.0, 0.5, 6) + np.linspace(0.5, -0.5, 6) * rng.uniform(-0.5, 2.5)
-    colour = np.interp(np.arange(N_MELS), np.linspace(0, N_MELS - 1, 6), knots).astype(np.float32)
-    bins = np.maximum(np.diff(band_centres(), append=8000.0) / 40.0, 1.0)
+    colour = np.interp(np.arange(n_mels), np.linspace(0, n_mels - 1, 6), knots).astype(np.float32)
+    bins = np.maximum(np.diff(band_centres(n_mels), append=8000.0) / 40.0, 1.0)
     shape = bins[None, :].astype(np.float32)
-    flicker = rng.standard_gamma(np.broadcast_to(shape, (n_frames, N_MELS)), dtype=np.float32) / shape
+    flicker = rng.standard_gamma(np.broadcast_to(shape, (n_frames, n_mels)), dtype=np.float32) / shape
     noise: Array = colour + np.log10(np.maximum(flicker, 1e-4))
     if rng.random() < 0.3:  # coming and going
         knots = rng.normal(0.0, 0.7, max(n_frames // int(rng.integers(20, 200)), 2))
@@ -107,10 +110,10 @@ def steady_noise(rng: Generator, n_frames: int) -> Array:
     return noise
 
 
-def tones(rng: Generator, n_frames: int) -> Array:
+def tones(rng: Generator, n_frames: int, n_mels: int = 80) -> Array:
     """A melody, a siren or a cry: harmonic tones that start, glide and stop, around level 0."""
-    power = np.full((n_frames, N_MELS), 10.0 ** (SILENT_POWER + 2), dtype=np.float32)
-    centres, time = band_centres(), 0
+    power = np.full((n_frames, n_mels), 10.0 ** (SILENT_POWER + 2), dtype=np.float32)
+    centres, time = band_centres(n_mels), 0
     glide, base = rng.uniform(0, 0.5) * (rng.random() < 0.5), float(np.exp(rng.uniform(4.6, 7.3)))
     while time < n_frames:
         length = min(int(rng.integers(8, 150)), n_frames - time)
@@ -118,7 +121,7 @@ def tones(rng: Generator, n_frames: int) -> Array:
         fade = rng.uniform(0.0, 4.0) * np.linspace(0, 1, length)
         slope = rng.uniform(0.1, 1.5)
         for harmonic in range(1, 25):
-            band = np.interp(pitch * harmonic, centres, np.arange(N_MELS), right=np.nan)
+            band = np.interp(pitch * harmonic, centres, np.arange(n_mels), right=np.nan)
             sounds = ~np.isnan(band)
             rows = time + np.flatnonzero(sounds)
             power[rows, np.rint(band[sounds]).astype(int)] += 10.0 ** (-slope * np.log2(harmonic) - fade[sounds])
@@ -127,9 +130,9 @@ def tones(rng: Generator, n_frames: int) -> Array:
     return tonal
 
 
-def bursts(rng: Generator, n_frames: int) -> Array:
+def bursts(rng: Generator, n_frames: int, n_mels: int = 80) -> Array:
     """Knocks, barks, claps, drops: noise that starts at once and dies away, around level 0."""
-    power = steady_noise(rng, n_frames)
+    power = steady_noise(rng, n_frames, n_mels)
     level = np.full(n_frames, -4.0, dtype=np.float32)
     for _ in range(int(rng.integers(1, max(n_frames // 40, 2) + 1))):
         start, speed = int(rng.integers(0, n_frames)), rng.uniform(0.01, 0.4)
@@ -139,22 +142,23 @@ def bursts(rng: Generator, n_frames: int) -> Array:
     return shaped
 
 
-def background(rng: Generator, n_frames: int) -> Array:
+def background(rng: Generator, n_frames: int, n_mels: int = 80) -> Array:
     """Some sound without speech around level 0: noise mostly, tones and bursts at times, or several."""
     makers = (steady_noise, tones, bursts)
     kind = rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])
     if kind < 3:
-        return makers[kind](rng, n_frames)
-    first, second = (makers[i](rng, n_frames) for i in rng.choice(3, 2, replace=False))
+        return makers[kind](rng, n_frames, n_mels)
+    first, second = (makers[i](rng, n_frames, n_mels) for i in rng.choice(3, 2, replace=False))
     return add_powers(first, second + rng.uniform(-1, 1))
 
 
 def mask(rng: Generator, mel: Array, longest: int) -> None:
-    """Blank bands and times (up to `longest` frames) of `mel`, ``(n_frames, 80)``, in place (SpecAugment)."""
-    fill = float(mel.mean())
+    """Blank bands and times (up to `longest` frames) of `mel`, ``(n_frames, n_mels)``, in place (SpecAugment)."""
+    fill, n_mels = float(mel.mean()), mel.shape[1]
     for _ in range(int(rng.integers(0, 3))):
-        width, start = int(rng.integers(1, 11)), int(rng.integers(0, N_MELS - 10))
+        width, start = int(rng.integers(1, 11)), int(rng.integers(0, n_mels - 10))
         mel[:, start : start + width] = fill
     for _ in range(int(rng.poisson(len(mel) / 250))):
-        width, start = int(rng.integers(3, longest)), int(rng.integers(0, len(mel)))
+        least = min(3, longest)
+        width, start = int(rng.integers(least, max(longest, least + 1))), int(rng.integers(0, len(mel)))
         mel[start : start + width] = fill
