@@ -187,7 +187,7 @@ class Run:
 
     learner: Learner
     optimisers: list[torch.optim.Optimizer]
-    average: dict[str, Tensor]  # of the weights that learn
+    average: dict[str, Tensor]  # of the weights that learn; empty: none is kept
     step: int = 0
     history: list[tuple[int, float, float, float]] = field(default_factory=list)  # step; loss of text, letters, looks
     evaluations: list[tuple[int, float]] = field(default_factory=list)  # step; error, the smaller the better
@@ -255,7 +255,8 @@ def start(settings: Settings, vocabulary: Vocabulary, model: Whisper | None = No
     if not named:
         raise TrainingError("nothing is left to learn: every weight is frozen")
     optimisers = OPTIMISERS[settings.optimiser](named, settings.learning_rate, settings.weight_decay)
-    average = {name: p.detach().clone() for name, p in named}
+    averaged = any(stage.average for stage in settings.stages)
+    average = {name: p.detach().clone() for name, p in named} if averaged else {}
     return Run(learner, optimisers, average, scale=2.0**14 if settings.precision == "float16" else 1.0)
 
 
@@ -409,7 +410,7 @@ def _step(run: Run, settings: Settings, workers: Executor) -> None:
     list(workers.map(lambda optimiser: optimiser.step(), run.optimisers))
     keep = min(settings.stage_at(run.step)[0].average, (run.step + 1) / (run.step + 10))
     with torch.no_grad():
-        for name, parameter in run.learning().items():
+        for name, parameter in run.learning().items() if run.average else ():
             run.average[name].lerp_(parameter, 1 - keep)
 
 
@@ -456,8 +457,8 @@ def _averaged(run: Run) -> tuple[dict[str, Tensor], Tensor]:
     learning = run.learning()
     kept = {name: p.detach().clone() for name, p in learning.items()}
     with torch.no_grad():
-        for name, parameter in learning.items():
-            parameter.copy_(run.average[name])
+        for name in run.average:
+            learning[name].copy_(run.average[name])
         rows = learner.embedding().detach().cpu().clone()
         state = {name: tensor.detach().cpu().clone() for name, tensor in lora.merged(learner.network).items()}
         for name, parameter in learning.items():
