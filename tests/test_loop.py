@@ -74,19 +74,45 @@ def test_loss_falls_and_the_export_is_a_whole_model(store, vocabulary, tmp_path)
 
 
 def test_a_killed_run_continues_to_the_same_weights(store, vocabulary, tmp_path):
-    errors = iter([0.5, 0.4, 0.6, 0.3, 0.3, 0.3])
+    errors = iter([0.5, 0.4, 0.6])
     settings = micro(evaluate_every=4)
     whole = loop.train(settings, store, vocabulary, tmp_path / "whole", evaluate=lambda _: next(errors))
-    errors = iter([0.5, 0.4, 0.6, 0.3])
+    errors = iter([0.5])
     loop.train(settings, store, vocabulary, tmp_path / "killed", until=5, evaluate=lambda _: next(errors))
-    errors = iter([0.4, 0.6, 0.3])
+    errors = iter([0.4, 0.6])
     (tmp_path / "killed" / "last.ckpt.1.tmp").write_bytes(b"half a checkpoint")  # of a kill while writing
     again = loop.train(settings, store, vocabulary, tmp_path / "killed", evaluate=lambda _: next(errors))
     assert whole.step == 12
-    assert again.evaluations[0] == whole.evaluations[0]
-    assert again.history == whole.history
-    for name, tensor in weights(whole).items():
-        assert torch.equal(weights(again)[name], tensor), name
+    assert_same(again, whole)
+
+
+def test_who_stops_a_run_loses_no_step(store, vocabulary, tmp_path):
+    settings, asked = micro(5, save_every=1000), iter([False, False, True])
+    stopped = loop.train(settings, store, vocabulary, tmp_path / "stopped", stopped=lambda: next(asked))
+    assert stopped.step == 3
+    again = loop.train(settings, store, vocabulary, tmp_path / "stopped")
+    assert again.began == 3
+    assert_same(again, loop.train(settings, store, vocabulary, tmp_path / "whole"))
+
+
+def test_long_steps_are_saved_by_the_clock(store, vocabulary, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    asked = iter([False, False])
+    with pytest.raises(StopIteration):  # at step 3, as an error of the step would
+        loop.train(micro(12, save_every=1000), store, vocabulary, tmp_path, stopped=lambda: next(asked))
+    assert torch.load(tmp_path / loop.LAST)["step"] == 2
+
+
+def test_a_broken_checkpoint_is_told(store, vocabulary, tmp_path):
+    loop.train(micro(1), store, vocabulary, tmp_path)
+    content = (tmp_path / loop.LAST).read_bytes()
+    for broken in (content[: len(content) // 2], b"", b"no checkpoint"):
+        (tmp_path / loop.LAST).write_bytes(broken)
+        with pytest.raises(TrainingError, match=r"last\.ckpt is broken .*: delete it to begin anew"):
+            loop.train(micro(2), store, vocabulary, tmp_path)
+    torch.save({"dims": {}}, tmp_path / loop.LAST)
+    with pytest.raises(TrainingError, match="no checkpoint of a training"):
+        loop.train(micro(2), store, vocabulary, tmp_path)
 
 
 def test_shares_of_a_batch_teach_the_same(store, vocabulary, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -51,6 +52,7 @@ class Stage:
     seconds_per_step: float = 112.0  # sound in a step, over all its windows
     rate: tuple[float, float] = (1.0, 1.0)  # factor on the learning rate at the first and the last step
     average: float = 0.998  # of the exponential average of the weights, which is what gets exported; 0: none
+    objective: Objective | None = None  # another than the training's; it may weigh parts anew, but has the same parts
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Settings:
         return {int(end) for end in np.cumsum([stage.steps for stage in self.stages])}
 
 
-LOOSE = ("stages", "device", "threads", "seconds_at_once", "save_every", "evaluate_every", "patience")
+LOOSE = ("stages", "warmup", "device", "threads", "seconds_at_once", "save_every", "evaluate_every", "patience")
+SAVE_SECONDS = 300.0  # after which a checkpoint is due however few steps there were: steps may take a minute each
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -193,6 +196,7 @@ class Run:
     evaluations: list[tuple[int, float]] = field(default_factory=list)  # step; error, the smaller the better
     scale: float = 1.0  # of the loss, where gradients are float16
     spoilt: int = 0  # steps in a row whose gradients were no numbers
+    began: int = 0  # the step at which this process took over
 
     def learning(self) -> dict[str, nn.Parameter]:
         """The weights that learn, by name."""
@@ -215,11 +219,11 @@ class Run:
         Raises
         ------
         TrainingError
-            The checkpoint was made with other settings, or of another model.
+            The checkpoint is broken, or was made with other settings, or of another model.
         """
-        state = torch.load(path, weights_only=True, map_location=settings.device)
+        state = _read(path, settings.device)
         for name, saved in state.get("settings", {}).items():
-            now = repr(getattr(settings, name))
+            now = repr(getattr(settings, name, None))
             if saved != now:
                 raise TrainingError(
                     f"{path} was made with {name}={saved}, and now it is {now}: continue with the old value, or choose "
@@ -236,6 +240,17 @@ class Run:
             optimiser.load_state_dict(saved)
         self.average, self.step, self.history = state["average"], state["step"], state["history"]
         self.evaluations, self.scale = state.get("evaluations", []), state.get("scale", 1.0)
+        self.began = self.step
+
+
+def _read(path: Path, device: str) -> dict[str, Any]:
+    try:
+        state = dict(torch.load(path, weights_only=True, map_location=device))
+    except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path} is broken and cannot be continued from: delete it to begin anew") from error
+    if missing := {"step", "learner", "average", "optimisers", "history"} - set(state):
+        raise TrainingError(f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}")
+    return state
 
 
 def start(settings: Settings, vocabulary: Vocabulary, model: Whisper | None = None) -> Run:
@@ -260,7 +275,7 @@ def start(settings: Settings, vocabulary: Vocabulary, model: Whisper | None = No
     return Run(learner, optimisers, average, scale=2.0**14 if settings.precision == "float16" else 1.0)
 
 
-Watch = Callable[[Run, Settings, float], None]  # called every 25 steps with the seconds of sound learnt a second
+Watch = Callable[[Run, Settings, float], None]  # told of a run, with the seconds of sound learnt a second
 
 
 def train(
@@ -273,6 +288,7 @@ def train(
     until: int | None = None,
     evaluate: Callable[[Whisper], float] | None = None,
     watch: Watch | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> Run:
     """Train, or continue what stands in `folder`.
 
@@ -281,8 +297,8 @@ def train(
     settings, store, vocabulary
         How, on what, and in which rows.
     folder
-        Gets ``last.ckpt`` every `Settings.save_every` steps, one ``step-N.ckpt`` at the end of every stage but the
-        last, and ``best.ckpt`` at the best evaluation.
+        Gets ``last.ckpt`` every `Settings.save_every` steps and every five minutes, one ``step-N.ckpt`` at the end
+        of every stage but the last, and ``best.ckpt`` at the best evaluation.
     model
         To be fine-tuned; from scratch without.
     until
@@ -290,7 +306,9 @@ def train(
     evaluate
         Gives the error of a model on other data, called every `Settings.evaluate_every` steps.
     watch
-        Is told of the progress.
+        Is told of the progress every 25 steps, after every evaluation, and at the end.
+    stopped
+        Asked after every step; where it says yes, the run is saved and returned as it is.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -298,23 +316,34 @@ def train(
     if (folder / LAST).exists():
         run.load(folder / LAST, settings)
     workers = one_thread_each(settings.threads if settings.device == "cpu" else 1, settings.device)
-    began, learnt, ends = time.perf_counter(), 0.0, settings.ends()
+    began, saved, learnt = time.perf_counter(), time.perf_counter(), 0.0
     for step, batch in _ahead(run.step, settings, store, vocabulary):
         if step == until or _gave_up(run, settings):
             break
         run.history.append((step, *learn(run, batch, settings, workers)))
         learnt += batch.mel.shape[0] * batch.mel.shape[2] / 100
-        last = run.step in (settings.n_steps, until)
-        if evaluate and settings.evaluate_every and (run.step % settings.evaluate_every == 0 or last):
+        stop = stopped is not None and stopped()
+        last = stop or run.step in (settings.n_steps, until)
+        listens = evaluate is not None and _listens(run, settings)
+        if evaluate and listens:
             _evaluate(run, settings, folder, evaluate)
-        if run.step % settings.save_every == 0 or run.step in ends or last:
+        if run.step % settings.save_every == 0 or last or time.perf_counter() - saved > SAVE_SECONDS:
             run.save(folder / LAST, settings)
-            if run.step in ends and run.step != settings.n_steps:
-                run.save(folder / f"step-{run.step}.ckpt", settings)
-        if watch and (run.step % 25 == 0 or last):
+            saved = time.perf_counter()
+        if run.step in settings.ends() - {settings.n_steps}:
+            run.save(folder / f"step-{run.step}.ckpt", settings)
+        if watch and (run.step % 25 == 0 or listens or last):
             watch(run, settings, learnt / (time.perf_counter() - began))
+        if stop:
+            break
     workers.shutdown()
     return run
+
+
+def _listens(run: Run, settings: Settings) -> bool:
+    """Whether an evaluation is due."""
+    every = settings.evaluate_every
+    return bool(every) and (run.step % every == 0 or run.step == settings.n_steps)
 
 
 def _evaluate(run: Run, settings: Settings, folder: Path, evaluate: Callable[[Whisper], float]) -> None:
@@ -359,6 +388,7 @@ def learn(run: Run, batch: Batch, settings: Settings, workers: Executor) -> tupl
     parameters = list(run.learning().values())
     shares = split(batch, _n_shares(batch, settings))
 
+    run.learner.objective = settings.stage_at(run.step)[0].objective or settings.objective
     counts = batch.counts  # of the whole: the sums of the shares are then what one share would give
 
     def grade(share: Batch) -> tuple[list[float], tuple[Tensor | None, ...]]:
