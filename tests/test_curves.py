@@ -29,8 +29,9 @@ def test_the_line_says_where_a_run_is(run):
     line = curves.progress_line(*run, pace=180.0)
     assert re.fullmatch(
         r"step 60 of 100, loss \d\.\d{3} \(text .*, letters .*, looks .*\), dev 55\.0 % \(step 40\), "
-        r"0\.050 h of sound a second", line
+        r"0\.05 h of sound a second", line
     )  # fmt: skip
+    assert curves.progress_line(*run, pace=1.0, seconds_left=600).endswith(", 10 min left")
 
 
 def test_fine_tuning_has_one_loss(run):
@@ -55,6 +56,8 @@ def test_tensorboard_shows_each_step_once_also_after_a_kill(run, tmp_path):
     first = curves.Curves(tmp_path)
     first.write(whole, settings, 1.0)
     first.close()
+    (log,) = tmp_path.glob("events*")
+    log.rename(log.with_name(log.name.replace(log.name.split(".")[3], "1000000000")))  # it was a second ago, at least
     again = curves.Curves(tmp_path, first_step=50)  # the last checkpoint before the kill was of step 50
     again.write(whole, settings, 1.0)
     again.close()
@@ -63,10 +66,24 @@ def test_tensorboard_shows_each_step_once_also_after_a_kill(run, tmp_path):
     scalars = events.Scalars("loss/text")
     assert [event.step for event in scalars] == list(range(60))
     assert scalars[7].value == pytest.approx(whole.history[7][1])
-    assert [event.value for event in events.Scalars("dev/word_error")][-1] == pytest.approx(0.55)
+    assert [event.step for event in events.Scalars("dev/word_error")] == [20, 40]
+
+
+def test_what_is_not_installed_is_said_once(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(curves, "find_spec", lambda name: None)
+    monkeypatch.setattr(curves, "_tensorboard", lambda *_: None)
+    shown = curves.Curves(tmp_path)
+    for _ in range(2):
+        shown.write(*run, 1.0)
+    assert [record.message for record in caplog.records] == [
+        "matplotlib is not installed: no picture of the curves (pip install 'sotto[train]')"
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 def test_smoothing_keeps_means_and_bounds_points():
     steps, values = curves.smoothed(np.arange(1000), np.arange(1000.0), 100)
     assert len(steps) == len(values) == 100
     assert values[0] == pytest.approx(4.5)
+    steps, values = curves.smoothed(np.arange(7), np.arange(7.0), 3)
+    assert values.tolist() == [1.0, 4.5]  # the newest counts, too

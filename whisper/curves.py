@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ log = logging.getLogger(__name__)
 
 PICTURE = "curves.png"
 _LOSSES = (("text", 1), ("letters", 2), ("looks", 3))  # names and columns of `Run.history`
-_COLOURS = {"text": "#1f6feb", "letters": "#d29922", "looks": "#8250df", "error": "#cf222e"}
+_LABELS = {"text": "text, a token", "letters": "encoder's letters, a letter", "looks": "guided attention, a look"}
+_COLOURS = {"text": "#1f6feb", "letters": "#d29922", "looks": "#8250df", "error": "#cf222e", "rate": "#57606a"}
 
 
-def progress_line(run: Run, settings: Settings, pace: float) -> str:
+def progress_line(run: Run, settings: Settings, pace: float, seconds_left: float | None = None) -> str:
     """One line on where a run is; `pace` is seconds of sound learnt a second."""
     text, letters, looks = np.mean([row[1:] for row in run.history[-25:]], axis=0)
     objective = settings.objective
@@ -34,8 +36,16 @@ def progress_line(run: Run, settings: Settings, pace: float) -> str:
     if run.evaluations:
         step, error = run.evaluations[-1]
         parts.append(f"dev {100 * error:.1f} % (step {step})")
-    parts.append(f"{pace / 3600:.3f} h of sound a second")
+    parts.append(f"{pace / 3600:.2g} h of sound a second")
+    if seconds_left is not None:
+        parts.append(f"{_duration(seconds_left)} left")
     return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Curves:
@@ -43,8 +53,8 @@ class Curves:
 
     def __init__(self, folder: str | os.PathLike[str], first_step: int = 0) -> None:
         self._folder, self._written = Path(folder), first_step
-        self._evaluated = 0
         self._writer = _tensorboard(self._folder, first_step)
+        self._draws = _has_matplotlib()
 
     def write(self, run: Run, settings: Settings, pace: float) -> None:
         """Add what is new to TensorBoard's log, and draw the picture anew."""
@@ -53,12 +63,14 @@ class Curves:
                 for name, column in _LOSSES:
                     self._writer.add_scalar(f"loss/{name}", losses[column - 1], step)
                 self._writer.add_scalar("rate", settings.rate_at(step), step)
-            for step, error in run.evaluations[self._evaluated :]:
-                self._writer.add_scalar("dev/word_error", error, step)
+            for step, error in run.evaluations:
+                if step > self._written:
+                    self._writer.add_scalar("dev/word_error", error, step)
             self._writer.add_scalar("pace/hours_per_second", pace / 3600, run.step)
             self._writer.flush()
-        self._written, self._evaluated = len(run.history), len(run.evaluations)
-        draw(run, settings, self._folder / PICTURE)
+        self._written = len(run.history)
+        if self._draws:
+            draw(run, settings, self._folder / PICTURE)
 
     def close(self) -> None:
         """Finish the log."""
@@ -73,55 +85,77 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
         log.warning("tensorboard is not installed: no log for it (pip install 'sotto[train]')")
         return None
     # after a kill, steps past the last checkpoint are learnt again: what was logged of them does not count
-    return SummaryWriter(str(folder), purge_step=first_step or None)
+    continues = next(folder.glob("events.out.tfevents.*"), None) is not None
+    return SummaryWriter(str(folder), purge_step=first_step if continues else None)
+
+
+def _has_matplotlib() -> bool:
+    if find_spec("matplotlib") is not None:
+        return True
+    log.warning("matplotlib is not installed: no picture of the curves (pip install 'sotto[train]')")
+    return False
 
 
 def draw(run: Run, settings: Settings, path: Path) -> None:
-    """Draw losses, errors and learning rate over the steps."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        log.warning("matplotlib is not installed: no picture of the curves (pip install 'sotto[train]')")
-        return
+    """Draw losses, errors on the dev set and learning rate over the steps, in one picture; needs matplotlib."""
     if not run.history:
         return
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_plots = 3 if run.evaluations else 2
+    figure = Figure(figsize=(8, 2.4 + 1.6 * n_plots), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    history = np.array(run.history)
-    for name, column in _LOSSES:
-        if history[:, column].any():
-            steps, values = smoothed(history[:, 0], history[:, column])
-            above.plot(steps, values, color=_COLOURS[name], label=f"loss of {name}", linewidth=1.6)
-    above.set_ylabel("nats a token, letter or look")
-    above.set_ylim(bottom=0, top=_top(history))
-    above.grid(alpha=0.25)
-    if run.evaluations:
-        errors = above.twinx()
-        steps, values = np.array(run.evaluations).T
-        errors.plot(steps, 100 * values, "o-", color=_COLOURS["error"], markersize=3, label="word error on dev")
-        errors.set_ylabel("word error on dev, %", color=_COLOURS["error"])
-        errors.set_ylim(bottom=0)
-    above.legend(loc="upper right", frameon=False)
-    rates = np.array([settings.rate_at(int(step)) for step in history[:, 0]])
-    below.plot(history[:, 0], rates, color="#57606a", linewidth=1.2)
-    below.set_ylabel("learning rate")
-    below.set_xlabel("step")
-    below.set_ylim(bottom=0)
-    below.grid(alpha=0.25)
-    for axes in (above, below):
-        axes.spines["top"].set_visible(False)
+    losses, *middle, rates = figure.subplots(n_plots, 1, sharex=True, height_ratios=[3, 2, 1][-n_plots:])
+    _draw_losses(losses, run, settings)
+    if middle:
+        _draw_errors(middle[0], run)
+    steps = np.arange(len(run.history))
+    rates.plot(steps, [settings.rate_at(int(step)) for step in steps], color=_COLOURS["rate"], linewidth=1.4)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    rates.set(ylabel="learning rate", xlabel="step", xlim=(0, max(run.step, 1)))
+    for axes in (losses, *middle, rates):
+        axes.set_ylim(bottom=0)
+        axes.grid(color="#d0d7de", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.align_ylabels()
     neighbour = path.with_name(f"{path.stem}.part{path.suffix}")
     figure.savefig(neighbour, dpi=120)
     os.replace(neighbour, path)
 
 
+def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:
+    history = np.array(run.history)
+    for name, column in _LOSSES:
+        if not history[:, column].any():
+            continue
+        if len(history) > 60:  # each step pale behind its running mean
+            axes.plot(history[:, 0], history[:, column], color=_COLOURS[name], alpha=0.18, linewidth=0.7)
+        steps, values = smoothed(history[:, 0], history[:, column], 60)
+        axes.plot(steps, values, color=_COLOURS[name], label=_LABELS[name], linewidth=1.8)
+    axes.set_ylim(top=_top(history))
+    axes.set(ylabel="loss (nats)", title=f"step {run.step} of {settings.n_steps}")
+    axes.title.set(fontsize=11, fontweight="bold", ha="left", x=0.0)
+    axes.legend(loc="upper right", frameon=False)
+
+
+def _draw_errors(axes: Any, run: Run) -> None:
+    steps, errors = np.array(run.evaluations).T
+    best = int(np.argmin(errors))
+    axes.plot(steps, 100 * errors, "o-", color=_COLOURS["error"], markersize=4, linewidth=1.8)
+    axes.plot(steps[best], 100 * errors[best], "o", color=_COLOURS["error"], markersize=9)
+    axes.annotate(f"best {100 * errors[best]:.1f} %", (steps[best], 100 * errors[best]), xytext=(0, 9),
+                  textcoords="offset points", ha="right" if best else "left", va="bottom")  # fmt: skip
+    axes.set(ylabel="word error\non dev (%)")
+    axes.set_ylim(top=max(115 * errors.max(), 1.0))
+
+
 def smoothed(steps: np.ndarray, values: np.ndarray, n_points: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal stretches, at most `n_points` of them."""
+    """Means over equal stretches, at most `n_points` of them; the last takes the rest in."""
     width = max(math.ceil(len(values) / n_points), 1)
-    n = len(values) // width * width
-    return (steps[:n].reshape(-1, width).mean(1), values[:n].reshape(-1, width).mean(1))
+    at = np.arange(0, max(len(values) - width + 1, 1), width)
+    counts = np.diff(np.append(at, len(values)))
+    return np.add.reduceat(steps, at) / counts, np.add.reduceat(values, at) / counts
 
 
 def _top(history: np.ndarray) -> float:
