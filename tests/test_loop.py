@@ -205,3 +205,16 @@ def test_a_gpu_learns_too(store, vocabulary, tmp_path, precision):
     losses = np.array(run.history)[:, 1:3].sum(axis=1)
     assert losses[-3:].mean() < losses[:3].mean()
     assert loop.export(run).device.type == "cpu"
+
+
+def test_a_stage_may_weigh_its_parts_anew(store, vocabulary, tmp_path):
+    sharper = dataclasses.replace(loop.FROM_SCRATCH, smoothing=0.0, timestamp_spread=0.0)
+    stages = (micro().stages[0], dataclasses.replace(micro().stages[0], objective=sharper))
+    settings, workers = loop.Settings(stages, DIMS, warmup=4), loop.one_thread_each(1)
+    run = loop.start(settings, vocabulary)
+    batch = loop.make_batch(0, settings, store, vocabulary)
+    loop.learn(run, batch, settings, workers)
+    assert run.learner.objective == loop.FROM_SCRATCH
+    run.step = 12
+    loop.learn(run, batch, settings, workers)
+    assert run.learner.objective == sharper
