@@ -15,8 +15,9 @@ ROOMS = [
     "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
     "windows", "segments", "logit_filters", "search", "decoding", "timing", "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
-    "composing", "targets", "learner", "lora", "optimisers", "loop", "curves", "training", "tables", "report_plots",
-    "report", "arguments", "eval_command", "train_command", "cli", "__init__", "__main__",
+    "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
+    "run_folder", "training", "tables", "report_plots", "report", "arguments", "eval_command", "train_command", "cli",
+    "__init__", "__main__",
 ]  # fmt: skip
 # names that programs look for in a room where they do not live
 RE_EXPORTS = {("utils", "writers"), ("transcribe", "cli")}

@@ -31,6 +31,11 @@ def test_muon_takes_the_matrices_of_blocks_and_adam_the_rest():
     assert sorted(map(id, held)) == sorted(id(p) for _, p in parameters)
 
 
+def test_muon_has_no_rest_where_only_matrices_learn():
+    matrices = [("decoder.blocks.0.attn.query.parametrizations.weight.0.up", nn.Parameter(torch.zeros(4, 2)))]
+    assert [type(o).__name__ for o in optimisers.muon(matrices, 0.1, 0.0)] == ["Muon"]
+
+
 def test_both_make_a_loss_fall():
     for maker in (optimisers.muon, optimisers.adamw):
         torch.manual_seed(0)

@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import whisper
 from whisper import training
+from whisper.datasets import open_store
 from whisper.errors import OptionError, TrainingError
-from whisper.training import FitOptions, fit
+from whisper.training import fit
+
+from .models import random_model, save_model
 
 TONES = {"la": 440.0, "mi": 660.0, "so": 990.0}
 MICRO = {"shape": "width=64,encoder=1,decoder=1", "window_seconds": (2.0,), "batch_seconds": 12.0, "threads": 1}
@@ -47,15 +51,19 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_scratch_to_a_model_that_loads(manifest, tmp_path):
     lines: list[str] = []
-    fitted = fit(manifest, tmp_path, steps=30, dev=str(manifest), evaluate_every=15, say=lines.append, **MICRO)
+    fitted = fit(
+        manifest, tmp_path, steps=30, dev=str(manifest), dev_clips=2, evaluate_every=15, say=lines.append, **MICRO
+    )
     assert [reason.split(":")[0] for _, reason in fitted.skipped] == [
         "missing file", "unknown language", "empty text", "cannot be read",
     ]  # fmt: skip
-    assert (tmp_path / "skipped.tsv").read_text().count("\n") == 5
+    listed = (tmp_path / "skipped.tsv").read_text().splitlines()
+    assert len([line for line in listed if line.startswith("dev: ")]) >= 4  # and where nobody speaks
+    assert listed[1] == "line 15\tmissing file: missing.wav"
     history = np.array(fitted.run.history)
     assert history[-1][1] < history[0][1]
     assert [step for step, _ in fitted.run.evaluations] == [15, 30]
-    assert any("step 25 of 30" in line and "dev" in line for line in lines)
+    assert any("step 25 of 30" in line and "dev" in line and "left" in line for line in lines)
     assert json.loads((tmp_path / "options.json").read_text())["steps"] == 30
 
     model = whisper.load_model(str(tmp_path / "model.pt"), device="cpu")
@@ -99,36 +107,99 @@ def test_nothing_to_learn_from_is_an_error(tmp_path):
         fit(tmp_path / "manifest.tsv", tmp_path / "out", steps=2, **MICRO)
 
 
-def test_what_is_left_open_is_chosen():
-    scratch = FitOptions(shape="nano", epochs=2.0, device="cpu").settings(1.0, training.SHAPES["nano"])
-    assert scratch.n_steps == 90  # two hours in steps of 80 s
-    assert (scratch.optimiser, scratch.learning_rate, scratch.objective.letters) == ("muon", 2e-3, 1.0)
-    tuned = FitOptions(model="tiny", lora_rank=8, device="cpu").settings(1.0, training.SHAPES["tiny"])
-    assert (tuned.optimiser, tuned.learning_rate, tuned.objective.letters) == ("adamw", 3e-4, 0.0)
-    assert tuned.stages[0].rate == (1.0, 0.0)
+def test_what_the_data_options_change_is_seen_in_what_is_learnt(manifest, tmp_path):
+    """`test_fit_options` holds the list of all options; these act on recordings, not on settings."""
+    folder = manifest.parent
+    (tmp_path / "m.tsv").write_text(f"file\ttext\n{folder / '0.wav'}\tLa!\n{folder / '1.wav'}\tMi!\n")
+    (tmp_path / "dev.tsv").write_text(
+        "file\tlanguage\ttext\n" + "".join(f"{folder}/{i}.wav\ten\tla\n" for i in range(9))
+    )
+
+    def learnt(**values):
+        lines: list[str] = []
+        name = "-".join(map(str, values.values()))
+        options = {"language": "en", **values}
+        run = fit(tmp_path / "m.tsv", tmp_path / name, steps=1, p_silent=0.0, say=lines.append, **options, **MICRO).run
+        store = open_store(tmp_path / name / "features")
+        return [c.text for c in store.clips], {c.language for c in store.clips}, run.learner.vocabulary, lines
+
+    texts, languages, vocabulary, _ = learnt(text="plain")
+    assert (texts, languages) == (["la", "mi"], {"en"})
+    assert learnt(text="as_given")[0] == ["La!", "Mi!"]
+    assert learnt(language="french")[1] == {"fr"}
+    t = vocabulary.tokenizer
+    assert [vocabulary.ids[row] for row in vocabulary.beginning("en")] == [t.sot, t.sot + 1, t.transcribe]
+    translating = learnt(task="translate")[2]
+    assert translating.ids[translating.beginning("en")[-1]] == t.translate
+    lines = learnt(dev=str(tmp_path / "dev.tsv"), dev_clips=5)[3]
+    assert any(line.endswith("dev.tsv: 5 recordings to score while training") for line in lines)
 
 
-@pytest.mark.parametrize("name", ["tiny", "base", "small", "medium", "large", "turbo"])
-def test_shapes_are_those_of_the_published_models(name):
-    dims = training.SHAPES[name]
-    widths = {"tiny": 384, "base": 512, "small": 768, "medium": 1024, "large": 1280, "turbo": 1280}
-    assert dims.n_audio_state == dims.n_text_state == widths[name]
-    assert dims.n_audio_head == widths[name] // 64
-    assert (dims.n_mels, dims.n_vocab) == ((128, 51866) if name == "turbo" else (80, 51865))
+def test_rows_that_a_model_cannot_learn_are_listed(tmp_path, manifest):
+    """One of English alone, from a checkpoint, with rows of other languages, too long texts and no language."""
+    base = save_model(random_model(3, n_vocab=51864, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "en.pt")
+    texts = [("en", "la"), ("", "mi"), ("fr", "so"), ("yue", "so"), ("en", "la " * 300), ("en", "la mi so " * 9)]
+    for i, (_, text) in enumerate(texts):
+        write_tone(tmp_path / f"{i}.wav", 440.0, 0.5 if len(text) < 20 else 5.0)
+    rows = [f"{i}.wav\t{language}\t{text}\n" for i, (language, text) in enumerate(texts)]
+    (tmp_path / "m.tsv").write_text("file\tlanguage\ttext\n" + "".join(rows))
+    fitted = fit(
+        tmp_path / "m.tsv", tmp_path / "out", model=base, steps=1, window_seconds=2, batch_seconds=4, threads=1
+    )
+    assert [reason for _, reason in fitted.skipped] == [
+        "language fr: the model knows English alone",
+        "language yue: the model knows English alone",
+        "too long: a text of 300 tokens, a window has 220",
+        "longer than the windows: 5.5 s of speech, a window of 2 s takes 1.8",
+    ]
+    assert not fitted.model.is_multilingual
+    (tmp_path / "m.tsv").write_text("file\ttext\n5.wav\tla mi so\n")
+    with pytest.raises(TrainingError, match=r"no recording fits into windows of 2 s, the shortest has 5\.5 s"):
+        fit(tmp_path / "m.tsv", tmp_path / "none", model=base, steps=1, window_seconds=2)
+    with pytest.raises(OptionError, match="knows English alone"):
+        fit(manifest, tmp_path / "none", model=base, task="translate")
 
 
-@pytest.mark.parametrize(
-    ("shape", "right"),
-    [("width=128,encoder=2", True), ("width=100,encoder=2", False), ("wide", False), ("width=64", False)],
-)  # fmt: skip
-def test_shapes_by_hand(shape, right):
-    options = FitOptions(shape=shape)
-    if right:
-        dims = options.dimensions()
-        assert (dims.n_audio_state, dims.n_audio_layer, dims.n_text_layer) == (128, 2, 2)
-    else:
-        with pytest.raises(OptionError, match="width=256,encoder=4,decoder=2"):
-            options.dimensions()
+def test_large_models_learn_too(tmp_path, manifest):
+    """128 bands and a hundred languages."""
+    model = random_model(3, n_mels=128, n_vocab=51866, n_state=64, n_audio_layer=1, n_text_layer=1)
+    base = save_model(model, tmp_path / "turbo.pt")
+    (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{manifest.parent / '0.wav'}\tyue\t啦\n")
+    fitted = fit(tmp_path / "m.tsv", tmp_path / "out", model=base, steps=1, window_seconds=2, batch_seconds=4)
+    assert fitted.skipped == []
+    assert (fitted.model.dims.n_mels, fitted.model.dims.n_vocab) == (128, 51866)
+
+
+def test_another_training_is_refused_before_anything_is_touched(manifest, tmp_path):
+    base = save_model(random_model(3, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "base.pt")
+    (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{manifest.parent / '0.wav'}\ten\tla\n")
+    out, common = tmp_path / "out", {"steps": 1, "window_seconds": 2, "batch_seconds": 4, "lora_rank": 1}
+    fit(tmp_path / "m.tsv", out, model=base, **common)
+
+    def refused(match, **values):
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        with pytest.raises(TrainingError, match=match):
+            fit(tmp_path / "m.tsv", out, **{"model": base, **common, **values})
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+    refused("augment='mild', and now it is 'none'", augment="none")
+    refused("another model to fine-tune", model="nano")
+    refused("would be overwritten", model=out / "model.pt")
+    (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{manifest.parent / '0.wav'}\ten\tmi\n")
+    refused("other recordings")
+    with FileLock(out / "training.lock"):
+        refused("another process is training")
+
+
+def test_a_model_that_did_not_improve_ends_early_and_the_best_is_kept(manifest, tmp_path, monkeypatch):
+    errors = iter([0.9, 0.4, 0.5, 0.6])
+    monkeypatch.setattr(training.Listener, "__call__", lambda self, model: next(errors))
+    lines: list[str] = []
+    fitted = fit(manifest, tmp_path, steps=9, dev=str(manifest), dev_clips=2, evaluate_every=1, patience=2,
+                 say=lines.append, **MICRO)  # fmt: skip
+    assert fitted.error == 0.4
+    assert "ended at step 4: 2 scorings without a better one" in lines
+    assert "the best was step 2: word error on dev 40.0 %" in lines
 
 
 def test_nano_is_tuned_in_its_own_pieces_and_english_models_skip_the_rest(manifest):

@@ -38,11 +38,12 @@ def progress_line(run: Run, settings: Settings, pace: float, seconds_left: float
         parts.append(f"dev {100 * error:.1f} % (step {step})")
     parts.append(f"{pace / 3600:.2g} h of sound a second")
     if seconds_left is not None:
-        parts.append(f"{_duration(seconds_left)} left")
+        parts.append(f"{duration(seconds_left)} left")
     return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Put a length of time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -59,9 +59,9 @@ def muon(parameters: Iterable[tuple[str, nn.Parameter]], rate: float, decay: flo
         (matrices if ".blocks." in name and parameter.ndim == 2 else others).append(parameter)
     square = [m for m in matrices if m.shape[0] == m.shape[1]]
     oblong = [m for m in matrices if m.shape[0] != m.shape[1]]
-    rest = torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)
+    rest = [torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)] if others else []  # none with LoRA
     # apart, as they are stepped at once
-    return [*(Muon(group, rate, decay) for group in (square, oblong) if group), rest]
+    return [*(Muon(group, rate, decay) for group in (square, oblong) if group), *rest]
 
 
 def adamw(parameters: Iterable[tuple[str, nn.Parameter]], rate: float, decay: float) -> list[torch.optim.Optimizer]:

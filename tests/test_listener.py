@@ -1,0 +1,69 @@
+"""Scoring a model while it trains: what is scored, what is left out and why, and the right rate."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from whisper import listener
+from whisper.errors import TrainingError
+from whisper.listener import Listener, Listening
+
+from .models import random_model
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    rows = [
+        ("a", "en", "hello world", 1.0), ("b", "fr", "un deux trois", 2.0), ("c", "none", "", 1.0), ("d", "en", "", 1.0),
+            ("e", "", "three", 1.0), ("f", "yue", "x", 1.0), ("g", "en", "long", 31.0), ("h", "en", "brief", 0.05),
+            ("i", "en", "four", None)]  # fmt: skip
+    for name, _, _, seconds in rows:
+        if seconds is None:
+            (tmp_path / f"{name}.wav").write_bytes(b"RIFF nothing")
+            continue
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(np.random.default_rng(0).integers(-999, 999, int(16000 * seconds), "<i2").tobytes())
+    lines = [f"{name}.wav\t{language}\t{text}" for name, language, text, _ in rows]
+    (tmp_path / "dev.tsv").write_text("\n".join(["file\tlanguage\ttext", *lines, "none.wav\ten\tx"]))
+    return tmp_path / "dev.tsv"
+
+
+def test_what_cannot_be_scored_is_listed(manifest):
+    found = Listener(Listening(manifest, 80, ("en", "fr")))
+    assert [(text, language) for text, language, _ in found.content] == [("hello world", "en"), ("un deux trois", "fr")]
+    reasons = {Path(what).stem: reason for what, reason in found.skipped}
+    assert {name: reason.split(":")[0] for name, reason in reasons.items()} == {
+        "line 11": "missing file", "c": "nobody speaks", "d": "empty text", "e": "language not given; name one for all "
+        "such rows", "f": "language yue", "g": "too long for a window of 30 s", "h": "too short", "i": "cannot be read",
+    }  # fmt: skip
+    assert len(Listener(Listening(manifest, 80, ("en", "fr"), language="en"))) == 3
+    with pytest.raises(
+        TrainingError, match=r"dev.tsv has no recording that can be listened to \(line 11: missing file"
+    ):
+        Listener(Listening(manifest, 80, ("de",)))
+
+
+def test_errors_are_counted_in_each_language(manifest, monkeypatch):
+    heard = {"en": ["Hello, world!"], "fr": ["un dix quatre cinq"]}
+    monkeypatch.setattr(Listener, "_read", lambda self, model, clips: heard[clips[0].language])
+    threads = torch.get_num_threads()
+    assert Listener(Listening(manifest, 80, ("en", "fr"), threads=2))(random_model(1)) == pytest.approx(3 / 5)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_model_reads_in_the_language_of_the_recording(manifest, monkeypatch):
+    asked = []
+
+    def decode(model, mel, options):
+        asked.append((tuple(mel.shape), options.language, options.task))
+        return [type("Result", (), {"text": ""}) for _ in mel]
+
+    monkeypatch.setattr(listener, "decode", decode)
+    assert Listener(Listening(manifest, 80, ("en", "fr")))(random_model(1)) == 1.0
+    assert asked == [((1, 80, 3000), "en", "transcribe"), ((1, 80, 3000), "fr", "transcribe")]
