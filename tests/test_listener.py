@@ -19,9 +19,11 @@ from .models import random_model
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     rows = [
-        ("a", "en", "hello world", 1.0), ("b", "fr", "un deux trois", 2.0), ("c", "none", "", 1.0), ("d", "en", "", 1.0),
-            ("e", "", "three", 1.0), ("f", "yue", "x", 1.0), ("g", "en", "long", 31.0), ("h", "en", "brief", 0.05),
-            ("i", "en", "four", None)]  # fmt: skip
+        ("a", "en", "hello world", 1.0), ("b", "fr", "un deux trois", 2.0), ("c", "none", "", 1.0),
+        ("d", "en", "", 1.0),
+        ("e", "", "three", 1.0), ("f", "yue", "x", 1.0), ("g", "en", "long", 31.0), ("h", "en", "brief", 0.05),
+        ("i", "en", "four", None),
+    ]  # fmt: skip
     for name, _, _, seconds in rows:
         if seconds is None:
             (tmp_path / f"{name}.wav").write_bytes(b"RIFF nothing")
