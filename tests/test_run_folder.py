@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 
 import pytest
+import torch
 
 from whisper import run_folder
-from whisper.errors import TrainingError
+from whisper.errors import AudioError, TrainingError
 
 TOLD = {"seed": 1, "steps": 3, "lengths": (1.0, 2.0), "recordings": "abc", "dev_recordings": None}
 CONTENTS = {"recordings": "other recordings", "dev_recordings": "other recordings to score"}
@@ -48,6 +50,22 @@ def test_errors_of_the_disk_say_what_to_do(tmp_path):
         raise_within(tmp_path, errno.ENOSPC)
     with pytest.raises(TrainingError, match="cannot be used: Permission denied"):
         raise_within(tmp_path, errno.EACCES)
+
+
+def test_errors_of_torch_are_told_by_what_is_behind_them(tmp_path):
+    class Full(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(TrainingError, match="no room left"), run_folder.in_words(tmp_path):
+        torch.save({"a": torch.zeros(100)}, Full())
+    with pytest.raises(RuntimeError, match="another"), run_folder.in_words(tmp_path):
+        raise RuntimeError("another")
+    with pytest.raises(AudioError, match="ours"), run_folder.in_words(tmp_path):
+        raise AudioError("ours") from OSError("theirs")
 
 
 def raise_within(folder, number):

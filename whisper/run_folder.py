@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .download import written_whole
-from .errors import TrainingError
+from .errors import TrainingError, WhisperError
 
 OPTIONS, LOCK = "options.json", "training.lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -55,7 +55,10 @@ def in_words(folder: Path) -> Iterator[None]:
     """Turn errors of files into one that says what to do."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as raised:
+        error = _of_the_disk(raised)
+        if error is None:
+            raise
         if error.errno in _FULL:
             raise TrainingError(
                 f"there is no room left in {folder} ({error.strerror}): free some and give the same command, which "
@@ -63,6 +66,16 @@ def in_words(folder: Path) -> Iterator[None]:
             ) from error
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(folder)
         raise TrainingError(f"{name} cannot be used: {error.strerror or error}") from error
+
+
+def _of_the_disk(error: BaseException) -> OSError | None:
+    """The error of a file behind `error`: torch answers a disk that is full by an error of its own."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, WhisperError):
+        if isinstance(behind, OSError):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    return None
 
 
 def digest(items: Iterable[object]) -> str:

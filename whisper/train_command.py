@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"interrupted; the same command continues from {kept}" if os.path.exists(kept) else "interrupted")
         return _INTERRUPTED
     except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
-        fail("train", explain(error))
+        fail("", explain(error))
         return 1
     print(fitted.path)
     return 0

@@ -124,6 +124,10 @@ def _fit(
         options = replace(options, language="en")  # what a model of English alone hears
     plain = _is_plain(options, short_pieces, listed.recordings)
     known, unknown = _learnable(listed.recordings, options, plain, reader, dims)
+    rows = [(bad_row_name(bad.line, bad.row), bad.reason) for bad in listed.skipped]
+    if not any(recording.text for recording in known):
+        why = "; ".join(f"{what}: {reason}" for what, reason in [*unknown, *rows][:3]) or "nobody speaks in any"
+        raise TrainingError(f"there is nothing to train on: {manifest} has no recording with speech for it ({why})")
     listener = _listener(options, dims, reader, say)
     told = asdict(options) | {
         "weights": _weights_of(model), "recordings": digest(_without_folder(r) for r in known),
@@ -139,7 +143,6 @@ def _fit(
     if (folder / LAST).exists():
         check(folder, told, LOOSE, CONTENTS)
     store, too_long = _fitting(store, options)
-    rows = [(bad_row_name(bad.line, bad.row), bad.reason) for bad in listed.skipped]
     of_dev = [(f"dev: {what}", why) for what, why in listener.skipped] if listener else []
     skipped = [*rows, *unknown, *store.skipped, *too_long]
     _list_skipped([*skipped, *of_dev], folder, say)
@@ -327,7 +330,7 @@ def _settings(options: FitOptions, store: Store, dims: ModelDimensions, say: Say
     length = duration(seconds)
     epochs = stage.steps * stage.seconds_per_step * spoken / seconds
     say(f"{length} of speech in {len(store.clips)} recordings, {len(store.sounds)} without; {stage.steps} steps of "
-        f"{stage.seconds_per_step:g} s, {epochs:.3g} epochs, on {settings.device} in {settings.precision}")  # fmt: skip
+        f"{stage.seconds_per_step:g} s, {epochs:.{1 if epochs < 100 else 0}f} epochs, on {settings.device} in {settings.precision}")  # fmt: skip
     return settings
 
 
