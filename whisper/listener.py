@@ -67,7 +67,7 @@ class Listener:
             usable = [usable[i] for i in sorted(drawn)]
         clips = [clip for recording in usable if (clip := self._load(recording)) is not None]
         if not clips:
-            why = "; ".join(f"{what}: {reason}" for what, reason in self.skipped[:3]) or "it has no rows"
+            why = examples(self.skipped) or "it has no rows"
             raise TrainingError(f"{listening.manifest} has no recording that can be listened to ({why})")
         self._clips = sorted(clips, key=lambda clip: clip.language)
 
@@ -137,6 +137,15 @@ class Listener:
 def bad_row_name(line: int, row: dict[str, object]) -> str:
     """What to call a row that a manifest could not give: its line, or its file where rows are files."""
     return f"line {line}" if line else str(row.get("file", "a row"))
+
+
+def examples(rows: Sequence[tuple[str, str]], count: int = 3) -> str:
+    """Rows that are left out, one for each reason."""
+    reasons = dict[str, list[str]]()
+    for what, reason in rows:
+        reasons.setdefault(reason.split(":")[0], []).append(f"{what}: {reason}")
+    told = [f"{found[0]}{f', and {len(found) - 1} more like it' if found[1:] else ''}" for found in reasons.values()]
+    return "; ".join(told[:count])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from .datasets import FRAMES, LONGEST, Preparation, Store, build_store, make_sto
 from .download import written_whole
 from .errors import OptionError, TrainingError
 from .fit_options import SHAPES, FitOptions
-from .listener import Listener, Listening, bad_row_name
+from .listener import Listener, Listening, bad_row_name, examples
 from .loop import LAST, Run, Settings, Stage, best_of, export, make_batch, start, train
 from .manifests import NOBODY, Recording, read_manifest
 from .model import ModelDimensions, Whisper
@@ -126,7 +126,7 @@ def _fit(
     known, unknown = _learnable(listed.recordings, options, plain, reader, dims)
     rows = [(bad_row_name(bad.line, bad.row), bad.reason) for bad in listed.skipped]
     if not any(recording.text for recording in known):
-        why = "; ".join(f"{what}: {reason}" for what, reason in [*unknown, *rows][:3]) or "nobody speaks in any"
+        why = examples([*unknown, *rows]) or "nobody speaks in any"
         raise TrainingError(f"there is nothing to train on: {manifest} has no recording with speech for it ({why})")
     listener = _listener(options, dims, reader, say)
     told = asdict(options) | {
@@ -329,8 +329,9 @@ def _settings(options: FitOptions, store: Store, dims: ModelDimensions, say: Say
     seconds, stage = store.hours * 3600, settings.stages[0]
     length = duration(seconds)
     epochs = stage.steps * stage.seconds_per_step * spoken / seconds
-    say(f"{length} of speech in {len(store.clips)} recordings, {len(store.sounds)} without; {stage.steps} steps of "
-        f"{stage.seconds_per_step:g} s, {epochs:.{1 if epochs < 100 else 0}f} epochs, on {settings.device} in {settings.precision}")  # fmt: skip
+    how_often = f"{epochs:.{1 if epochs < 100 else 0}f}"
+    say(f"{length} of speech in {len(store.clips)} recordings, {len(store.sounds)} without; steps: {stage.steps} of "
+        f"{stage.seconds_per_step:g} s, epochs: {how_often}, on {settings.device} in {settings.precision}")  # fmt: skip
     return settings
 
 
