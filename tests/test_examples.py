@@ -9,15 +9,17 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def run(name: str, *arguments: str, cwd: Path) -> str:
+def run(name: str, *arguments: str, cwd: Path, timeout: float = 100) -> str:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_all_examples_are_tried_here() -> None:
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {"transcribe.py", "karaoke.py", "threads.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {
+        "transcribe.py", "karaoke.py", "threads.py", "fine_tune.py",
+    }  # fmt: skip
 
 
 def test_transcribe(tmp_path: Path) -> None:
@@ -39,6 +41,15 @@ def test_threads(tmp_path: Path) -> None:
     texts = {line.split(":", 1)[1] for line in lines}
     assert len(lines) == 3
     assert len(texts) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_fine_tune(tmp_path: Path) -> None:
+    before, after = run("fine_tune.py", cwd=tmp_path, timeout=900).splitlines()[-2:]
+    assert before == "nano: computer one two three smart mirror"
+    assert after.endswith("model.pt: sotto voce one two three looking glass")
+    assert (tmp_path / "fine-tuned" / "out" / "curves.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["transcribe.py", "karaoke.py", "threads.py"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +47,8 @@ def test_flags_are_read_in_their_types():
         ("--shape nano --augment loud", "invalid choice: 'loud'"),
         ("--shape nano --lora_rank 4", "from scratch all must learn"),
         ("--shape nano --patience 3", "patience needs dev"),
+        ("--model nano --language klingon", "unknown language 'klingon'"),
+        ("--model nano --lora_alpha 3", "lora_alpha needs lora_rank"),
         ("--shape nano --stpes 3", "unrecognized arguments: --stpes"),
     ],
 )
@@ -50,6 +57,55 @@ def test_wrong_arguments_are_named(flags, says, capsys):
         train_command.main(["m.tsv", "-o", "out", *flags.split()])
     assert left.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_an_interrupt_waits_for_the_step_that_is_being_learnt(capfd):
+    with train_command._Interrupt() as interrupt:
+        with pytest.raises(KeyboardInterrupt):  # nothing is learnt yet
+            signal.raise_signal(signal.SIGINT)
+        assert interrupt() is False
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt() is True
+        assert "stopping after this step" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_in_the_middle_of_a_checkpoint_it_ends_in_the_same_model(tmp_path):
+    """Also after Ctrl-C, by the command as people run it."""
+    sample = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
+    (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{sample}\ten\tcomputer one two three smart mirror\n")
+    flags = "--shape width=64,encoder=1,decoder=1 --window_seconds 8 --batch_seconds 16 --steps 12 --save_every 1"
+    command = [sys.executable, "-m", "whisper", "train", "m.tsv", *flags.split(), "--threads", "2", "--output"]
+
+    def begin(folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, folder], cwd=tmp_path, stderr=subprocess.DEVNULL)
+
+    assert begin("whole").wait(300) == 0
+    for n_checkpoints in (1, 4, 7):
+        process = begin("killed")
+        wait_for_checkpoints(tmp_path / "killed" / f"last.ckpt.{process.pid}.tmp", n_checkpoints, process)
+        process.kill()
+        process.wait()
+    process = begin("killed")
+    wait_for_checkpoints(tmp_path / "killed" / f"last.ckpt.{process.pid}.tmp", 1, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) in (0, 130)  # 0: it was at the last step
+    assert begin("killed").wait(300) == 0
+    assert not list((tmp_path / "killed").glob("*.tmp"))
+    whole, killed = ((tmp_path / name / "model.pt").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
+
+
+def wait_for_checkpoints(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Come back in the middle of writing, as often as one can tell by looking."""
+    seen, there = 0, False
+    while seen < count and process.poll() is None:
+        seen, there = seen + (path.exists() and not there), path.exists()
+        time.sleep(0.001)
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):

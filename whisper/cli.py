@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         what="RECORDING [RECORDING ...]",
         prog="whisper",
         description="Write down what is said in recordings. To score a model on recordings whose text is known: "
-        "whisper eval --help.",
+        "whisper eval --help; to train one: whisper train --help.",
     )
     add = adder(parser)
     parser.add_argument("audio", nargs="+", type=str, help="recordings, sound or video, in any common format")
