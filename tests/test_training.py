@@ -101,6 +101,19 @@ def test_the_same_call_again_goes_on_and_another_is_refused(manifest, tmp_path):
         fit(manifest, tmp_path, steps=8, seed=2, **MICRO)
 
 
+@pytest.mark.parametrize("changes", [{"lora_rank": 2, "optimiser": "muon"}, {"freeze_encoder": True, "average": 0.9}])
+def test_who_stops_a_tuning_gets_the_same_model_later(manifest, tmp_path, changes):
+    base = save_model(random_model(3, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "base.pt")
+    options = {"model": base, "window_seconds": 2, "batch_seconds": 4, "steps": 4, "threads": 1, **changes}
+    asked = iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        fit(manifest, tmp_path / "stopped", stopped=lambda: next(asked), **options)
+    again, whole = (fit(manifest, tmp_path / name, **options) for name in ("stopped", "whole"))
+    assert (again.run.began, again.run.step) == (2, 4)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+
+
 def test_nothing_to_learn_from_is_an_error(tmp_path):
     (tmp_path / "manifest.tsv").write_text("file\tlanguage\ttext\nnone.wav\ten\tla")
     with pytest.raises(TrainingError, match="nothing to train on"):

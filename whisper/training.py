@@ -169,15 +169,22 @@ def _train(
         left = (time.perf_counter() - began) / (run.step - run.began) * (settings.n_steps - run.step)
         say(progress_line(run, settings, pace, left or None))
 
+    asked = False
+
+    def stop() -> bool:
+        nonlocal asked
+        asked = asked or (stopped is not None and stopped())
+        return asked
+
     if (folder / LAST).exists():
         say(f"continuing from {folder / LAST}")
     try:
-        run = train(settings, store, vocabulary, folder, model=model, evaluate=listener, watch=watch, stopped=stopped)
+        run = train(settings, store, vocabulary, folder, model=model, evaluate=listener, watch=watch, stopped=stop)
     finally:
         if curves is not None:
             curves.close()
     if run.step < settings.n_steps:
-        if stopped is not None and stopped():
+        if asked:
             raise KeyboardInterrupt
         say(f"ended at step {run.step}: {settings.patience} scorings without a better one")
     elif run.began == run.step:
