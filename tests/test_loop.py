@@ -164,18 +164,18 @@ def test_a_step_is_a_function_of_its_number(store, vocabulary):
 
 
 def test_gradients_that_are_no_numbers_cost_the_step_and_then_the_run(store, vocabulary):
-    run = loop.start(micro(), vocabulary)
+    run = loop.start(micro(40), vocabulary)
     before = {name: tensor.clone() for name, tensor in weights(run).items()}
-    batch = loop.make_batch(0, micro(), store, vocabulary)
+    batch = loop.make_batch(0, micro(40), store, vocabulary)
     batch.mel[:] = float("nan")
     workers = loop.one_thread_each(2)
-    loop.learn(run, batch, micro(), workers)
+    loop.learn(run, batch, micro(40), workers)
     assert run.step == 1
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in before.items())
     for _ in range(loop.MOST_SPOILT - 2):
-        loop.learn(run, batch, micro(), workers)
+        loop.learn(run, batch, micro(40), workers)
     with pytest.raises(TrainingError, match="smaller learning rate"):
-        loop.learn(run, batch, micro(), workers)
+        loop.learn(run, batch, micro(40), workers)
 
 
 def test_texts_end_where_the_context_ends(store, vocabulary):

@@ -115,8 +115,9 @@ def draw(run: Run, settings: Settings, path: Path) -> None:
     rates.plot(steps, [settings.rate_at(int(step)) for step in steps], color=_COLOURS["rate"], linewidth=1.4)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     rates.set(ylabel="learning rate", xlabel="step", xlim=(0, max(run.step, 1)))
-    for axes in (losses, *middle, rates):
+    for axes in (*middle, rates):
         axes.set_ylim(bottom=0)
+    for axes in (losses, *middle, rates):
         axes.grid(color="#d0d7de", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
@@ -134,7 +135,11 @@ def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:
             axes.plot(history[:, 0], history[:, column], color=_COLOURS[name], alpha=0.18, linewidth=0.7)
         steps, values = smoothed(history[:, 0], history[:, column], 60)
         axes.plot(steps, values, color=_COLOURS[name], label=_LABELS[name], linewidth=1.8)
-    axes.set_ylim(top=_top(history))
+    if history[:, 2].any():  # a CTC loss begins at a hundred times the others
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(0, 1.25 * history[:, 1:].max())
     axes.set(ylabel="loss (nats)", title=f"step {run.step} of {settings.n_steps}")
     axes.title.set(fontsize=11, fontweight="bold", ha="left", x=0.0)
     axes.legend(loc="upper right", frameon=False)
@@ -144,9 +149,10 @@ def _draw_errors(axes: Any, run: Run) -> None:
     steps, errors = np.array(run.evaluations).T
     best = int(np.argmin(errors))
     axes.plot(steps, 100 * errors, "o-", color=_COLOURS["error"], markersize=4, linewidth=1.8)
-    axes.plot(steps[best], 100 * errors[best], "o", color=_COLOURS["error"], markersize=9)
+    axes.plot(steps[best], 100 * errors[best], "o", color=_COLOURS["error"], markersize=9, clip_on=False, zorder=5)
     axes.annotate(f"best {100 * errors[best]:.1f} %", (steps[best], 100 * errors[best]), xytext=(0, 9),
-                  textcoords="offset points", ha="right" if best else "left", va="bottom")  # fmt: skip
+                  textcoords="offset points", ha="right" if best else "left", va="bottom",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.8})  # fmt: skip
     axes.set(ylabel="word error\non dev (%)")
     axes.set_ylim(top=max(115 * errors.max(), 1.0))
 
@@ -157,8 +163,3 @@ def smoothed(steps: np.ndarray, values: np.ndarray, n_points: int = 300) -> tupl
     at = np.arange(0, max(len(values) - width + 1, 1), width)
     counts = np.diff(np.append(at, len(values)))
     return np.add.reduceat(steps, at) / counts, np.add.reduceat(values, at) / counts
-
-
-def _top(history: np.ndarray) -> float:
-    """Height of the picture: the first steps of a CTC loss, ten times all others, shall not flatten the rest."""
-    return float(1.3 * np.percentile(history[:, 1:], 98)) or 1.0
