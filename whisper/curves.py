@@ -137,7 +137,11 @@ def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:
         axes.plot(steps, values, color=_COLOURS[name], label=_LABELS[name], linewidth=1.8)
     if history[:, 2].any():  # a CTC loss begins at a hundred times the others
         axes.set_yscale("log")
+        axes.set_yticks([digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)])
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        shown = history[:, 1:][history[:, 1:] > 0]  # a single step near zero shall not press all others together
+        axes.set_ylim(0.6 * np.percentile(shown, 1), 1.6 * np.percentile(shown, 99.8))
     else:
         axes.set_ylim(0, 1.25 * history[:, 1:].max())
     axes.set(ylabel="loss (nats)", title=f"step {run.step} of {settings.n_steps}")
