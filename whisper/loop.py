@@ -494,11 +494,3 @@ def _averaged(run: Run) -> tuple[dict[str, Tensor], Tensor]:
         for name, parameter in learning.items():
             parameter.copy_(kept[name])
     return state, rows
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """The last losses and evaluations, for those who watch."""
-    recent = np.mean([h[1:] for h in run.history[-25:]], axis=0) if run.history else np.zeros(3)
-    text, letters, looks = (round(float(x), 3) for x in recent)
-    last = run.evaluations[-1][1] if run.evaluations else None
-    return {"step": run.step, "text": text, "letters": letters, "looks": looks, "error": last}
