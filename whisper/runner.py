@@ -1,0 +1,176 @@
+"""What a fast path offers: the network run for whatever rows of text it is given.
+
+A runner holds packed weights and caches, and does as it is told: it decides neither which row runs nor which token
+comes next. Two rooms fill this contract, `torch_runner` with PyTorch alone and `native_runner` with compiled
+kernels; tests fill it with a mock. `fast_path` chooses.
+
+A *row* is one growing text: a greedy text, or one beam. A *batch* is flat: each item is one token of one row, so a
+prompt (many items of one row) and the next tokens of other rows (one item each) run in the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from .model import ModelDimensions
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A window that can be listened to: made by `Runner.listen`, and only its runner looks inside."""
+
+    features: Tensor  # (n_audio_ctx, n_audio_state), float32
+    keys_and_values: Any  # of the cross-attention of every layer, in the runner's own form
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each row may not say next; arrays over rows, see `token_rules` for how they are derived.
+
+    A token is forbidden to row ``i`` if it is in ``suppressed[suppressed_by[i]]``, if it is below ``text_from[i]``,
+    or if it is a timestamp below ``timestamps_from[i]`` or not below ``timestamps_to[i]``. After that, where
+    ``weighs[i]``, all text is forbidden if the timestamps together are likelier than the likeliest text token.
+    """
+
+    suppressed: Sequence[Ints]  # distinct sets of token ids, each sorted
+    suppressed_by: Ints  # (n_rows,) index into `suppressed`
+    text_from: Ints  # (n_rows,) 0 where text is allowed
+    timestamps_from: Ints  # (n_rows,) token ids
+    timestamps_to: Ints  # (n_rows,) token ids, exclusive; n_vocab for no limit
+    weighs: npt.NDArray[np.bool_]  # (n_rows,)
+    timestamp_begin: int
+
+
+class Runner(Protocol):
+    """The network for the rows it is given. Not to be called by two threads at once: the engine sees to it."""
+
+    dims: ModelDimensions
+    compute_type: str  # "float32", "bfloat16", "float16" or "int8"
+    row_bytes: int  # memory of one row's cache
+    audio_bytes: int  # memory of one `Audio`
+
+    def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Encode windows, each ``(n_mels, 3000)``, into features ``(n_audio_ctx, n_audio_state)``, float32."""
+        ...
+
+    def listen(self, features: Tensor) -> Audio:
+        """Prepare a window for the decoder: the keys and values of its cross-attention."""
+        ...
+
+    def take_rows(self, n: int) -> list[int]:
+        """Reserve `n` rows, empty; there are always more, at `row_bytes` each."""
+        ...
+
+    def free_rows(self, rows: Sequence[int]) -> None:
+        """Give rows back."""
+        ...
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """Let each of `rows` continue what the row of `sources` at its place was; a source may come twice."""
+        ...
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """Run one flat batch.
+
+        Parameters
+        ----------
+        tokens, rows, positions, audios
+            One entry per item. Items of the same row stand in the order of their positions, and all earlier
+            positions of the row have been run before.
+        wanted
+            Indices of the items whose logits are wanted.
+
+        Returns
+        -------
+        Logits, float32 ``(len(wanted), n_vocab)``; the caller may write into them until the next call.
+        """
+        ...
+
+    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """Apply `rules` to `logits`, ``(n_rows, n_vocab)``, in place, and find the likeliest tokens.
+
+        Returns
+        -------
+        Their ids and log-probabilities (over what is left), ``(n_rows, n_best)`` each, likeliest first; equal
+        ones by id.
+        """
+        ...
+
+    def attend(
+        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    ) -> tuple[Tensor, Tensor]:
+        """Let the decoder read `tokens` whole, and watch where it listens.
+
+        Parameters
+        ----------
+        heads
+            Layer and head of each alignment head.
+        n_skipped, n_text
+            Logits are wanted at the items ``n_skipped`` to ``n_skipped + n_text``, exclusive.
+
+        Returns
+        -------
+        qk
+            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``.
+        logits
+            Float32 ``(n_text, n_vocab)``.
+        """
+        ...
+
+
+class RowTable:
+    """Which physical row holds each position of each row: reordering beams moves numbers, never keys and values.
+
+    Row ``r`` writes its position ``p`` into physical row ``r``, once; whoever continues ``r`` remembers that.
+    """
+
+    def __init__(self, n_ctx: int) -> None:
+        self.table: Ints = np.zeros((0, n_ctx), dtype=np.int32)  # (n_rows, n_ctx)
+        self._free: list[int] = []
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that there are, taken and free."""
+        return len(self.table)
+
+    @property
+    def n_taken(self) -> int:
+        """Rows in use."""
+        return self.n_rows - len(self._free)
+
+    def take(self, n: int) -> list[int]:
+        """Reserve `n` rows, the lowest that are free, and new ones where there are too few."""
+        if (missing := n - len(self._free)) > 0:
+            new = np.zeros((missing, self.table.shape[1]), dtype=np.int32)
+            self._free += range(self.n_rows, self.n_rows + missing)
+            self.table = np.concatenate([self.table, new])
+        self._free.sort()
+        taken, self._free = self._free[:n], self._free[n:]
+        return taken
+
+    def free(self, rows: Sequence[int]) -> None:
+        """Give rows back."""
+        self._free += rows
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """See `Runner.reorder`."""
+        self.table[list(rows)] = self.table[list(sources)]
+
+    def write(self, rows: Sequence[int], positions: Sequence[int]) -> None:
+        """Note that each row now writes a position itself."""
+        self.table[list(rows), list(positions)] = rows
