@@ -1,0 +1,247 @@
+// What every kernel needs: sixteen lanes, threads, memory.
+//
+// The vectors are GCC's and Clang's own (`vector_size`), so that one source serves AVX-512, AVX2 and NEON; only the
+// products in gemm.h know instructions by name. Every result is computed by one thread in one fixed order, so it
+// depends neither on the number of threads nor on what else is in the batch.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include <sched.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace sotto {
+
+constexpr int kLanes = 16;
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t bf16;
+
+inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
+inline Floats all(float x) { return Floats{} + x; }
+inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
+
+inline float sum(Floats v) {  // always the same tree
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) v[i] += v[i + half];
+    return v[0];
+}
+
+inline float greatest(Floats v) {
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) v[i] = std::max(v[i], v[i + half]);
+    return v[0];
+}
+
+// Round to nearest, ties to even, as torch does; finite numbers only.
+inline bf16 to_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float from_bf16(bf16 x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// Sixteen at once.
+inline void store_bf16(bf16* p, Floats v) {
+    Ints bits = reinterpret_cast<Ints&>(v);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+    *reinterpret_cast<Halves*>(p) = __builtin_convertvector(bits, Halves);
+}
+
+inline Floats load_bf16(const bf16* p) {
+    typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+    Ints bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints) << 16;
+    return reinterpret_cast<Floats&>(bits);
+}
+
+// e^x to about 2 units in the last place: 2^n times a polynomial (Cephes), 0 below -87.
+inline Floats exponential(Floats x) {
+    const Ints too_small = x < -87.0f;
+    x = greater(x, all(-87.0f));
+    const Floats magic = all(12582912.0f);  // adding it rounds to a whole number
+    const Floats n = (x * 1.44269504088896341f + magic) - magic;
+    Floats r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    Floats p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Floats result = p * reinterpret_cast<Floats&>(power);
+    return too_small ? Floats{} : result;
+}
+
+// x times the normal distribution function, with erf by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+inline Floats gelu(Floats x) {
+    const Floats z = x * 0.70710678118654752f;
+    const Floats size = z < 0.0f ? -z : z;
+    const Floats t = 1.0f / (1.0f + 0.3275911f * size);
+    Floats p = all(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const Floats erf = 1.0f - p * t * exponential(-z * z);
+    return 0.5f * x * (1.0f + (z < 0.0f ? -erf : erf));
+}
+
+// Memory aligned to cache lines, zeroed; grows, never shrinks.
+template <class T>
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(size_t n) { reserve(n); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr, other.size_ = 0; }
+    ~Buffer() { std::free(data_); }
+
+    T* reserve(size_t n) {
+        if (n > size_) {
+            std::free(data_);
+            data_ = nullptr, size_ = 0;
+            const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+            if (!(data_ = static_cast<T*>(std::aligned_alloc(64, bytes)))) throw std::bad_alloc();
+            std::memset(static_cast<void*>(data_), 0, bytes);
+            size_ = n;
+        }
+        return data_;
+    }
+    T* get() const { return data_; }
+    operator T*() const { return data_; }
+    size_t bytes() const { return size_ * sizeof(T); }
+
+  private:
+    T* data_ = nullptr;
+    size_t size_ = 0;
+};
+
+inline void relax() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// The threads that work on one call together. Work is handed out by `take`, so that a thread which the system
+// interrupts holds up no more than its last piece.
+class Team {
+  public:
+    explicit Team(int n) : size(n) {}
+    const int size;
+
+    // Wait until all have come here; then the next `take` counts from 0 again.
+    void barrier() {
+        if (size == 1) {
+            counter_.store(0, std::memory_order_relaxed);
+            return;
+        }
+        const unsigned phase = phase_.load(std::memory_order_relaxed);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+            arrived_.store(0, std::memory_order_relaxed);
+            counter_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; spins++)
+            spins < 4000 ? relax() : (void)sched_yield();
+    }
+    int take() { return counter_.fetch_add(1, std::memory_order_relaxed); }
+
+  private:
+    alignas(64) std::atomic<int> counter_{0};
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<unsigned> phase_{0};
+};
+
+// Helper threads that sleep between calls. One call at a time has them; another that comes meanwhile works alone.
+class Pool {
+  public:
+    template <class F>
+    static void run(int n_threads, const F& work) {  // work(team, index)
+        static Pool* pool = nullptr;
+        static std::mutex guard;
+        std::unique_lock<std::mutex> lock(guard, std::try_to_lock);
+        if (n_threads <= 1 || !lock.owns_lock()) {
+            Team team(1);
+            work(team, 0);
+            return;
+        }
+        if (!pool || pool->process_ != getpid()) pool = new Pool;  // a forked child has none of its parent's threads
+        Team team(n_threads);
+        auto call = [&](int index) { work(team, index); };
+        pool->start(n_threads, &call, [](void* c, int index) { (*static_cast<decltype(call)*>(c))(index); });
+        call(0);
+        pool->finish();
+    }
+
+  private:
+    const pid_t process_ = getpid();
+    std::vector<std::thread> threads_;
+    std::mutex mutex_;
+    std::condition_variable awake_;
+    std::atomic<unsigned> call_{0};
+    std::atomic<int> running_{0};
+    int n_wanted_ = 0;
+    void* context_ = nullptr;
+    void (*function_)(void*, int) = nullptr;
+
+    void start(int n, void* context, void (*function)(void*, int)) {
+        while (int(threads_.size()) < n - 1) {
+            const int index = int(threads_.size()) + 1;
+            const unsigned seen = call_.load();
+            threads_.emplace_back([this, index, seen] { live(index, seen); });
+            threads_.back().detach();
+        }
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            context_ = context, function_ = function, n_wanted_ = n;
+            running_.store(int(threads_.size()), std::memory_order_relaxed);
+            call_.fetch_add(1, std::memory_order_release);
+        }
+        awake_.notify_all();
+    }
+    void finish() {
+        for (int spins = 0; running_.load(std::memory_order_acquire); spins++)
+            spins < 4000 ? relax() : (void)sched_yield();
+    }
+    void live(int index, unsigned seen) {
+        for (;;) {
+            for (int spins = 0; call_.load(std::memory_order_acquire) == seen && spins < 6000; spins++) relax();
+            if (call_.load(std::memory_order_acquire) == seen) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                awake_.wait(lock, [&] { return call_.load(std::memory_order_relaxed) != seen; });
+            }
+            seen = call_.load(std::memory_order_acquire);
+            if (index < n_wanted_) function_(context_, index);
+            running_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+};
+
+}  // namespace sotto

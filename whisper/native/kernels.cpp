@@ -1,0 +1,125 @@
+// The functions that native_runner.py calls; plain C, so that one library serves every Python and every torch.
+//
+// Each returns 0, or 1 where memory ran out. Memory that is handed in stays the caller's.
+#include "choose.h"
+#include "decoder.h"
+#include "encoder.h"
+#include "timing.h"
+
+using namespace sotto;
+
+namespace {
+
+template <class F>
+int guarded(const F& work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+struct Reader {  // takes what a model is made of, one after the other
+    void* const* linears;
+    const float* const* floats;
+    const Linear* linear() { return static_cast<const Linear*>(*linears++); }
+    const float* array() { return *floats++; }
+    Norm norm() {
+        const float* weight = array();
+        return {weight, array()};
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+int sotto_abi() { return 1; }
+
+void* sotto_linear_new(int type, int n, int k) {
+    try {
+        return new Linear(type, n, k);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+void sotto_linear_fill(void* linear, int first, int count, const float* weight, const float* bias) {
+    static_cast<Linear*>(linear)->fill(first, count, weight, bias);
+}
+void sotto_linear_free(void* linear) { delete static_cast<Linear*>(linear); }
+size_t sotto_linear_bytes(void* linear) { return static_cast<Linear*>(linear)->bytes(); }
+
+// dims: n_mels n_ctx n_state n_head n_layer type
+void* sotto_encoder_new(const int32_t* dims, void* const* linears, const float* const* floats) {
+    auto* e = new (std::nothrow) Encoder();
+    if (!e) return nullptr;
+    e->n_mels = dims[0], e->n_ctx = dims[1], e->n_state = dims[2], e->n_head = dims[3], e->n_layer = dims[4];
+    e->type = dims[5];
+    Reader reader{linears, floats};
+    e->conv1 = reader.linear(), e->conv2 = reader.linear();
+    e->positions = reader.array(), e->ln_post = reader.norm();
+    for (int l = 0; l < e->n_layer; l++) {
+        EncoderLayer layer;
+        layer.attn_ln = reader.norm(), layer.mlp_ln = reader.norm();
+        layer.qkv = reader.linear(), layer.out = reader.linear();
+        layer.fc1 = reader.linear(), layer.fc2 = reader.linear();
+        e->layers.push_back(layer);
+    }
+    return e;
+}
+void sotto_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
+int sotto_encode(void* encoder, const float* mel, float* features, int n_threads) {
+    return guarded([&] { static_cast<Encoder*>(encoder)->run(mel, features, n_threads); });
+}
+
+// dims: n_vocab n_ctx n_state n_head n_layer n_audio_ctx type
+void* sotto_decoder_new(const int32_t* dims, void* const* linears, const float* const* floats) {
+    auto* d = new (std::nothrow) Decoder();
+    if (!d) return nullptr;
+    d->n_vocab = dims[0], d->n_ctx = dims[1], d->n_state = dims[2], d->n_head = dims[3], d->n_layer = dims[4];
+    d->n_audio_ctx = dims[5], d->type = dims[6];
+    Reader reader{linears, floats};
+    d->vocabulary = reader.linear();
+    d->positions = reader.array(), d->ln = reader.norm();
+    for (int l = 0; l < d->n_layer; l++) {
+        DecoderLayer layer;
+        layer.attn_ln = reader.norm(), layer.cross_ln = reader.norm(), layer.mlp_ln = reader.norm();
+        layer.qkv = reader.linear(), layer.out = reader.linear();
+        layer.cross_q = reader.linear(), layer.cross_out = reader.linear(), layer.cross_kv = reader.linear();
+        layer.fc1 = reader.linear(), layer.fc2 = reader.linear();
+        d->layers.push_back(layer);
+    }
+    return d;
+}
+void sotto_decoder_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
+size_t sotto_row_bytes(void* decoder) { return static_cast<Decoder*>(decoder)->cache_bytes(); }
+size_t sotto_audio_bytes(void* decoder) {
+    auto* d = static_cast<Decoder*>(decoder);
+    return d->n_layer * d->layer_bytes();
+}
+int sotto_listen(void* decoder, const float* features, char* memory, int n_threads) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->listen(features, memory, n_threads); });
+}
+int sotto_forward(void* decoder, const Batch* batch) {
+    return guarded([&] { static_cast<Decoder*>(decoder)->forward(*batch); });
+}
+
+void sotto_choose(const Choice* choice) {
+    Pool::run(choice->n_rows > 1 ? choice->n_threads : 1, [&](Team& team, int) {
+        for (int row; (row = team.take()) < choice->n_rows;) choose_row(*choice, row);
+    });
+}
+
+int sotto_median(const float* x, float* out, int n_rows, int n, int n_threads) {
+    return guarded([&] {
+        Pool::run(n_threads, [&](Team& team, int) {
+            Buffer<float> padded(n + 24);
+            for (int row; (row = team.take()) < n_rows;) median_row(x + size_t(row) * n, out + size_t(row) * n, n, padded);
+        });
+    });
+}
+int sotto_warp(const float* x, int n, int m, int32_t* rows, int32_t* columns, int32_t* length) {
+    return guarded([&] { *length = warp(x, n, m, rows, columns); });
+}
+}

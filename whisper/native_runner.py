@@ -1,0 +1,355 @@
+"""The fast path on compiled kernels: every product, the attention and the choice of tokens in one library.
+
+Python asks once per step; what happens in between stands in ``native/*.h``. The kernels compute each row in a fixed
+order, so that a result depends neither on its neighbours nor on the number of threads, in any precision.
+`torch_runner` is the twin that needs no compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from . import kernels
+from .errors import OptionError, ShapeError
+from .model import ModelDimensions
+from .runner import Audio, Ints, RowTable, Rules
+
+TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+LANES = 16  # numbers that the kernels take at once; head and state must be multiples
+ROWS_AT_ONCE = 4096  # of a matrix that is packed: bounds the float32 copy of a large vocabulary
+
+
+class _Batch(ctypes.Structure):
+    """``Batch`` of native/decoder.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_items", "n_wanted", "n_threads", "n_heads")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "tokens", "rows", "positions", "table", "caches", "audios", "wanted", "logits", "heads", "record",
+            )
+        ),
+    )  # fmt: skip
+
+
+class _Choice(ctypes.Structure):
+    """``Choice`` of native/choose.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_rows", "n_vocab", "n_best", "n_threads", "timestamp_begin")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "logits", "suppressed", "n_suppressed", "suppressed_by", "text_from", "timestamps_from",
+                "timestamps_to", "weighs", "ids", "logprobs",
+            )
+        ),
+    )  # fmt: skip
+
+
+def supports(dims: ModelDimensions, compute_type: str) -> bool:
+    """Whether the kernels can run a network of this shape: all published ones, and those with heads of whole vectors."""
+    heads = (dims.n_audio_state, dims.n_audio_head), (dims.n_text_state, dims.n_text_head)
+    return (
+        compute_type in TYPES
+        and dims.n_mels % LANES == 0
+        and dims.n_audio_state == dims.n_text_state
+        and all(state % head == 0 and (state // head) % LANES == 0 for state, head in heads)
+    )
+
+
+class NativeRunner:
+    """See `Runner`.
+
+    Parameters
+    ----------
+    dims
+        Of the network; see `supports`.
+    tensors
+        Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once and packed.
+    compute_type
+        "float32", "bfloat16" or "int8": how matrices are held and multiplied. With int8 the attention and the
+        convolutions are in bfloat16. Sums, residuals and normalisation are float32 in all three.
+    device
+        The CPU.
+    """
+
+    def __init__(
+        self, dims: ModelDimensions, tensors: Mapping[str, Tensor], compute_type: str, device: Any = "cpu"
+    ) -> None:
+        library = kernels.load()
+        if library is None:
+            raise OptionError(f"the compiled kernels are not here: {kernels.why_not()}")
+        if not supports(dims, compute_type):
+            raise OptionError(f"the compiled kernels have no {compute_type} for a network of {dims}")
+        self.dims, self.compute_type, self._library = dims, compute_type, library
+        packer = _Packer(library, tensors, TYPES[compute_type])
+        self._encoder = _new(self, library, "encoder", packer.encoder(dims))
+        self._decoder = _new(self, library, "decoder", packer.decoder(dims))
+        self._kept = packer.kept  # arrays and matrices that encoder and decoder point to
+        library.sotto_row_bytes.restype = library.sotto_audio_bytes.restype = ctypes.c_size_t
+        self.row_bytes: int = library.sotto_row_bytes(self._decoder)
+        self.audio_bytes: int = library.sotto_audio_bytes(self._decoder)
+        self.weight_bytes = packer.n_bytes
+        self._table = RowTable(dims.n_text_ctx)
+        self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
+        self._cache_pointers = np.zeros(0, dtype=np.uintp)
+        self._logits = torch.empty(0, dims.n_vocab)
+
+    # -- sound -------------------------------------------------------------------------------------------
+
+    def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """See `Runner.encode`."""
+        return [self._encode(mel) for mel in mels]
+
+    def _encode(self, mel: Tensor) -> Tensor:
+        shape = (self.dims.n_mels, 2 * self.dims.n_audio_ctx)
+        if tuple(mel.shape) != shape:
+            raise ShapeError(
+                f"incorrect audio shape: the encoder takes {shape}, got {tuple(mel.shape)}; cut or pad the mel "
+                f"spectrogram with pad_or_trim(mel, {shape[1]})"
+            )
+        mel = mel.detach().to("cpu", torch.float32).contiguous()
+        features = torch.empty(self.dims.n_audio_ctx, self.dims.n_audio_state)
+        self._call("encode", self._encoder, _pointer(mel), _pointer(features), torch.get_num_threads())
+        return features
+
+    def listen(self, features: Tensor) -> Audio:
+        """See `Runner.listen`."""
+        shape = (self.dims.n_audio_ctx, self.dims.n_audio_state)
+        if tuple(features.shape) != shape:
+            raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
+        features = features.detach().to("cpu", torch.float32).contiguous()
+        memory = torch.zeros(self.audio_bytes // 64 + 1, 64, dtype=torch.uint8)
+        self._call("listen", self._decoder, _pointer(features), _pointer(memory), torch.get_num_threads())
+        return Audio(features, memory)
+
+    # -- rows --------------------------------------------------------------------------------------------
+
+    def take_rows(self, n: int) -> list[int]:
+        """See `Runner.take_rows`."""
+        rows = self._table.take(n)
+        while len(self._caches) < self._table.n_rows:
+            self._caches.append(torch.empty(self.row_bytes, dtype=torch.uint8))
+            self._cache_pointers = np.append(self._cache_pointers, np.uintp(self._caches[-1].data_ptr()))
+        return rows
+
+    def free_rows(self, rows: Sequence[int]) -> None:
+        """See `Runner.free_rows`."""
+        self._table.free(rows)
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """See `Runner.reorder`."""
+        self._table.reorder(rows, sources)
+
+    # -- text --------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """See `Runner.forward`."""
+        if len(wanted) > len(self._logits):
+            self._logits = torch.empty(len(wanted), self.dims.n_vocab)
+        logits = self._logits[: len(wanted)]
+        self._run(tokens, rows, positions, audios, wanted, logits)
+        return logits
+
+    def attend(
+        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    ) -> tuple[Tensor, Tensor]:
+        """See `Runner.attend`."""
+        qk = torch.empty(len(heads), len(tokens), self.dims.n_audio_ctx)
+        logits = torch.empty(n_text, self.dims.n_vocab)
+        rows = self.take_rows(1)
+        try:
+            n = len(tokens)
+            wanted = range(n_skipped, n_skipped + n_text)
+            self._run(tokens, rows * n, range(n), [audio] * n, wanted, logits, heads, qk)
+        finally:
+            self.free_rows(rows)
+        return qk, logits
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+        logits: Tensor,
+        heads: Sequence[tuple[int, int]] = (),
+        record: Tensor | None = None,
+    ) -> None:
+        if max(positions) >= self.dims.n_text_ctx:
+            raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
+        self._table.write(rows, positions)
+        arrays = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions, wanted)]
+        listened = np.array([audio.keys_and_values.data_ptr() for audio in audios], dtype=np.uintp)
+        watched = np.array([layer * self.dims.n_text_head + head for layer, head in heads], dtype=np.int32)
+        batch = _Batch(
+            len(tokens), len(wanted), torch.get_num_threads(), len(heads),
+            arrays[0].ctypes.data, arrays[1].ctypes.data, arrays[2].ctypes.data, self._table.table.ctypes.data,
+            self._cache_pointers.ctypes.data, listened.ctypes.data, arrays[3].ctypes.data, logits.data_ptr(),
+            watched.ctypes.data, record.data_ptr() if record is not None else None,
+        )  # fmt: skip
+        self._call("forward", self._decoder, ctypes.byref(batch))
+
+    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """See `Runner.choose`."""
+        n_rows, n_vocab = logits.shape
+        ids, logprobs = np.empty((n_rows, n_best), np.int32), np.empty((n_rows, n_best), np.float32)
+        sets = np.array([ids.ctypes.data for ids in rules.suppressed], dtype=np.uintp)
+        sizes = np.array([len(ids) for ids in rules.suppressed], dtype=np.int32)
+        choice = _Choice(
+            n_rows, n_vocab, n_best, torch.get_num_threads(), rules.timestamp_begin, logits.data_ptr(),
+            sets.ctypes.data, sizes.ctypes.data, rules.suppressed_by.ctypes.data, rules.text_from.ctypes.data,
+            rules.timestamps_from.ctypes.data, rules.timestamps_to.ctypes.data, rules.weighs.ctypes.data,
+            ids.ctypes.data, logprobs.ctypes.data,
+        )  # fmt: skip
+        self._library.sotto_choose(ctypes.byref(choice))
+        return ids, logprobs
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if getattr(self._library, f"sotto_{name}")(*arguments):
+            raise MemoryError(f"not enough memory to {name}; lower the number of windows that run side by side")
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int], list[int], list[int]]) -> Any:
+    """Make an encoder or a decoder of its parts, which goes when `owner` goes."""
+    dims, linears, arrays = parts
+    make, free = getattr(library, f"sotto_{kind}_new"), getattr(library, f"sotto_{kind}_free")
+    make.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    pointer = make(
+        (ctypes.c_int32 * len(dims))(*dims),
+        (ctypes.c_void_p * len(linears))(*linears),
+        (ctypes.c_void_p * len(arrays))(*arrays),
+    )
+    if not pointer:
+        raise MemoryError(f"not enough memory for the {kind}")
+    weakref.finalize(owner, free, pointer)
+    return ctypes.c_void_p(pointer)
+
+
+class _Packed:
+    """A packed matrix; freed with the last reference."""
+
+    def __init__(self, library: ctypes.CDLL, kind: int, n: int, k: int) -> None:
+        library.sotto_linear_new.restype = ctypes.c_void_p
+        library.sotto_linear_bytes.restype = ctypes.c_size_t
+        self.pointer = library.sotto_linear_new(kind, n, k)
+        if not self.pointer:
+            raise MemoryError(f"not enough memory for a matrix of {n} x {k}")
+        self.n_bytes: int = library.sotto_linear_bytes(ctypes.c_void_p(self.pointer))
+        library.sotto_linear_free.argtypes = [ctypes.c_void_p]
+        weakref.finalize(self, library.sotto_linear_free, self.pointer)
+
+
+class _Packer:
+    """Reads tensors one by one and lists the parts in the order in which kernels.cpp takes them."""
+
+    def __init__(self, library: ctypes.CDLL, tensors: Mapping[str, Tensor], kind: int) -> None:
+        self.library, self.tensors, self.kind = library, tensors, kind
+        self.inner = min(kind, TYPES["bfloat16"])  # of convolutions and attention
+        self.kept: list[_Packed | Tensor] = []
+        self.n_bytes = 0
+
+    def encoder(self, dims: ModelDimensions) -> tuple[list[int], list[int], list[int]]:
+        linears = [self._convolution("encoder.conv1"), self._convolution("encoder.conv2")]
+        arrays = [self._array("encoder.positional_embedding"), *self._norm("encoder.ln_post")]
+        for i in range(dims.n_audio_layer):
+            block = f"encoder.blocks.{i}"
+            arrays += [*self._norm(f"{block}.attn_ln"), *self._norm(f"{block}.mlp_ln")]
+            linears += [*self._attention(f"{block}.attn"), *self._perceptron(block)]
+        numbers = [
+            dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer, self.kind,
+        ]  # fmt: skip
+        return numbers, linears, arrays
+
+    def decoder(self, dims: ModelDimensions) -> tuple[list[int], list[int], list[int]]:
+        linears = [self._matrix(["decoder.token_embedding.weight"])]
+        arrays = [self._array("decoder.positional_embedding"), *self._norm("decoder.ln")]
+        for i in range(dims.n_text_layer):
+            block = f"decoder.blocks.{i}"
+            for norm in ("attn_ln", "cross_attn_ln", "mlp_ln"):
+                arrays += self._norm(f"{block}.{norm}")
+            cross = f"{block}.cross_attn"
+            linears += [
+                *self._attention(f"{block}.attn"),
+                self._linear(f"{cross}.query"),
+                self._linear(f"{cross}.out"),
+                self._linear(f"{cross}.key", f"{cross}.value"),
+                *self._perceptron(block),
+            ]
+        numbers = [
+            dims.n_vocab, dims.n_text_ctx, dims.n_text_state, dims.n_text_head, dims.n_text_layer, dims.n_audio_ctx,
+            self.kind,
+        ]  # fmt: skip
+        return numbers, linears, arrays
+
+    def _attention(self, name: str) -> list[int]:
+        return [self._linear(f"{name}.query", f"{name}.key", f"{name}.value"), self._linear(f"{name}.out")]
+
+    def _perceptron(self, block: str) -> list[int]:
+        return [self._linear(f"{block}.mlp.0"), self._linear(f"{block}.mlp.2")]
+
+    def _norm(self, name: str) -> list[int]:
+        return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
+
+    def _array(self, name: str) -> int:
+        array = self.tensors[name].detach().to("cpu", torch.float32).contiguous()
+        self.kept.append(array)
+        self.n_bytes += array.nbytes
+        return array.data_ptr()
+
+    def _linear(self, *names: str) -> int:
+        return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names])
+
+    def _convolution(self, name: str) -> int:
+        weight = self.tensors[f"{name}.weight"].detach()  # (n_out, n_in, 3)
+        flat = weight.permute(0, 2, 1).flatten(1)  # three frames one behind the other
+        return self._fill(self.inner, [flat], [self.tensors[f"{name}.bias"]])
+
+    def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
+        bias = [self.tensors.get(name) for name in biases] or [None] * len(weights)
+        return self._fill(self.kind, (self.tensors[name].detach() for name in weights), bias)
+
+    def _fill(self, kind: int, weights: Any, biases: Sequence[Tensor | None]) -> int:
+        """Pack matrices of equal width below each other."""
+        weights = list(weights)
+        packed = _Packed(self.library, kind, sum(len(w) for w in weights), weights[0].shape[1])
+        self.kept.append(packed)
+        self.n_bytes += packed.n_bytes
+        first = 0
+        for weight, bias in zip(weights, biases, strict=True):
+            numbers = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
+            for start, rows in _pieces(weight):
+                at = None if numbers is None else ctypes.c_void_p(numbers[start:].data_ptr())
+                self.library.sotto_linear_fill(
+                    ctypes.c_void_p(packed.pointer), first + start, len(rows), _pointer(rows), at
+                )
+            first += len(weight)
+        return int(packed.pointer)
+
+
+def _pieces(weight: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Cut a matrix into pieces of rows, each in float32 on the CPU; yields each with its first row."""
+    for start in range(0, len(weight), ROWS_AT_ONCE):
+        yield start, weight[start : start + ROWS_AT_ONCE].to("cpu", torch.float32).contiguous()
