@@ -5,6 +5,7 @@ Knows nothing of models, and does not decode containers itself (`media.py` does)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,8 +29,9 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
 
 MAX_CHANNELS = 8  # of an array: more are not channels but samples
-# Frames transformed at once: on 5 minutes of sound 2.2 times faster than all at once, and equal to the bit.
-BLOCK_FRAMES = 3000
+# Frames transformed at once, so that what comes of them stays in the processor's cache: half a minute of sound takes
+# 3.7 ms like this and 9.4 at once (one core). Whoever cuts at the same frames gets values equal to the bit.
+BLOCK_FRAMES = 1000
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | Tensor"
 Source: TypeAlias = "media.Source | Array"
@@ -141,7 +143,7 @@ def log_mel_spectrogram(
     AudioError
         The sound cannot be read, is not finite, or has fewer than 201 samples with the padding.
     """
-    samples = _float32(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
+    samples = float32_samples(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
     if samples.ndim not in (1, 2):
         raise ShapeError(f"samples of shape {tuple(samples.shape)}; it must be (n_samples,) or (n_batch, n_samples)")
     if device is not None:
@@ -157,14 +159,16 @@ def log_mel_spectrogram(
     n_frames = total // HOP_LENGTH
     with torch.autocast(batch.device.type, enabled=False):
         blocks = [
-            _log_power(batch, total, start, min(start + BLOCK_FRAMES, n_frames), filters)
+            log_power(
+                lambda begin, end: batch[:, begin:end], total, start, min(start + BLOCK_FRAMES, n_frames), filters
+            )
             for start in range(0, n_frames, BLOCK_FRAMES)
         ]
     mel = torch.cat(blocks, dim=-1)  # (n_batch, n_mels, n_frames)
     del blocks
     loudest = mel.max()
     if not torch.isfinite(loudest + samples.sum()):  # the sum sees also the last samples, too few for a frame
-        _refuse_not_finite(samples)
+        refuse_not_finite(samples)
     if mel.requires_grad:  # nothing may be overwritten that the gradient needs
         mel = (torch.maximum(mel, loudest - 8.0) + 4.0) / 4.0
     else:
@@ -172,24 +176,25 @@ def log_mel_spectrogram(
     return mel if samples.ndim == 2 else mel[0]
 
 
-def _log_power(batch: Tensor, total: int, start: int, stop: int, filters: Tensor) -> Tensor:
+def log_power(read: Callable[[int, int], Tensor], total: int, start: int, stop: int, filters: Tensor) -> Tensor:
     """Frames `start` to `stop` in log10 power, shape ``(n_batch, n_mels, n)``.
 
-    The sound, `batch`, is thought to be followed by zeros up to `total` samples, and mirrored at both ends.
-    Only the stretch under these frames is touched, so no padded copy of the whole is made.
+    The sound is thought to be followed by zeros up to `total` samples, and mirrored at both ends. Only the stretch
+    under these frames is asked for: ``read(begin, end)`` gives ``(n_batch, n_samples)``, fewer where the sound ends.
     """
     half = N_FFT // 2
     first, last = start * HOP_LENGTH - half, (stop - 1) * HOP_LENGTH + half  # before the mirrors
     begin, end = max(first, 0), min(max(last, half + 1), total)  # a mirror needs 201 samples
-    piece = batch[:, begin:end]
+    piece = read(begin, end)
     if (n_zeros := end - begin - piece.shape[-1]) > 0:
         piece = F.pad(piece, (0, n_zeros))
     if first < 0 or last > total:
         piece = F.pad(piece, (begin - first, max(last - total, 0)), mode="reflect")
     window = _window(piece.device)
     spectrum = torch.stft(piece, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
-    power = spectrum[..., : stop - start].abs().square()  # (n_batch, 201, n)
-    return (filters @ power).clamp(min=1e-10).log10()
+    real, imag = spectrum.real, spectrum.imag  # without the root that abs() draws, half the time
+    power = (real * real).addcmul_(imag, imag)[..., : stop - start]  # (n_batch, 201, n)
+    return (filters @ power).clamp_(min=1e-10).log10_()
 
 
 @lru_cache(maxsize=16)
@@ -219,7 +224,7 @@ def _tensor(array: Array) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _float32(array: Array) -> Tensor:
+def float32_samples(array: Array) -> Tensor:
     """The samples as float32: integers scaled by their full range to -1..1, floats as they are."""
     samples = _tensor(array)
     if samples.is_floating_point():
@@ -232,7 +237,7 @@ def _float32(array: Array) -> Tensor:
     return (samples.float() - full) / full if samples.dtype == torch.uint8 else samples.float() / full
 
 
-def _refuse_not_finite(samples: Tensor) -> None:
+def refuse_not_finite(samples: Tensor) -> None:
     """Say where the sound stops being numbers, or that it is too loud for float32."""
     wrong = torch.nonzero(~torch.isfinite(samples))
     if len(wrong) == 0:
@@ -248,10 +253,10 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     if tensor.numel() == 0:
         return np.zeros(0, np.float32)
     tensor = _channels_first(tensor)
-    samples: Samples = _float32(tensor).numpy()
+    samples: Samples = float32_samples(tensor).numpy()
     # A sum needs no mask as large as the sound; one that overflows is looked at again.
     if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
-        _refuse_not_finite(_float32(_tensor(array)))
+        refuse_not_finite(float32_samples(_tensor(array)))
     if len(samples) == 1 and sr == rate:
         mono: Samples = samples[0]
     elif tensor.dtype in (torch.int16, torch.int32):  # as from a file with these samples

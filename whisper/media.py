@@ -65,6 +65,14 @@ def decode(source: Source, rate: int) -> Samples:
     RuntimeWarning
         Some of the recording is broken, or its end is missing; the rest is returned.
     """
+    return np.concatenate([np.zeros(0, np.int16), *stream(source, rate)])
+
+
+def stream(source: Source, rate: int) -> Iterator[Samples]:
+    """Decode like `decode`, piece by piece as they are asked for: of any recording only a little is in memory.
+
+    The errors come with the first piece, the warnings with the end. Until then a file object belongs to the iterator.
+    """
     import av
 
     name, file, options = _openable(source)
@@ -73,7 +81,7 @@ def decode(source: Source, rate: int) -> Samples:
         if place is not None:
             file.seek(0)
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
-            pieces = list(_resampled(_Recording(container, name).frames(), rate))
+            yield from _resampled(_Recording(container, name).frames(), rate)
     except _LayoutError as error:
         raise AudioError(f"{name} {error}") from None
     except av.FFmpegError as error:
@@ -81,7 +89,6 @@ def decode(source: Source, rate: int) -> Samples:
     finally:
         if place is not None:
             file.seek(place)
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
 def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
