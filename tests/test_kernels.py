@@ -1,0 +1,162 @@
+"""Kernels are compiled where a compiler is, loaded where the processor can run them, and missed by nobody else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whisper import capabilities, kernel_builds, kernels
+from whisper.errors import OptionError
+
+from .conftest import ROOT, run_python
+
+ABI_ONLY = 'extern "C" __attribute__((visibility("default"))) int sotto_abi(void) { return %d; }\n'
+HERE = capabilities.machine()
+
+needs_compiler = pytest.mark.skipif(kernel_builds.find_compiler() is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture
+def native(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of sources that hold nothing but their number."""
+    folder = tmp_path / "native"
+    folder.mkdir()
+    (folder / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % kernels.ABI)
+    for module in (kernel_builds, kernels):
+        monkeypatch.setattr(module, "SOURCES", folder)
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    kernels._loaded.cache_clear()
+    yield folder
+    kernels._loaded.cache_clear()
+
+
+def processor_has(monkeypatch: pytest.MonkeyPatch, *names: str, machine: str = "x86_64") -> None:
+    monkeypatch.setattr(kernels, "processor", lambda: frozenset(names))
+    monkeypatch.setattr(kernels, "machine", lambda: machine)
+    kernels._loaded.cache_clear()
+
+
+@needs_compiler
+def test_the_best_that_is_built_and_can_run_is_loaded(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.load() is None
+    assert "python -m whisper.kernels" in kernels.why_not() or not kernel_builds.variants_for(HERE)
+    said: list[str] = []
+    built = kernel_builds.build_all(native, HERE, said.append)
+    assert [path.name for path in built] == [v.file_name for v in kernel_builds.variants_for(HERE)], said
+    assert not list(native.glob(".build-*"))
+    kernels._loaded.cache_clear()
+    library = kernels.load()
+    assert library is kernels.load()
+    best = next(v for v in kernel_builds.variants_for(HERE) if v.needs <= capabilities.processor())
+    assert (kernels.which(), kernels.why_not()) == (best.name, None)
+    assert library.sotto_abi() == kernels.ABI
+
+    monkeypatch.setenv(kernels.VARIABLE, "off")
+    assert kernels.load() is None
+    assert "SOTTO_KERNELS=off" in kernels.why_not()
+
+
+def test_a_choice_that_cannot_be_had_is_an_error(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor_has(monkeypatch, "avx2", "fma", "f16c", "bmi2")
+    for value, says in (
+        ("fast", r"SOTTO_KERNELS is 'fast'; it can be avx512, vnni, avx2 or off"),
+        ("avx512", "this processor has no avx512_bf16, avx512_vnni, avx512bw"),
+        ("dotprod", "this processor is x86_64"),
+        ("avx2", "not built; python -m whisper.kernels"),
+    ):
+        monkeypatch.setenv(kernels.VARIABLE, value)
+        with pytest.raises(OptionError, match=says):
+            kernels.load()
+
+
+def test_a_poorer_processor_gets_no_library_that_it_cannot_run(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor_has(monkeypatch, "sse4_2", "avx")
+    assert kernels.load() is None
+    assert "avx2: this processor has no avx2, bmi2, f16c, fma" in kernels.why_not()
+    opened: list[str] = []
+    monkeypatch.setattr(kernels, "_open", lambda variant: opened.append(variant.name) or "not built")
+    for names, machine, tried in (
+        (kernel_builds._AVX512, "x86_64", ["vnni", "avx2"]),
+        (("asimd",), "arm64", ["generic"]),
+        (("asimd", "asimddp"), "arm64", ["dotprod", "generic"]),
+        ((), "riscv64", ["generic"]),
+    ):
+        opened.clear()
+        processor_has(monkeypatch, *names, machine=machine)
+        assert kernels.load() is None
+        assert opened == tried
+
+
+@needs_compiler
+def test_a_library_of_other_sources_is_not_used(native: Path) -> None:
+    (native / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % (kernels.ABI + 1))
+    kernel_builds.build_all(native, HERE)
+    assert kernels.load() is None
+    assert f"form {kernels.ABI + 1}, and {kernels.ABI} is needed" in kernels.why_not()
+
+
+def test_a_broken_library_is_not_used(native: Path) -> None:
+    for variant in kernel_builds.variants_for(HERE):
+        (native / variant.file_name).write_bytes(b"nothing")
+    assert kernels.load() is None
+    assert "cannot be loaded" in kernels.why_not()
+
+
+@pytest.mark.parametrize(("compiler", "says"), [("false", "are not built: false left with 1"),
+                                                ("nonsense", "no C++ compiler (nonsense)")])  # fmt: skip
+def test_a_compiler_that_is_missing_or_fails_is_said_in_a_line(
+    native: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, says: str
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    said: list[str] = []
+    assert kernel_builds.build_all(native, "x86_64", said.append) == []
+    assert said
+    assert all(says in line and "\n" not in line for line in said)
+
+
+def test_importing_the_package_loads_no_kernels() -> None:
+    assert run_python("import sys, whisper; print('whisper.kernels' in sys.modules)").split() == ["False"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["", "nonsense"])
+def test_a_wheel_is_for_one_platform_only_where_it_holds_kernels(tmp_path: Path, compiler: str) -> None:
+    pytest.importorskip("hatchling")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (source / "whisper" / "native").mkdir(parents=True)
+    (source / "whisper" / "assets").mkdir()
+    shutil.copy(ROOT / "whisper" / "assets" / "LICENSE.openai-whisper", source / "whisper" / "assets")
+    for name in ("version.py", "kernel_builds.py"):
+        shutil.copy(ROOT / "whisper" / name, source / "whisper")
+    (source / "whisper" / "native" / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % 1)
+
+    environment = {key: value for key, value in os.environ.items() if key not in ("CXX", "SOTTO_NO_KERNELS")}
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, capture_output=True, text=True,
+        env={**environment, **({"CXX": compiler} if compiler else {})},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [wheel] = (source / "dist").glob("*.whl")
+    libraries = [n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("whisper/native/kernels-")]
+    if compiler:
+        assert libraries == []
+        assert wheel.name.endswith("-py3-none-any.whl")
+        assert "no C++ compiler (nonsense)" in done.stdout + done.stderr
+        return
+    assert {Path(name).name for name in libraries} == {v.file_name for v in kernel_builds.variants_for(HERE)}
+    assert not wheel.name.endswith("-any.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "out")
+    for variant in kernel_builds.variants_for(HERE):
+        if variant.needs <= capabilities.processor():
+            ctypes.CDLL(str(tmp_path / "out" / "whisper" / "native" / variant.file_name))
