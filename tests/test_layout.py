@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "media", "audio",
+    "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "spool", "media", "audio",
     "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
     "runner", "capabilities", "kernel_builds", "kernels", "token_rules",
-    "windows", "segments", "logit_filters", "search", "decoding", "timing", "pauses", "transcribe",
+    "windows", "segments", "logit_filters", "search", "decoding", "timing", "pauses", "features", "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
     "run_folder", "training", "tables", "report_plots", "report", "arguments", "eval_command", "train_command", "cli",

@@ -1,0 +1,269 @@
+"""The log-mel spectrogram of one recording, of any length, given out window by window.
+
+What it gives is equal, to the bit, to ``log_mel_spectrogram(source, n_mels, padding=N_SAMPLES)``, whose level is set by
+the loudest place of the whole recording. So all of it is decoded before the first window: a short recording is then
+held as a spectrogram; of a long one only its samples (in a `Spool`), its level and one loudness per frame are kept, and
+its frames are computed again where they are asked for. Knows no model, and changes no samples.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import chain
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import audio, media
+from .audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
+from .pauses import Loudness
+from .spool import Spool
+
+HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
+KEPT_BLOCKS = 64  # of a long recording, 20 MB with 80 bands: a window needs 4, and several are read side by side
+
+Load = Callable[..., Any]
+_load_audio, _log_mel_spectrogram = audio.load_audio, audio.log_mel_spectrogram
+
+
+class Features:
+    """The log-mel spectrogram of one recording; `of` makes it. Threads may share it.
+
+    Attributes
+    ----------
+    n_frames
+        Frames of 10 ms that the recording has. `N_FRAMES` frames of silence follow.
+    n_mels
+        Bands.
+    """
+
+    n_frames: int
+    n_mels: int
+
+    @staticmethod
+    def of(
+        source: Source,
+        n_mels: int,
+        *,
+        load_audio: Load = _load_audio,
+        log_mel_spectrogram: Load = _log_mel_spectrogram,
+    ) -> Features:
+        """Read a recording.
+
+        Parameters
+        ----------
+        source
+            Whatever `load_audio` reads; an array has 16 kHz.
+        n_mels
+            Bands: 80 or 128.
+        load_audio, log_mel_spectrogram
+            What the caller knows under these names. Where a program has put its own function there, or in
+            `whisper.audio`, that one makes the whole spectrogram, which is then held.
+
+        Raises
+        ------
+        AudioError
+            The sound cannot be read, or is not finite.
+
+        Warns
+        -----
+        RuntimeWarning
+            Part of a file is broken or missing, and left out; or a long one finds no place on disk.
+        """
+        if getattr(source, "ndim", 1) != 1:
+            source = load_audio(source)  # channels are mixed; a spectrogram would take them for a batch
+        foreign = log_mel_spectrogram is not _log_mel_spectrogram or audio.load_audio is not _load_audio
+        samples = source if foreign or isinstance(source, (np.ndarray, Tensor)) else _decoded(source)
+        if isinstance(samples, _FileSamples):
+            return StreamedFeatures(samples, n_mels)
+        if not foreign and isinstance(samples, (np.ndarray, Tensor)) and len(samples) > HELD:
+            return StreamedFeatures(_ArraySamples(samples), n_mels)
+        return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES))
+
+    def window(self, seek: int, size: int) -> Tensor:
+        """Frames `seek` to ``seek + size``, float32 ``(n_mels, size)``, where the samples are (files: on the CPU).
+
+        Fewer where not even the silence behind the recording reaches so far. Not to be written into.
+        """
+        raise NotImplementedError
+
+    def opening(self) -> Tensor:
+        """The first 30 seconds, ``(n_mels, 3000)``; of a shorter recording with what silence follows it."""
+        return self.window(0, N_FRAMES)
+
+    def loudness(self) -> Loudness:
+        """Mean over the bands of each frame's power in decibels, shape ``(n_frames,)``, for `pauses`."""
+        raise NotImplementedError
+
+
+class HeldFeatures(Features):
+    """A spectrogram in memory, ``(n_mels, n_frames + N_FRAMES)``."""
+
+    def __init__(self, mel: Tensor) -> None:
+        self.mel = mel
+        self.n_mels = mel.shape[0]
+        self.n_frames = mel.shape[1] - N_FRAMES
+
+    def window(self, seek: int, size: int) -> Tensor:
+        """See `Features.window`."""
+        return self.mel[:, seek : seek + size]
+
+    def loudness(self) -> Loudness:
+        """See `Features.loudness`."""
+        return _decibels(self.mel[:, : self.n_frames] * 4.0 - 4.0)
+
+
+class StreamedFeatures(Features):
+    """A spectrogram computed in blocks where it is asked for, after a first pass has found its level."""
+
+    def __init__(self, samples: _Samples, n_mels: int) -> None:
+        self.n_mels = n_mels
+        self._samples = samples
+        self._filters = audio.mel_filters(samples.device, n_mels)
+        self._blocks: OrderedDict[int, Tensor] = OrderedDict()  # the last ones used, the latest at the end
+        self._lock = Lock()
+        self._loudest, loudness = self._first_pass()
+        self.n_frames = samples.n_samples // HOP_LENGTH
+        self._loudness: Loudness = loudness[: self.n_frames]
+
+    def window(self, seek: int, size: int) -> Tensor:
+        """See `Features.window`."""
+        stop = min(seek + size, self.n_frames + N_FRAMES)
+        n = audio.BLOCK_FRAMES
+        with self._lock:
+            pieces = [
+                self._block(i)[:, max(seek - i * n, 0) : stop - i * n] for i in range(seek // n, (stop - 1) // n + 1)
+            ]
+        return torch.cat(pieces, dim=-1) if pieces else self._filters.new_zeros(self.n_mels, 0)
+
+    def loudness(self) -> Loudness:
+        """See `Features.loudness`."""
+        return self._loudness
+
+    def _first_pass(self) -> tuple[Tensor, Loudness]:
+        """Take the samples as they come; returns the loudest log10 power and the loudness of each frame."""
+        loudest = torch.full((), -torch.inf, device=self._samples.device)
+        loudness: list[Loudness] = []
+        for n_ready in self._samples.arrivals():
+            while n_ready >= ((len(loudness) + 1) * audio.BLOCK_FRAMES - 1) * HOP_LENGTH + N_FFT // 2:
+                loudest = torch.maximum(loudest, self._look(loudness))
+        while len(loudness) * audio.BLOCK_FRAMES < (self._samples.n_samples + N_SAMPLES) // HOP_LENGTH:
+            loudest = torch.maximum(loudest, self._look(loudness))  # also of the silence behind the end
+        if not torch.isfinite(loudest):
+            self._samples.refuse_not_finite()
+        return loudest, np.concatenate(loudness)
+
+    def _look(self, loudness: list[Loudness]) -> Tensor:
+        """Note the loudness of the next block's frames; returns its maximum."""
+        power = self._log_power(len(loudness))
+        loudness.append(_decibels(power))
+        return power.max()
+
+    def _log_power(self, block: int) -> Tensor:
+        """One block, ``(n_mels, n)``, cut as `log_mel_spectrogram` cuts it, as other cuts could round otherwise."""
+        total = self._samples.n_samples + N_SAMPLES
+        start = block * audio.BLOCK_FRAMES
+        stop = min(start + audio.BLOCK_FRAMES, total // HOP_LENGTH)
+        with torch.no_grad(), torch.autocast(self._filters.device.type, enabled=False):
+            return audio.log_power(self._samples.read, total, start, stop, self._filters)[0]
+
+    def _block(self, i: int) -> Tensor:
+        """Block `i` at its level, computed anew unless it was used lately."""
+        if i not in self._blocks:
+            mel = self._log_power(i)
+            self._blocks[i] = torch.maximum(mel, self._loudest - 8.0, out=mel).add_(4.0).div_(4.0)
+            if len(self._blocks) > KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(i)
+        return self._blocks[i]
+
+
+class _Samples(Protocol):
+    """Samples that may still be arriving, and can be read anywhere."""
+
+    device: torch.device
+    n_samples: int  # so far
+
+    def arrivals(self) -> Iterator[int]:
+        """Let all samples come; yields how many there are whenever there are more."""
+        ...
+
+    def read(self, begin: int, end: int) -> Tensor:
+        """Samples `begin` to `end`, float32 ``(1, n)``, fewer where there are not so many."""
+        ...
+
+    def refuse_not_finite(self) -> None:
+        """Raise an error that tells which samples are no numbers."""
+        ...
+
+
+class _FileSamples:
+    """The samples of a file, as they are decoded."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pieces: Iterator[media.Samples]) -> None:
+        self.n_samples = 0
+        self._pieces = pieces
+        self._spool = Spool()
+
+    def arrivals(self) -> Iterator[int]:
+        for piece in self._pieces:
+            self._spool.append(piece)
+            self.n_samples += len(piece)
+            yield self.n_samples
+        self._pieces = iter(())
+
+    def read(self, begin: int, end: int) -> Tensor:
+        return _scaled(np.frombuffer(self._spool.read(2 * begin, 2 * (end - begin)), np.int16))[None]
+
+    def refuse_not_finite(self) -> None:
+        raise AssertionError("16-bit samples are finite")
+
+
+class _ArraySamples:
+    """The samples of an array, turned into float32 where they are read."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array.detach() if isinstance(array, Tensor) else array
+        self.device = audio.float32_samples(self._array[:0]).device
+        self.n_samples = len(array)
+
+    def arrivals(self) -> Iterator[int]:
+        yield self.n_samples
+
+    def read(self, begin: int, end: int) -> Tensor:
+        return audio.float32_samples(self._array[begin:end])[None]
+
+    def refuse_not_finite(self) -> None:
+        audio.refuse_not_finite(audio.float32_samples(self._array))
+
+
+def _decoded(source: media.Source) -> Tensor | _FileSamples:
+    """All samples of a file where they are few, else a reader of them."""
+    pieces = media.stream(source, SAMPLE_RATE)
+    first: list[media.Samples] = []
+    n_samples = 0
+    for piece in pieces:
+        first.append(piece)
+        n_samples += len(piece)
+        if n_samples > HELD:
+            return _FileSamples(chain(first, pieces))
+    return _scaled(np.concatenate([np.zeros(0, np.int16), *first]))
+
+
+def _scaled(samples: media.Samples) -> Tensor:
+    """16-bit samples as `load_audio` gives them, ``(n_samples,)``."""
+    scaled = samples.astype(np.float32)
+    scaled /= 32768.0
+    return torch.from_numpy(scaled)
+
+
+def _decibels(log_power: Tensor) -> Loudness:
+    """Mean over the bands, ``(n_mels, n)`` -> ``(n,)``: a hum in one of them does not hide a pause."""
+    loudness: Loudness = (log_power.detach().mean(dim=0) * 10.0).cpu().numpy().astype(np.float32)
+    return loudness

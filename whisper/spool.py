@@ -1,0 +1,91 @@
+"""Bytes that may be too many for memory: kept there while they are few, then in a temporary file.
+
+Only grows, is read at any place, and is gone with the object. Knows nothing of sound.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+import weakref
+from typing import Any
+
+IN_MEMORY = 32 << 20  # bytes: 17 minutes of 16-bit samples at 16 kHz
+
+
+class Spool:
+    """A file without a name, written at its end and read anywhere.
+
+    Its place on disk is where `tempfile` puts things if a program or the user has said so (TMPDIR), else ``/var/tmp``
+    where there is one: what lies in ``/tmp`` may be held in memory, and this is to save memory. Where no place can be
+    written to or the disk is full, everything stays in memory, with a RuntimeWarning.
+
+    Parameters
+    ----------
+    in_memory
+        More bytes than this go to disk.
+    """
+
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self.n_bytes = 0
+        self.file: Any = io.BytesIO()  # to read from; `append` moves its position, and may replace it
+        self._in_memory: float = in_memory
+
+    def append(self, data: Any) -> None:
+        """Write bytes (or an array's, contiguous) at the end."""
+        view = memoryview(data).cast("B")
+        try:
+            if isinstance(self.file, io.BytesIO) and self.n_bytes + len(view) > self._in_memory:
+                self._move_to_disk()
+            self._write(view)
+        except OSError as error:
+            self._move_to_memory(error)
+            self._write(view)
+        self.n_bytes += len(view)
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Bytes from `offset` on; fewer where it ends before."""
+        self.file.seek(offset)
+        pieces = []
+        while n_bytes > 0 and (piece := self.file.read(n_bytes)):
+            pieces.append(piece)
+            n_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _write(self, view: memoryview) -> None:
+        self.file.seek(self.n_bytes)
+        while len(view) > 0:
+            view = view[self.file.write(view) :]
+
+    def _move_to_disk(self) -> None:
+        memory = self.file
+        self.file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115
+        weakref.finalize(self, self.file.close)  # which also deletes it
+        kept, self.n_bytes = self.n_bytes, 0
+        try:
+            self._write(memory.getbuffer()[:kept])
+        except OSError:
+            self.file = memory
+            raise
+        finally:
+            self.n_bytes = kept
+
+    def _move_to_memory(self, error: OSError) -> None:
+        """Keep everything in memory from now on."""
+        if not isinstance(self.file, io.BytesIO):
+            self.file = io.BytesIO(self.read(0, self.n_bytes))
+        self._in_memory = float("inf")
+        warnings.warn(
+            f"no temporary file could be written ({error.strerror or error}), so the recording is held in memory; "
+            "set TMPDIR to a folder with room",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _folder() -> str | None:
+    """Where the file is to lie; None leaves it to `tempfile`."""
+    told = tempfile.tempdir is not None or any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return "/var/tmp" if not told and os.access("/var/tmp", os.W_OK) else None
