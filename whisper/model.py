@@ -314,6 +314,7 @@ class Whisper(nn.Module):
     """A Whisper model; `load_model` gives one with trained weights."""
 
     alignment_heads: Tensor
+    compute_type: str = "auto"  # of the fast path with ``fp16=True``; see `load_model`
 
     def __init__(self, dims: ModelDimensions) -> None:
         super().__init__()

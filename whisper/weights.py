@@ -7,15 +7,18 @@ the wrong shape are refused before anything is built. It opens no files and know
 from __future__ import annotations
 
 import base64
+import ctypes
+import functools
 import gzip
+import weakref
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
@@ -85,6 +88,86 @@ def parse_alignment_heads(dump: str | bytes, dims: ModelDimensions, source: str)
         ) from error
 
 
+# ---------------------------------------------------------------------------------------------------------
+# A network and its weights, looked at from outside
+# ---------------------------------------------------------------------------------------------------------
+
+Anatomy = tuple[list[tuple[str, type, int]], dict[str, tuple[int, ...]]]
+
+
+def anatomy(of: Whisper | ModelDimensions) -> Anatomy:
+    """Return the names, classes and heads of all modules, and the names and shapes of all tensors.
+
+    Of a network as it is, or as its dimensions ask for.
+    """
+    if isinstance(of, ModelDimensions):
+        return _skeleton_of(astuple(of))
+    modules = [(name, type(module), getattr(module, "n_head", 0)) for name, module in of.named_modules()]
+    return modules, {name: tuple(tensor.shape) for name, tensor in of.state_dict(keep_vars=True).items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _skeleton_of(numbers: tuple[int, ...]) -> Anatomy:
+    return anatomy(skeleton(ModelDimensions(*numbers)))
+
+
+def skeleton(dims: ModelDimensions) -> Whisper:
+    """Return the network without numbers."""
+    with torch.device("meta"), _Undrawn():
+        return Whisper(dims)
+
+
+def tensors_of(*modules: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers that the result depends on, in an order of their own."""
+    tensors: list[Tensor] = []
+    for part in modules:
+        for module in part.modules():
+            own = vars(module)
+            tensors += [tensor for tensor in own["_parameters"].values() if tensor is not None]
+            if not isinstance(module, Whisper):  # whose buffer is the alignment heads
+                tensors += [tensor for tensor in own["_buffers"].values() if tensor is not None]
+    return tensors
+
+
+class Fingerprint:
+    """Tells whether tensors are still those that they were, in a fraction of a microsecond each.
+
+    Torch counts changes in place, but not those through ``.data``: so a few numbers of each are compared, too, where
+    that costs nothing (on a CPU).
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = [weakref.ref(tensor) for tensor in tensors]  # an id may come again
+        self._states = [self._state(tensor) for tensor in tensors]
+        self._probes = [probe for tensor in tensors for probe in self._probes_of(tensor)]  # they own no memory
+        self._values = [probe.value for probe in self._probes]
+
+    def is_that_of(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether `tensors` are the same ones and nobody changed them."""
+        return (
+            len(tensors) == len(self._tensors)
+            and all(ref() is tensor for ref, tensor in zip(self._tensors, tensors, strict=True))
+            and self._states == [self._state(tensor) for tensor in tensors]  # before the probes: memory may be gone
+            and self._values == [probe.value for probe in self._probes]
+        )
+
+    @staticmethod
+    def _state(tensor: Tensor) -> tuple[int, int]:
+        return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+    @staticmethod
+    def _probes_of(tensor: Tensor) -> list[Any]:
+        kind = _BY_SIZE.get(tensor.element_size())
+        if tensor.device.type != "cpu" or not tensor.numel() or kind is None:
+            return []
+        last = tensor.numel() - 1 if tensor.is_contiguous() else 0
+        start, step = tensor.data_ptr(), tensor.element_size()
+        return [kind.from_address(start + index * step) for index in {0, last // 2, last}]
+
+
+_BY_SIZE: dict[int, Any] = {2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
+
+
 class _Undrawn(TorchFunctionMode):
     """Lets no initial weights be drawn; on the meta device that would import torch's compiler, a whole second."""
 
@@ -111,8 +194,7 @@ def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
             f"{weights.source} is incomplete: it announces {layers} layers and holds "
             f"{len(weights.tensors)} tensors; get the file again from where it came"
         )
-    with torch.device("meta"), _Undrawn():  # a skeleton without numbers
-        model = Whisper(weights.dims)
+    model = skeleton(weights.dims)
     _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
 
     state = {}

@@ -1,0 +1,253 @@
+"""Whether a model may run on a fast path, on which, and in which precision.
+
+The fast path runs the same weights from packed copies, so nobody who watches the modules would see anything. `usable`
+says no wherever somebody does: hooks, subclasses, replaced functions, foreign layers, `disable_sdpa`. A runner is made
+when it is first asked for and kept as long as the model and its weights stay as they are; weights that are changed,
+in place or not, are noticed at the next call. It runs nothing itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_of_torch
+
+from . import model as network
+from .capabilities import has_bfloat16, has_int8
+from .errors import OptionError
+from .model import ModelDimensions, Whisper
+from .runner import Runner
+from .weights import Fingerprint, anatomy, tensors_of
+
+COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
+
+# ---------------------------------------------------------------------------------------------------------
+# Precision
+# ---------------------------------------------------------------------------------------------------------
+
+
+def available_types(device: torch.device | str) -> list[str]:
+    """Return the compute types that `device` has; the first one is what "auto" stands for.
+
+    On a CPU all of them work everywhere; which is first depends on the instructions that the processor has.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        fast = ["int8"] * has_int8() + ["bfloat16"] * has_bfloat16() + ["float32"]
+        return fast + [name for name in ("bfloat16", "int8") if name not in fast]
+    if kind == "cuda":
+        return ["float16", *["bfloat16"] * torch.cuda.is_bf16_supported(), "float32"]
+    return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`
+
+
+def resolve(compute_type: str, device: torch.device | str) -> str:
+    """Return the precision that `compute_type` stands for on `device`.
+
+    Raises
+    ------
+    OptionError
+        Where there is no such precision, or the device cannot compute in it.
+    """
+    if compute_type not in COMPUTE_TYPES:
+        raise OptionError(f"compute_type is {compute_type!r}; it can be {', '.join(COMPUTE_TYPES)}")
+    available = available_types(device)
+    if compute_type == "auto":
+        return available[0]
+    if compute_type not in available:
+        raise OptionError(
+            f"compute_type {compute_type!r} does not run on {torch.device(device).type}; "
+            f"there it can be auto, {', '.join(available)}"
+        )
+    return compute_type
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Is anybody watching
+# ---------------------------------------------------------------------------------------------------------
+
+_CLASSES = (
+    network.Whisper, network.AudioEncoder, network.TextDecoder, network.ResidualAttentionBlock,
+    network.MultiHeadAttention, network.Linear, network.LayerNorm, network.Conv1d,
+    nn.Embedding, nn.Sequential, nn.GELU, nn.Module,
+)  # fmt: skip
+# what may be replaced on whole classes, and is looked at before each use
+_METHODS = (
+    "__call__", "forward", "_call_impl", "embed_audio", "logits", "_conv_forward", "qkv_attention",
+    "_keys_and_values", "use_sdpa",
+)  # fmt: skip
+_FUNCTIONS = ("matmul", "scaled_dot_product_attention", "SDPA_AVAILABLE", "F")
+
+
+def _replaceable() -> Iterator[tuple[Mapping[str, Any], str]]:
+    for owner in _CLASSES:
+        yield from ((vars(owner), name) for name in _METHODS if name in vars(owner))
+    yield from ((vars(network), name) for name in _FUNCTIONS)
+
+
+_ORIGINALS = [(names, name, names[name]) for names, name in _replaceable()]
+_GLOBAL_HOOKS: tuple[Mapping[Any, Any], ...] = (
+    module_of_torch._global_forward_hooks,
+    module_of_torch._global_forward_pre_hooks,
+)
+
+
+def usable(model: nn.Module) -> bool:
+    """Whether `model` may run on a fast path: it is a plain `Whisper`, and nobody watches or has replaced a part.
+
+    To be asked once per transcription; takes a few tenths of a millisecond at most.
+    """
+    if type(model) is not Whisper or any(_GLOBAL_HOOKS) or network._sdpa_disabled.get():
+        return False
+    if not all(names.get(name) is original for names, name, original in _ORIGINALS):
+        return False
+    return _held(model).is_plain(model)
+
+
+def _is_watched(attributes: Mapping[str, Any]) -> bool:
+    return bool(attributes["_forward_hooks"] or attributes["_forward_pre_hooks"])
+
+
+@dataclass
+class _Part:
+    """One module as it was when it was last looked at closely."""
+
+    attributes: dict[str, Any]  # its own __dict__
+    n_attributes: int
+    children: list[int]  # ids; the tree keeps the objects alive as long as they match
+    tensors: list[int]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Part:
+        own = vars(module)
+        return cls(own, len(own), list(map(id, own["_modules"].values())), cls._tensors(own))
+
+    @staticmethod
+    def _tensors(own: Mapping[str, Any]) -> list[int]:
+        return [*map(id, own["_parameters"].values()), *map(id, own["_buffers"].values())]
+
+    def is_as_before(self) -> bool:
+        own = self.attributes
+        return (
+            len(own) == self.n_attributes
+            and list(map(id, own["_modules"].values())) == self.children
+            and self._tensors(own) == self.tensors
+        )
+
+
+def _replaces_a_method(module: nn.Module) -> bool:
+    """Whether an attribute of the module itself hides a function of its class: ``model.encoder.forward = mine``."""
+    return any(callable(getattr(type(module), name, None)) for name in vars(module))
+
+
+@dataclass
+class _Held:
+    """What is known of one model, and its runners."""
+
+    parts: list[_Part] = field(default_factory=list)
+    plain: bool = False
+    device: torch.device | None = None
+    fingerprint: Fingerprint | None = None
+    runners: dict[str, Runner] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def is_plain(self, model: Whisper) -> bool:
+        """Whether every module is one of ours, unwatched, with weights that fit together."""
+        with self.lock:
+            as_before = model.device == self.device and all(part.is_as_before() for part in self.parts)
+            if not self.parts or not as_before:
+                self._look(model)
+            return self.plain and not any(_is_watched(part.attributes) for part in self.parts)
+
+    def _look(self, model: Whisper) -> None:
+        """Look at every module closely; what was packed is not judged by this."""
+        modules = list(model.modules())
+        self.parts = [_Part.of(module) for module in modules]
+        device = _common_device(model)
+        self.plain = (
+            anatomy(model) == anatomy(model.dims)
+            and not any(_replaces_a_method(module) for module in modules)
+            and device is not None
+            and device.type in ("cpu", "cuda")
+        )
+        self.device = device
+
+    def runner(self, model: Whisper, compute_type: str) -> Runner:
+        with self.lock:
+            self._forget_where_weights_changed(model)
+            if compute_type not in self.runners:
+                tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+                self.runners[compute_type] = make_runner(model.dims, tensors, compute_type, model.device)
+            return self.runners[compute_type]
+
+    def _forget_where_weights_changed(self, model: Whisper) -> None:
+        if self.fingerprint is None or not self.fingerprint.is_that_of(tensors_of(model)):
+            self.runners.clear()
+            self._look(model)
+            self.fingerprint = Fingerprint(tensors_of(model))
+
+
+_all_held: weakref.WeakKeyDictionary[Whisper, _Held] = weakref.WeakKeyDictionary()
+_all_held_lock = threading.Lock()
+
+
+def _held(model: Whisper) -> _Held:
+    with _all_held_lock:
+        held = _all_held.get(model)
+        if held is None:
+            held = _all_held[model] = _Held()
+        return held
+
+
+def _common_device(model: Whisper) -> torch.device | None:
+    """Return where all weights are, as plain floating-point numbers; None where one is elsewhere or otherwise."""
+    tensors = tensors_of(model)
+    devices = {tensor.device for tensor in tensors}
+    plain = all(
+        type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point() and tensor.layout == torch.strided
+        for tensor in tensors
+    )
+    return devices.pop() if plain and len(devices) == 1 else None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Runners
+# ---------------------------------------------------------------------------------------------------------
+
+
+def runner_for(model: Whisper, fp16: bool) -> Runner:
+    """Return the runner of `model`, which is `usable`: exact without `fp16`, otherwise in ``model.compute_type``.
+
+    Made at the first call for a precision, which packs all weights, and kept with the model. Where weights were
+    changed since, all that was packed before is forgotten; whoever still has the old runner keeps the old weights.
+
+    Raises
+    ------
+    OptionError
+        Where the device of the model cannot compute in ``model.compute_type``.
+    """
+    held = _held(model)
+    compute_type = resolve(model.compute_type, model.device) if fp16 else "float32"
+    return held.runner(model, compute_type)
+
+
+def make_runner(
+    dims: ModelDimensions, tensors: Mapping[str, Tensor], compute_type: str, device: torch.device
+) -> Runner:
+    """Pack weights for `device`: with the compiled kernels where they are there and fit, otherwise PyTorch alone."""
+    make: Callable[..., Runner]
+    if device.type == "cpu":
+        from . import kernels, native_runner
+
+        if native_runner.supports(dims, compute_type) and kernels.load() is not None:
+            make = native_runner.NativeRunner
+            return make(dims, tensors, compute_type, device)
+    from . import torch_runner
+
+    make = torch_runner.TorchRunner
+    return make(dims, tensors, compute_type, device)
