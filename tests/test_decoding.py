@@ -160,10 +160,10 @@ def test_languages(model: Whisper, mels: Tensor) -> None:
     assert len(probs) == 99
     assert sum(probs.values()) == pytest.approx(1, abs=1e-5)
     best = max(probs, key=probs.__getitem__)
-    result = one(decode(model, mels[0], task="lang_id"))
+    result = one(decode(model, mels[0], task="lang_id", fp16=False))
     assert (result.language, result.tokens) == (best, [])
-    assert result.language_probs == pytest.approx(probs, abs=1e-6)
-    assert one(decode(model, mels[0], sample_len=2)).language == best
+    assert result.language_probs == pytest.approx(probs, abs=1e-5)
+    assert one(decode(model, mels[0], sample_len=2, fp16=False)).language == best
 
 
 def test_an_english_model_detects_nothing_and_needs_no_language(mels: Tensor) -> None:

@@ -14,7 +14,7 @@ ROOMS = [
     "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "spool", "media", "audio",
     "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
     "runner", "capabilities", "kernel_builds", "kernels", "token_rules", "fast_path",
-    "windows", "segments", "logit_filters", "search", "decoding", "timing", "pauses", "features", "transcribe",
+    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing", "pauses", "features", "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
     "run_folder", "training", "tables", "report_plots", "report", "arguments", "eval_command", "train_command", "cli",

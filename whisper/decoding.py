@@ -6,6 +6,7 @@ model, in two threads, do not meet, and an exception in the middle leaves nothin
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from . import fast_path
 from .audio import CHUNK_LENGTH
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
 from .logit_filters import ApplyTimestampRules, LogitFilter, SuppressBlank, SuppressTokens
 from .options import check_names, settled
+from .runner import Audio, Runner
+from .sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
+from .token_rules import RowRules
 from .tokenizer import Tokenizer, get_tokenizer
 from .utils import compression_ratio
 
@@ -76,6 +81,9 @@ class DecodingOptions:
     max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
 
     fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
+
+    # of what is drawn above temperature 0; None draws from torch's own generator (`torch.manual_seed`)
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
@@ -219,12 +227,18 @@ def verify_options(options: DecodingOptions) -> None:
         raise OptionError(f"length_penalty (alpha) should be a value between 0 and 1, not {o.length_penalty}")
     for name in ("beam_size", "best_of", "sample_len"):
         value = getattr(o, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+        if value is not None and (not _is_whole(value) or value < 1):
             raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if o.seed is not None and (not _is_whole(o.seed) or not 0 <= o.seed < 2**63):
+        raise OptionError(f"seed must be a whole number from 0 to 2**63 - 1, or None, not {o.seed!r}")
     for name in ("temperature", "patience", "max_initial_timestamp"):
         value = getattr(o, name)
         if value is not None and not 0 <= value < math.inf:
             raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def suppressed_tokens(value: str | Iterable[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -283,8 +297,9 @@ class DecodingTask:
         if options.beam_size is not None:
             self.decoder = BeamSearchDecoder(options.beam_size, tokenizer.eot, self.inference, options.patience)
         else:
-            self.decoder = GreedyDecoder(options.temperature, tokenizer.eot)
+            self.decoder = GreedyDecoder(options.temperature, tokenizer.eot, options.seed)
         self.logit_filters = self._get_logit_filters()
+        self._own_parts = self._parts()
 
     # -- what the options mean for this model ------------------------------------------------------------
 
@@ -299,12 +314,14 @@ class DecodingTask:
         if self.options.suppress_tokens:
             filters.append(SuppressTokens(self._get_suppress_tokens()))
         if not self.options.without_timestamps:
-            limit = None
-            if self.options.max_initial_timestamp:
-                precision = CHUNK_LENGTH / self.model.dims.n_audio_ctx  # seconds: 0.02 in every known model
-                limit = round(self.options.max_initial_timestamp / precision)
-            filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, limit))
+            filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, self._max_initial_index()))
         return filters
+
+    def _max_initial_index(self) -> int | None:
+        if not self.options.max_initial_timestamp:
+            return None
+        precision = CHUNK_LENGTH / self.model.dims.n_audio_ctx  # seconds: 0.02 in every known model
+        return round(self.options.max_initial_timestamp / precision)
 
     def _get_suppress_tokens(self) -> tuple[int, ...]:
         return suppressed_tokens(self.options.suppress_tokens, self.tokenizer)
@@ -342,15 +359,17 @@ class DecodingTask:
         self, audio_features: Tensor, tokens: Tensor
     ) -> tuple[list[str], list[dict[str, float]] | None]:
         """Return each window's language, and write its token into `tokens` where it had to be detected."""
-        if self.options.language is not None and self.options.task != "lang_id":
-            return [self.options.language] * audio_features.shape[0], None
-        if not self.model.is_multilingual and self.options.task != "lang_id":
-            return ["en"] * audio_features.shape[0], None  # there is nothing to detect
+        if not self._detects():
+            return [self.options.language or "en"] * audio_features.shape[0], None
         language_tokens, probs = self.model.detect_language(audio_features, self.tokenizer)
         languages = [max(p, key=p.__getitem__) for p in probs]
         if self.options.language is None:
             tokens[:, self.sot_index + 1] = language_tokens.to(tokens.device)
         return languages, probs
+
+    def _detects(self) -> bool:
+        """Whether the windows' language is asked of the model: not where it knows only English."""
+        return self.options.task == "lang_id" or (self.options.language is None and self.model.is_multilingual)
 
     def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Sample until every row has ended; `tokens` is ``(n_audio * n_group, n_initial)``."""
@@ -375,16 +394,15 @@ class DecodingTask:
     @torch.no_grad()
     def run(self, mel: Tensor) -> list[DecodingResult]:
         """Decode a batch: spectrograms ``(n_audio, n_mels, 3000)`` or audio features."""
+        if runner := self._runner(mel):
+            return self._run_fast(runner, mel)
         self.decoder.reset()
         audio_features = self._get_audio_features(mel)
         n_audio = audio_features.shape[0]
         tokens = torch.tensor([self.initial_tokens], device=audio_features.device).repeat(n_audio, 1)
         languages, probs = self._detect_language(audio_features, tokens)
         if self.options.task == "lang_id":
-            return [
-                DecodingResult(audio_features=features, language=language, language_probs=p)
-                for features, language, p in zip(audio_features, languages, probs or [], strict=True)
-            ]
+            return _named(audio_features, languages, probs or [])
 
         tokens = tokens.repeat_interleave(self.n_group, dim=0)  # (n_audio * n_group, n_initial)
         tokens, sum_logprobs, no_speech_probs = self._main_loop(audio_features, tokens)
@@ -397,6 +415,101 @@ class DecodingTask:
             self._result(audio_features[i], languages[i], texts[i][j].tolist(), logprobs[i][j], no_speech)
             for i, (j, no_speech) in enumerate(zip(best, no_speech_probs[:: self.n_group], strict=True))
         ]
+
+    # -- the same on a fast path -------------------------------------------------------------------------
+
+    def _parts(self) -> list[object]:
+        return [self.inference, self.decoder, self.sequence_ranker, *self.logit_filters]
+
+    def _runner(self, mel: Tensor) -> Runner | None:
+        """Return what runs this task fast; None where only the loop does what was asked for."""
+        model, options = self.model, self.options
+        if type(self) is not DecodingTask or is_rebuilt() or not fast_path.usable(model):
+            return None
+        parts = self._parts()
+        if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):
+            return None
+        if not is_encoded(model, mel) and tuple(mel.shape[1:]) != (model.dims.n_mels, 2 * model.dims.n_audio_ctx):
+            return None  # the encoder says what is wrong
+        if options.task == "lang_id" and not model.is_multilingual:
+            return None  # likewise
+        if options.temperature > 0 and options.beam_size is None and len(mel) > 1:
+            return None  # the loop draws for all windows at once, and so must who wants the same numbers
+        return fast_path.runner_for(model, options.fp16)
+
+    def _run_fast(self, runner: Runner, mel: Tensor) -> list[DecodingResult]:
+        with turns(runner):
+            mel = mel.to(self.model.device)
+            features = list(mel.float()) if is_encoded(self.model, mel) else runner.encode(list(mel))
+            audios = [runner.listen(f) for f in features]
+            languages, probs = self._hear_languages(runner, audios)
+        if self.options.task == "lang_id":
+            return _named(features, languages, probs or [])
+        samplings = [
+            self.sampling(audio, language if probs else None) for audio, language in zip(audios, languages, strict=True)
+        ]
+        try:
+            while live := [s for s in samplings if not s.done]:
+                with turns(runner):
+                    step(runner, live)
+        finally:
+            with turns(runner):
+                for s in samplings:
+                    release(runner, s)
+        return [self.result(s, language) for s, language in zip(samplings, languages, strict=True)]
+
+    def _hear_languages(
+        self, runner: Runner, audios: Sequence[Audio]
+    ) -> tuple[list[str], list[dict[str, float]] | None]:
+        """Return each window's language, and the probabilities where they had to be asked for."""
+        if not self._detects():
+            return [self.options.language or "en"] * len(audios), None
+        tokens, codes = self.tokenizer.all_language_tokens, self.tokenizer.all_language_codes
+        rows = language_probs(runner, audios, self.tokenizer.sot, tokens)
+        probs = [dict(zip(codes, row, strict=True)) for row in rows]
+        return [max(p, key=p.__getitem__) for p in probs], probs
+
+    def sampling(self, audio: Audio, language: str | None = None) -> WindowSampling:
+        """Return a window as a state that `sampling.step` brings to its end.
+
+        Parameters
+        ----------
+        audio
+            What a runner listens to.
+        language
+            One that was detected, and takes the place of the one in the options.
+        """
+        initial, tokenizer = list(self.initial_tokens), self.tokenizer
+        if language is not None and self.options.language is None:
+            initial[self.sot_index + 1] = tokenizer.to_language_token(language)
+        rules = RowRules.make(
+            tokenizer,
+            self.model.dims.n_vocab,
+            suppress_tokens=self._get_suppress_tokens() if self.options.suppress_tokens else (),
+            suppress_blank=self.options.suppress_blank,
+            timestamps=not self.options.without_timestamps,
+            max_initial_timestamp_index=self._max_initial_index(),
+        )
+        plan = SamplingPlan(
+            initial_tokens=tuple(initial),
+            sot_index=self.sot_index,
+            max_steps=min(self.sample_len, self.n_ctx + 1 - len(initial)),
+            rules=rules,
+            eot=tokenizer.eot,
+            no_speech=tokenizer.no_speech,
+            n_group=self.n_group,
+            temperature=self.options.temperature,
+            max_candidates=self.decoder.max_candidates if isinstance(self.decoder, BeamSearchDecoder) else None,
+            seed=self.options.seed,
+        )
+        return WindowSampling(plan, audio)
+
+    def result(self, sampling: WindowSampling, language: str) -> DecodingResult:
+        """Return what a window of `sampling` gave, once it is done."""
+        texts, logprobs = sampling.candidates()
+        (best,) = self.sequence_ranker.rank([texts], [logprobs])
+        features = sampling.audio.features
+        return self._result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
 
     def _without_frame(self, tokens: Tensor) -> Tensor:
         """Cut the prompt, the start and everything from the end token on."""
@@ -417,6 +530,12 @@ class DecodingTask:
             temperature=self.options.temperature,
             compression_ratio=compression_ratio(text),
         )
+
+
+def _named(
+    features: Iterable[Tensor], languages: Iterable[str], probs: Iterable[dict[str, float]]
+) -> list[DecodingResult]:
+    return [DecodingResult(f, language, p) for f, language, p in zip(features, languages, probs, strict=True)]
 
 
 def decode(
@@ -458,3 +577,23 @@ def decode(
     single = mel.ndim == 2
     result = DecodingTask(model, options).run(mel.unsqueeze(0) if single else mel)
     return result[0] if single else result
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Who changed something here
+# ---------------------------------------------------------------------------------------------------------
+
+_CLASSES = (
+    DecodingTask, PyTorchInference, Inference, GreedyDecoder, BeamSearchDecoder, TokenDecoder, MaximumLikelihoodRanker,
+    SequenceRanker, SuppressBlank, SuppressTokens, ApplyTimestampRules, LogitFilter,
+)  # fmt: skip
+_METHODS = [(c, name, f) for c in _CLASSES for name, f in vars(c).items() if inspect.isfunction(f)]
+_NAMES = {name: globals()[name] for name in (*__all__, "compute_dtype", "suppressed_tokens", "compression_ratio")}
+
+
+def is_rebuilt() -> bool:
+    """Whether a program has replaced a function or class that decodes: then what it put there must run."""
+    here = globals()
+    return any(here[name] is not value for name, value in _NAMES.items()) or any(
+        vars(c).get(name) is not function for c, name, function in _METHODS
+    )

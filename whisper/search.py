@@ -5,8 +5,9 @@ Knows logits and token ids, not the network: a search asks its `Inference` only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence, Sized
+from operator import itemgetter
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class Reorderable(Protocol):
 class SequenceRanker:
     """Chooses one candidate per audio."""
 
-    def rank(self, tokens: Candidates, sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
+    def rank(self, tokens: Sequence[Sequence[Sized]], sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
         """Return, for each audio, the index of the best of its candidates.
 
         Parameters
@@ -51,7 +52,7 @@ class MaximumLikelihoodRanker(SequenceRanker):
     def __init__(self, length_penalty: float | None) -> None:
         self.length_penalty = length_penalty
 
-    def rank(self, tokens: Candidates, sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
+    def rank(self, tokens: Sequence[Sequence[Sized]], sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
         best = []
         for group, logprobs in zip(tokens, sum_logprobs, strict=True):
             scores = [p / self._penalty(len(t)) for t, p in zip(group, logprobs, strict=True)]
@@ -105,18 +106,31 @@ class TokenDecoder:
 
 
 class GreedyDecoder(TokenDecoder):
-    """The likeliest token at temperature 0; above, one drawn from the tempered distribution."""
+    """The likeliest token at temperature 0; above, one drawn from the tempered distribution.
 
-    def __init__(self, temperature: float, eot: int) -> None:
+    Parameters
+    ----------
+    seed
+        Of what is drawn; None draws from torch's own generator.
+    """
+
+    def __init__(self, temperature: float, eot: int, seed: int | None = None) -> None:
         self.temperature = temperature
         self.eot = eot
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+
+    def reset(self) -> None:
+        self._generator = None
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
         if self.temperature == 0:
             next_tokens = logits.argmax(dim=-1)
         else:
             probabilities = F.softmax(logits.float() / self.temperature, dim=-1)
-            next_tokens = torch.multinomial(probabilities, 1, replacement=True)[:, 0]
+            if self.seed is not None and self._generator is None:
+                self._generator = torch.Generator(logits.device).manual_seed(self.seed)
+            next_tokens = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)[:, 0]
 
         running = tokens[:, -1] != self.eot
         logprobs = F.log_softmax(logits.float(), dim=-1).gather(1, next_tokens[:, None])[:, 0]
@@ -127,6 +141,49 @@ class GreedyDecoder(TokenDecoder):
     def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
         ended = F.pad(tokens, (0, 1), value=self.eot)  # those that ran to the limit end here
         return [list(group) for group in ended], sum_logprobs.tolist()
+
+
+class Extension(NamedTuple):
+    """A row's text with one token more."""
+
+    score: float  # summed log-probability
+    row: int
+    token: int
+
+
+def best_extensions(
+    rows: Iterable[int], ids: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], beam_size: int, eot: int
+) -> tuple[list[Extension], list[Extension]]:
+    """Choose how the beams of one audio go on.
+
+    Parameters
+    ----------
+    rows
+        Those to extend; no two of them have the same text.
+    ids, scores
+        By row, the candidates for its next token and the score that the text would have: one more than the beam is
+        wide, so that the end of a text takes no live one's place.
+    beam_size, eot
+        How many go on, and the token that ends a text.
+
+    Returns
+    -------
+    live
+        The best `beam_size` that go on.
+    ended
+        Those that ended ahead of the last of these.
+    """
+    live: list[Extension] = []
+    ended: list[Extension] = []
+    choices = [Extension(s, row, t) for row in rows for t, s in zip(ids[row], scores[row], strict=True)]
+    for choice in sorted(choices, key=itemgetter(0), reverse=True):  # of equal ones, the first stays first
+        if choice.token == eot:
+            ended.append(choice)
+        else:
+            live.append(choice)
+            if len(live) == beam_size:
+                break
+    return live, ended
 
 
 class BeamSearchDecoder(TokenDecoder):
@@ -163,54 +220,45 @@ class BeamSearchDecoder(TokenDecoder):
         if self.finished_sequences is None:
             self.finished_sequences = [{} for _ in range(n_batch // self.beam_size)]
 
-        # one more than the beam is wide, so that the end of a text takes no live sequence's place
         logprobs, ids = F.log_softmax(logits.float(), dim=-1).topk(self.beam_size + 1)
         scores = (sum_logprobs[:, None] + logprobs).tolist()
         prefixes, choices = [tuple(row) for row in tokens.tolist()], ids.tolist()
 
-        kept: list[tuple[tuple[int, ...], float, int]] = []  # sequence, score, row that it continues
+        kept: list[Extension] = []
         for audio, finished in enumerate(self.finished_sequences):
             rows = range(audio * self.beam_size, (audio + 1) * self.beam_size)
-            # the same sequence may come from several rows (at the first step from all): it counts once
-            candidates = {
-                (*prefixes[row], token): (score, row)
-                for row in rows
-                for token, score in zip(choices[row], scores[row], strict=True)
-            }
-            live, ended = self._divide(candidates)
+            distinct = {prefixes[row]: row for row in rows}.values()  # at the first step all rows are the same
+            live, ended = best_extensions(distinct, choices, scores, self.beam_size, self.eot)
             kept += live
-            for sequence, score in ended[: max(0, self.max_candidates - len(finished))]:
+            for score, row, token in ended[: max(0, self.max_candidates - len(finished))]:
+                sequence = (*prefixes[row], token)
                 finished[sequence] = score
 
-        self.inference.rearrange_kv_cache([row for _, _, row in kept])
-        sum_logprobs.copy_(torch.tensor([score for _, score, _ in kept]))
+        self.inference.rearrange_kv_cache([row for _, row, _ in kept])
+        sum_logprobs.copy_(torch.tensor([score for score, _, _ in kept]))
         completed = all(len(finished) >= self.max_candidates for finished in self.finished_sequences)
-        return torch.tensor([sequence for sequence, _, _ in kept], device=tokens.device), completed
-
-    def _divide(
-        self, candidates: dict[tuple[int, ...], tuple[float, int]]
-    ) -> tuple[list[tuple[tuple[int, ...], float, int]], list[tuple[tuple[int, ...], float]]]:
-        """Return the best `beam_size` that go on, and those that ended ahead of the last of them."""
-        live: list[tuple[tuple[int, ...], float, int]] = []
-        ended: list[tuple[tuple[int, ...], float]] = []
-        for sequence in sorted(candidates, key=lambda s: candidates[s][0], reverse=True):
-            score, row = candidates[sequence]
-            if sequence[-1] == self.eot:
-                ended.append((sequence, score))
-            else:
-                live.append((sequence, score, row))
-                if len(live) == self.beam_size:
-                    break
-        return live, ended
+        return torch.tensor([(*prefixes[r], token) for _, r, token in kept], device=tokens.device), completed
 
     def finalize(self, preceding_tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
         finished_sequences = self.finished_sequences or [{} for _ in range(preceding_tokens.shape[0])]
-        for audio, finished in enumerate(finished_sequences):
-            # too few have ended: the best of the others end here
-            for beam in sum_logprobs[audio].argsort(descending=True).tolist():
-                if len(finished) >= self.beam_size:
-                    break
-                sequence = (*preceding_tokens[audio, beam].tolist(), self.eot)
-                finished[sequence] = float(sum_logprobs[audio, beam])
+        for finished, unfinished, sums in zip(
+            finished_sequences, preceding_tokens.tolist(), sum_logprobs.tolist(), strict=True
+        ):
+            fill_up(finished, [tuple(beam) for beam in unfinished], sums, self.beam_size, self.eot)
         candidates = [[torch.tensor(sequence) for sequence in finished] for finished in finished_sequences]
         return candidates, [list(finished.values()) for finished in finished_sequences]
+
+
+def fill_up(
+    finished: dict[tuple[int, ...], float],
+    unfinished: Sequence[tuple[int, ...]],
+    sums: Sequence[float],
+    beam_size: int,
+    eot: int,
+) -> None:
+    """Where fewer than `beam_size` texts have ended, end the best of the others here; `finished` grows in place."""
+    for beam in sorted(range(len(sums)), key=sums.__getitem__, reverse=True):
+        if len(finished) >= beam_size:
+            break
+        sequence = (*unfinished[beam], eot)
+        finished[sequence] = sums[beam]
