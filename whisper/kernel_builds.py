@@ -24,7 +24,8 @@ SKIP_VARIABLE = "SOTTO_NO_KERNELS"  # set when the package is built or installed
 COMPILERS = ("c++", "g++", "clang++")
 
 # no -ffast-math: sums keep their order, so that a result never depends on its neighbours
-FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
+OPENMP = ["-fopenmp"]  # torch's own threads; without it the kernels have one thread
 # torch may have brought an older C++ runtime than the compiler's, so ours comes along; unknown to some linkers
 STATIC_RUNTIME = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
 
@@ -103,7 +104,7 @@ def _compile(compiler: list[str], variant: Variant, folder: Path) -> Path | str:
     reason = ""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
         made = Path(scratch) / variant.file_name
-        for runtime in (STATIC_RUNTIME, []):
+        for runtime in ([*OPENMP, *STATIC_RUNTIME], OPENMP, []):
             command = [*compiler, *FLAGS, *variant.flags, *runtime, str(SOURCES / MAIN_SOURCE), "-o", str(made)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=900)

@@ -24,6 +24,7 @@ from .runner import Audio, Ints, RowTable, Rules
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LANES = 16  # numbers that the kernels take at once; head and state must be multiples
+MAX_SPARE = 2  # audios whose memory is kept for the next
 ROWS_AT_ONCE = 4096  # of a matrix that is packed: bounds the float32 copy of a large vocabulary
 
 
@@ -57,7 +58,7 @@ class _Choice(ctypes.Structure):
 
 
 def supports(dims: ModelDimensions, compute_type: str) -> bool:
-    """Whether the kernels can run a network of this shape: all published ones, and those with heads of whole vectors."""
+    """Whether the kernels can run a network of this shape: heads of whole vectors, as in all published ones."""
     heads = (dims.n_audio_state, dims.n_audio_head), (dims.n_text_state, dims.n_text_head)
     return (
         compute_type in TYPES
@@ -103,7 +104,9 @@ class NativeRunner:
         self._table = RowTable(dims.n_text_ctx)
         self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
         self._cache_pointers = np.zeros(0, dtype=np.uintp)
-        self._logits = torch.empty(0, dims.n_vocab)
+        self._logits = torch.empty(0, dims.n_vocab)  # kept from call to call, as fresh pages cost time
+        self._scores = torch.empty(0)
+        self._spare: list[Tensor] = []  # keys and values of audios that are gone
 
     # -- sound -------------------------------------------------------------------------------------------
 
@@ -129,9 +132,12 @@ class NativeRunner:
         if tuple(features.shape) != shape:
             raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
         features = features.detach().to("cpu", torch.float32).contiguous()
-        memory = torch.zeros(self.audio_bytes // 64 + 1, 64, dtype=torch.uint8)
+        # what lies behind the last position must be zero, and nobody ever writes there
+        memory = self._spare.pop() if self._spare else torch.zeros(self.audio_bytes, dtype=torch.uint8)
         self._call("listen", self._decoder, _pointer(features), _pointer(memory), torch.get_num_threads())
-        return Audio(features, memory)
+        audio = Audio(features, memory)
+        weakref.finalize(audio, _give_back, self._spare, memory)
+        return audio
 
     # -- rows --------------------------------------------------------------------------------------------
 
@@ -162,18 +168,24 @@ class NativeRunner:
         wanted: Sequence[int],
     ) -> Tensor:
         """See `Runner.forward`."""
-        if len(wanted) > len(self._logits):
-            self._logits = torch.empty(len(wanted), self.dims.n_vocab)
-        logits = self._logits[: len(wanted)]
+        logits = self._room_for_logits(len(wanted))
         self._run(tokens, rows, positions, audios, wanted, logits)
         return logits
+
+    def _room_for_logits(self, n: int) -> Tensor:
+        if n > len(self._logits):
+            self._logits = torch.empty(n, self.dims.n_vocab)
+        return self._logits[:n]
 
     def attend(
         self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
     ) -> tuple[Tensor, Tensor]:
         """See `Runner.attend`."""
-        qk = torch.empty(len(heads), len(tokens), self.dims.n_audio_ctx)
-        logits = torch.empty(n_text, self.dims.n_vocab)
+        n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
+        if n_scores > len(self._scores):
+            self._scores = torch.empty(n_scores)
+        qk = self._scores[:n_scores].view(len(heads), len(tokens), self.dims.n_audio_ctx)
+        logits = self._room_for_logits(n_text)
         rows = self.take_rows(1)
         try:
             n = len(tokens)
@@ -226,6 +238,11 @@ class NativeRunner:
     def _call(self, name: str, *arguments: Any) -> None:
         if getattr(self._library, f"sotto_{name}")(*arguments):
             raise MemoryError(f"not enough memory to {name}; lower the number of windows that run side by side")
+
+
+def _give_back(spare: list[Tensor], memory: Tensor) -> None:
+    if len(spare) < MAX_SPARE:
+        spare.append(memory)
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:

@@ -128,7 +128,7 @@ class Runner(Protocol):
         qk
             Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``.
         logits
-            Float32 ``(n_text, n_vocab)``.
+            Float32 ``(n_text, n_vocab)``. Both may be written over by the next call.
         """
         ...
 

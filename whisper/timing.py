@@ -6,6 +6,7 @@ for each published model (`Whisper.alignment_heads`). Needs neither numba nor a 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kernels
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
 from .decoding import is_encoded
 from .errors import ShapeError
@@ -28,9 +30,12 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from .model import Whisper
+    from .runner import Audio, Runner
 
 SENTENCE_END_MARKS = ".。!！?？"
 MAX_MEDIAN_DURATION = 0.7  # seconds; a slower typical word than this is not believed
+
+KERNEL_WIDTH = 7  # of the compiled median filter; the default of `find_alignment`
 
 DIAGONAL, UP, LEFT = 0, 1, 2  # where a cell of the warping path comes from
 
@@ -59,9 +64,25 @@ def median_filter(x: Tensor, filter_width: int) -> Tensor:
     padded = F.pad(flat, (half, half), mode="reflect")
     if padded.isnan().any():  # comparing would spread NaN over its neighbours; sorting puts it last
         return padded.unfold(-1, filter_width, 1).sort(dim=-1)[0][..., half].reshape(x.shape)
+    if filter_width == KERNEL_WIDTH and x.device.type == "cpu" and x.dtype == torch.float32 and kernels.load():
+        return _compiled_median(flat[0]).reshape(x.shape)
     # few rows at a time stay in the processor's cache, and are too small a work for threads to wait for each other
     blocks = [_running_median(padded[0, i : i + 16], filter_width) for i in range(0, padded.shape[1], 16)]
     return torch.cat(blocks).reshape(x.shape)
+
+
+_MEDIAN_FILTER = median_filter  # to see whether a program has put its own in its place
+
+
+def _compiled_median(x: Tensor) -> Tensor:
+    """Return the median of each `KERNEL_WIDTH` neighbours in the rows of `x`, ``(n_rows, n)``."""
+    library, x = kernels.load(), x.contiguous()
+    assert library is not None
+    out = torch.empty_like(x)
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, out)]
+    if library.sotto_median(*pointers, *x.shape, torch.get_num_threads()):
+        raise MemoryError("not enough memory for the median filter")
+    return out
 
 
 def _running_median(padded: Tensor, width: int) -> Tensor:
@@ -119,6 +140,8 @@ def dtw_cpu(x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         ``(2, n_steps)``; see `backtrace`.
     """
     n, m = x.shape
+    if (library := kernels.load()) is not None:
+        return _compiled_path(library, np.ascontiguousarray(x, dtype=np.float64))
     skewed = np.full((n + m + 1, n + 1), np.inf)  # skewed[i + j, i] is the cost of cell (i, j), from 1
     for i in range(1, n + 1):
         skewed[i + 1 : i + 1 + m, i] = x[i - 1]
@@ -141,6 +164,16 @@ def dtw_cpu(x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
     rows, columns = np.ogrid[: n + 1, : m + 1]
     return backtrace(steps[rows + columns, rows])
+
+
+def _compiled_path(library: ctypes.CDLL, x: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return what `dtw_cpu` returns, from the compiled kernels."""
+    n, m = x.shape
+    path, length = np.empty((2, n + m), dtype=np.int32), ctypes.c_int32()
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (path[0], path[1])]
+    if library.sotto_warp(ctypes.c_void_p(x.ctypes.data), n, m, *pointers, ctypes.byref(length)):
+        raise MemoryError(f"not enough memory for the path through {n} x {m} cells")
+    return path[:, : length.value][:, ::-1].astype(np.int64)
 
 
 def dtw_cuda(x: Tensor, BLOCK_SIZE: int = 1024) -> npt.NDArray[np.int64]:
@@ -181,6 +214,8 @@ def find_alignment(
     *,
     medfilt_width: int = 7,
     qk_scale: float = 1.0,
+    runner: Runner | None = None,
+    audio: Audio | None = None,
 ) -> list[WordTiming]:
     """Place each word of a text in a window.
 
@@ -198,6 +233,8 @@ def find_alignment(
         Width of the median filter over the attention, in steps of 20 ms.
     qk_scale
         Factor on the attention scores before the softmax.
+    runner, audio
+        The fast path that the text was decoded on, and the window as it knows it; without them `model` is asked.
 
     Returns
     -------
@@ -206,12 +243,12 @@ def find_alignment(
     """
     if not text_tokens:
         return []
-    qk, text_probs = _attend(model, tokenizer, text_tokens, mel)
-    weights = qk[:, :, : max(1, num_frames // 2)]  # (n_heads, n_tokens, n_positions)
-    weights = (weights * qk_scale).softmax(dim=-1)
-    std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
-    weights = median_filter((weights - mean) / std, medfilt_width)
-    matrix = weights.mean(dim=0)[len(tokenizer.sot_sequence) : -1]  # (no_timestamps and text, n_positions)
+    if runner is not None and audio is not None:
+        qk, text_probs = _attend_fast(runner, audio, model, tokenizer, text_tokens)
+    else:
+        qk, text_probs = _attend(model, tokenizer, text_tokens, mel)
+    weights = _focus(qk, max(1, num_frames // 2), medfilt_width, qk_scale)  # (n_tokens, n_positions)
+    matrix = weights[len(tokenizer.sot_sequence) : -1]  # (no_timestamps and text, n_positions)
     text_indices, time_indices = dtw(-matrix)
 
     words, word_tokens = tokenizer.split_to_word_tokens([*text_tokens, tokenizer.eot])
@@ -225,6 +262,34 @@ def find_alignment(
         WordTiming(word, tokens, jump_times[i], jump_times[j], float(np.mean(text_probs[i:j])))
         for word, tokens, (i, j) in zip(words, word_tokens, pairwise(boundaries), strict=False)
     ]
+
+
+def _focus(qk: Tensor, n_positions: int, medfilt_width: int, qk_scale: float) -> Tensor:
+    """Return how much each token stands out at each position, ``(n_tokens, n_positions)``, a mean over the heads."""
+    if medfilt_width == KERNEL_WIDTH < n_positions and qk.device.type == "cpu" and median_filter is _MEDIAN_FILTER:
+        focus = _compiled_focus(qk.float(), n_positions, qk_scale)
+        if focus is not None:
+            return focus
+    weights = (qk[:, :, :n_positions] * qk_scale).softmax(dim=-1)  # (n_heads, n_tokens, n_positions)
+    std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    return median_filter((weights - mean) / std, medfilt_width).mean(dim=0)
+
+
+def _compiled_focus(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | None:
+    """Do so in the compiled kernels; None where they are missing, or where a position does not vary."""
+    library = kernels.load()
+    n_heads, n_tokens, n_audio_ctx = qk.shape
+    if library is None or n_positions > n_audio_ctx:
+        return None
+    qk = qk.contiguous()
+    each, out = torch.empty(n_heads, n_tokens, n_positions), torch.empty(n_tokens, n_positions)
+    failed = library.sotto_focus(
+        ctypes.c_void_p(qk.data_ptr()), n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale),
+        ctypes.c_void_p(each.data_ptr()), ctypes.c_void_p(out.data_ptr()), torch.get_num_threads(),
+    )  # fmt: skip
+    if failed == 1:
+        raise MemoryError("not enough memory for the word times")
+    return None if failed else out
 
 
 @torch.no_grad()
@@ -249,10 +314,28 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
     heads = model.alignment_heads.indices().T.tolist()
     qk = torch.stack([cache.cross_qk[layer][0, head] for layer, head in heads])
 
-    predictions = logits[len(tokenizer.sot_sequence) :, : tokenizer.eot].softmax(dim=-1)
-    rows = torch.arange(len(text_tokens), device=logits.device)
-    text_probs: list[float] = predictions[rows, torch.tensor(text_tokens, device=logits.device)].tolist()
-    return qk, text_probs
+    return qk, _probabilities(logits[len(tokenizer.sot_sequence) :], tokenizer.eot, text_tokens)
+
+
+def _attend_fast(
+    runner: Runner, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
+) -> tuple[Tensor, list[float]]:
+    """Return what `_attend` returns, from the fast path."""
+    tokens = [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]
+    heads = [(layer, head) for layer, head in model.alignment_heads.indices().T.tolist()]
+    qk, logits = runner.attend(audio, tokens, heads, len(tokenizer.sot_sequence), len(text_tokens))
+    return qk, _probabilities(logits, tokenizer.eot, text_tokens)
+
+
+def _probabilities(logits: Tensor, eot: int, text_tokens: list[int]) -> list[float]:
+    """Return the probability of each token among all text, given the logits before it, ``(>= n_text, n_vocab)``."""
+    chosen = torch.tensor(text_tokens, device=logits.device)[:, None]
+    probabilities: list[float] = []
+    for start in range(0, len(text_tokens), 10):  # in pieces that stay in the processor's cache
+        end = min(start + 10, len(text_tokens))
+        rows = logits[start:end, :eot]
+        probabilities += (rows.gather(1, chosen[start:end])[:, 0] - rows.logsumexp(dim=-1)).exp().tolist()
+    return probabilities
 
 
 def merge_punctuations(alignment: list[WordTiming], prepended: str, appended: str) -> None:

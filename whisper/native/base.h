@@ -8,17 +8,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
-#include <thread>
 #include <vector>
 
 #include <sched.h>
-#include <unistd.h>
+#include <sys/mman.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -109,6 +110,8 @@ inline Floats gelu(Floats x) {
     return 0.5f * x * (1.0f + (z < 0.0f ? -erf : erf));
 }
 
+constexpr size_t kHugePage = size_t(2) << 20;
+
 // Memory aligned to cache lines, zeroed; grows, never shrinks.
 template <class T>
 class Buffer {
@@ -124,8 +127,12 @@ class Buffer {
         if (n > size_) {
             std::free(data_);
             data_ = nullptr, size_ = 0;
-            const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-            if (!(data_ = static_cast<T*>(std::aligned_alloc(64, bytes)))) throw std::bad_alloc();
+            const size_t line = n * sizeof(T) >= kHugePage ? kHugePage : 64;
+            const size_t bytes = (n * sizeof(T) + line - 1) / line * line;
+            if (!(data_ = static_cast<T*>(std::aligned_alloc(line, bytes)))) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+            if (line == kHugePage) madvise(static_cast<void*>(data_), bytes, MADV_HUGEPAGE);  // fewer pages to look up
+#endif
             std::memset(static_cast<void*>(data_), 0, bytes);
             size_ = n;
         }
@@ -152,8 +159,7 @@ inline void relax() {
 // interrupts holds up no more than its last piece.
 class Team {
   public:
-    explicit Team(int n) : size(n) {}
-    const int size;
+    int size = 1;
 
     // Wait until all have come here; then the next `take` counts from 0 again.
     void barrier() {
@@ -179,69 +185,27 @@ class Team {
     alignas(64) std::atomic<unsigned> phase_{0};
 };
 
-// Helper threads that sleep between calls. One call at a time has them; another that comes meanwhile works alone.
-class Pool {
-  public:
-    template <class F>
-    static void run(int n_threads, const F& work) {  // work(team, index)
-        static Pool* pool = nullptr;
-        static std::mutex guard;
-        std::unique_lock<std::mutex> lock(guard, std::try_to_lock);
-        if (n_threads <= 1 || !lock.owns_lock()) {
-            Team team(1);
-            work(team, 0);
-            return;
-        }
-        if (!pool || pool->process_ != getpid()) pool = new Pool;  // a forked child has none of its parent's threads
-        Team team(n_threads);
-        auto call = [&](int index) { work(team, index); };
-        pool->start(n_threads, &call, [](void* c, int index) { (*static_cast<decltype(call)*>(c))(index); });
-        call(0);
-        pool->finish();
-    }
-
-  private:
-    const pid_t process_ = getpid();
-    std::vector<std::thread> threads_;
-    std::mutex mutex_;
-    std::condition_variable awake_;
-    std::atomic<unsigned> call_{0};
-    std::atomic<int> running_{0};
-    int n_wanted_ = 0;
-    void* context_ = nullptr;
-    void (*function_)(void*, int) = nullptr;
-
-    void start(int n, void* context, void (*function)(void*, int)) {
-        while (int(threads_.size()) < n - 1) {
-            const int index = int(threads_.size()) + 1;
-            const unsigned seen = call_.load();
-            threads_.emplace_back([this, index, seen] { live(index, seen); });
-            threads_.back().detach();
-        }
+// Runs `work(team, index)` on so many threads. They are OpenMP's, which are torch's, too: threads of our own would
+// compete for the processor with those that torch leaves spinning after each of its operations. One call at a time has
+// them; another that comes meanwhile works alone.
+template <class F>
+void run_team(int n_threads, const F& work) {
+    static std::mutex guard;
+    std::unique_lock<std::mutex> lock(guard, std::try_to_lock);
+#if defined(_OPENMP)
+    if (n_threads > 1 && lock.owns_lock()) {
+        Team team;
+#pragma omp parallel num_threads(n_threads)
         {
-            std::lock_guard<std::mutex> lock(mutex_);
-            context_ = context, function_ = function, n_wanted_ = n;
-            running_.store(int(threads_.size()), std::memory_order_relaxed);
-            call_.fetch_add(1, std::memory_order_release);
+#pragma omp single
+            team.size = omp_get_num_threads();  // perhaps fewer than asked for
+            work(team, omp_get_thread_num());
         }
-        awake_.notify_all();
+        return;
     }
-    void finish() {
-        for (int spins = 0; running_.load(std::memory_order_acquire); spins++)
-            spins < 4000 ? relax() : (void)sched_yield();
-    }
-    void live(int index, unsigned seen) {
-        for (;;) {
-            for (int spins = 0; call_.load(std::memory_order_acquire) == seen && spins < 6000; spins++) relax();
-            if (call_.load(std::memory_order_acquire) == seen) {
-                std::unique_lock<std::mutex> lock(mutex_);
-                awake_.wait(lock, [&] { return call_.load(std::memory_order_relaxed) != seen; });
-            }
-            seen = call_.load(std::memory_order_acquire);
-            if (index < n_wanted_) function_(context_, index);
-            running_.fetch_sub(1, std::memory_order_release);
-        }
-    }
-};
+#endif
+    Team team;
+    work(team, 0);
+}
 
 }  // namespace sotto

@@ -38,7 +38,7 @@ struct Decoder {
     // Keys and values of the cross-attention of every layer.
     void listen(const float* features, char* memory, int n_threads) {
         left_.reserve(type, n_audio_ctx, n_state);
-        Pool::run(n_threads, [&](Team& team, int) {
+        run_team(n_threads, [&](Team& team, int) {
             each(team, n_audio_ctx, [&](int i) { left_.set(i, features + size_t(i) * n_state, n_state); });
             team.barrier();
             const int panels = n_panels(2 * n_state);
@@ -61,7 +61,7 @@ struct Decoder {
         left_.reserve(type, n, n_state), wide_.reserve(type, n, 4 * n_state), q_.reserve(inner(), n, n_state);
         make_units(b);
         if (int(work_.size()) < b.n_threads) work_.resize(b.n_threads);
-        Pool::run(b.n_threads, [&](Team& team, int index) { forward(team, work_[index], b); });
+        run_team(b.n_threads, [&](Team& team, int index) { forward(team, work_[index], b); });
     }
 
   private:

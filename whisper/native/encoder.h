@@ -28,7 +28,7 @@ struct Encoder {
         frames_.reserve(inner(), 2 * n_ctx + 2, n_mels);
         hidden_.reserve(inner(), 2 * n_ctx + 2, n_state);
         if (int(work_.size()) < n_threads) work_.resize(n_threads);
-        Pool::run(n_threads, [&](Team& team, int index) { run(team, work_[index], mel, features, memory); });
+        run_team(n_threads, [&](Team& team, int index) { run(team, work_[index], mel, features, memory); });
     }
 
   private:

@@ -106,20 +106,41 @@ int sotto_forward(void* decoder, const Batch* batch) {
 }
 
 void sotto_choose(const Choice* choice) {
-    Pool::run(choice->n_rows > 1 ? choice->n_threads : 1, [&](Team& team, int) {
+    run_team(choice->n_rows > 1 ? choice->n_threads : 1, [&](Team& team, int) {
         for (int row; (row = team.take()) < choice->n_rows;) choose_row(*choice, row);
     });
 }
 
 int sotto_median(const float* x, float* out, int n_rows, int n, int n_threads) {
     return guarded([&] {
-        Pool::run(n_threads, [&](Team& team, int) {
+        run_team(n_threads, [&](Team& team, int) {
             Buffer<float> padded(n + 24);
             for (int row; (row = team.take()) < n_rows;) median_row(x + size_t(row) * n, out + size_t(row) * n, n, padded);
         });
     });
 }
-int sotto_warp(const float* x, int n, int m, int32_t* rows, int32_t* columns, int32_t* length) {
+
+// The mean over heads of what each attends to: `qk` (n_heads, n_rows, stride) to `out` (n_rows, n), with room for
+// (n_heads, n_rows, n) in `each`. 2 where that is not defined.
+int sotto_focus(
+    const float* qk, int n_heads, int n_rows, int stride, int n, float scale, float* each, float* out, int n_threads) {
+    std::atomic<bool> defined{true};
+    const int failed = guarded([&] {
+        run_team(std::min(n_threads, n_heads), [&](Team& team, int) {
+            Focus focus;
+            for (int head; (head = team.take()) < n_heads;)
+                if (!focus.run(qk + size_t(head) * n_rows * stride, n_rows, stride, n, scale, each + size_t(head) * n_rows * n))
+                    defined = false;
+        });
+        for (size_t i = 0; i < size_t(n_rows) * n; i++) {
+            float total = 0;
+            for (int head = 0; head < n_heads; head++) total += each[size_t(head) * n_rows * n + i];
+            out[i] = total / n_heads;
+        }
+    });
+    return failed ? 1 : defined ? 0 : 2;
+}
+int sotto_warp(const double* x, int n, int m, int32_t* rows, int32_t* columns, int32_t* length) {
     return guarded([&] { *length = warp(x, n, m, rows, columns); });
 }
 }

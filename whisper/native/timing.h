@@ -34,9 +34,54 @@ inline void median_row(const float* x, float* out, int n, float* padded) {
     }
 }
 
+// What one head attends to, made comparable: softmax over the first `n` of its scores (n_rows, stride), each position
+// brought to mean 0 and deviation 1 over the rows, and smoothed. False where a position does not vary at all.
+struct Focus {
+    Buffer<float> weights, mean, deviation, padded;
+
+    bool run(const float* qk, int n_rows, int stride, int n, float scale, float* out) {
+        const int width = (n + kLanes - 1) / kLanes * kLanes;
+        weights.reserve(size_t(n_rows) * width), padded.reserve(n + 24);
+        mean.reserve(width), deviation.reserve(width);
+        std::memset(mean, 0, width * 4), std::memset(deviation, 0, width * 4);
+        for (int row = 0; row < n_rows; row++) {
+            float* w = weights + size_t(row) * width;
+            for (int i = 0; i < n; i++) w[i] = qk[size_t(row) * stride + i] * scale;
+            for (int i = n; i < width; i++) w[i] = -INFINITY;
+            Floats peak = load(w), total = {};
+            for (int i = kLanes; i < width; i += kLanes) peak = greater(peak, load(w + i));
+            const float largest = greatest(peak);
+            for (int i = 0; i < width; i += kLanes) {
+                const Floats e = exponential(load(w + i) - largest);
+                total += e;
+                store(w + i, e);
+            }
+            const float inverse = 1 / sum(total);
+            for (int i = 0; i < width; i += kLanes) {
+                store(w + i, load(w + i) * inverse);
+                store(mean + i, load(mean + i) + load(w + i));
+            }
+        }
+        for (int i = 0; i < width; i++) mean[i] /= n_rows;
+        for (int row = 0; row < n_rows; row++)
+            for (int i = 0; i < width; i += kLanes) {
+                const Floats d = load(weights + size_t(row) * width + i) - load(mean + i);
+                store(deviation + i, load(deviation + i) + d * d);
+            }
+        for (int i = 0; i < n; i++)
+            if (!((deviation[i] = std::sqrt(deviation[i] / n_rows)) > 0)) return false;
+        for (int row = 0; row < n_rows; row++) {
+            float* w = weights + size_t(row) * width;
+            for (int i = 0; i < n; i++) w[i] = (w[i] - mean[i]) / deviation[i];
+            median_row(w, out + size_t(row) * n, n, padded);
+        }
+        return true;
+    }
+};
+
 // The cheapest monotonic path through costs (n, m), from its end; returns its length. Costs are added in float32, and
 // ties go left (2), even where left is dearer: the rule of openai-whisper, hence its path.
-inline int warp(const float* x, int n, int m, int32_t* rows, int32_t* columns) {
+inline int warp(const double* x, int n, int m, int32_t* rows, int32_t* columns) {
     std::vector<uint8_t> trace(size_t(n + 1) * (m + 1), 2);
     std::vector<float> last(m + 1, INFINITY), now(m + 1);
     last[0] = 0;
@@ -50,7 +95,7 @@ inline int warp(const float* x, int n, int m, int32_t* rows, int32_t* columns) {
                 best = diagonal, steps[j] = 0;
             else if (up < diagonal && up < left)
                 best = up, steps[j] = 1;
-            now[j] = float(double(x[size_t(i - 1) * m + j - 1]) + double(best));
+            now[j] = float(x[size_t(i - 1) * m + j - 1] + double(best));
         }
         std::swap(last, now);
     }
