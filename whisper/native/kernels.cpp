@@ -111,6 +111,16 @@ void sotto_choose(const Choice* choice) {
     });
 }
 
+// Log-probability of one token in each row, among the first `n` of `stride`.
+void sotto_logprobs(const float* logits, int n_rows, int stride, int n, const int32_t* ids, float* out, int n_threads) {
+    run_team(n_threads, [&](Team& team, int) {
+        for (int row; (row = team.take()) < n_rows;) {
+            const float* x = logits + size_t(row) * stride;
+            out[row] = x[ids[row]] - log_sum(x, n, largest(x, n));
+        }
+    });
+}
+
 int sotto_median(const float* x, float* out, int n_rows, int n, int n_threads) {
     return guarded([&] {
         run_team(n_threads, [&](Team& team, int) {
