@@ -55,7 +55,7 @@ FILES = [("wav", "pcm_s16le", 16000), ("wav", "pcm_f32le", 44100), ("flac", "fla
 
 @pytest.mark.parametrize(("format", "codec", "rate"), FILES)
 def test_windows_of_a_file_are_those_of_its_whole_spectrogram(format: str, codec: str, rate: int) -> None:
-    contents = encode(melody(24.3, rate, n_channels=2), format, codec, rate)
+    contents = encode(melody(11.3, rate, n_channels=2), format, codec, rate)
     assert_windows_equal(Features.of(contents, 80), whole(contents))
 
 
@@ -77,7 +77,7 @@ def test_every_way_to_hand_a_recording_over(tmp_path: Path) -> None:
 
 
 @given(n=st.integers(16001, 5 * BLOCK), exact=st.sampled_from([1, 160, BLOCK]), cuts=st.lists(st.integers(0, 8000)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_windows_are_equal_whatever_the_length(n: int, exact: int, cuts: list[int]) -> None:
     n = max(n // exact * exact, BLOCK)
     x = np.random.default_rng(n).integers(-9000, 9000, n).astype(np.int16)
@@ -204,6 +204,19 @@ def test_the_temporary_file_is_gone_with_the_features(monkeypatch: pytest.Monkey
     gc.collect()
     assert opened[0].closed
     assert os.listdir(tmp_path) == []
+
+
+def test_a_stream_that_cannot_seek_goes_to_disk_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(media, "_READ", 5000)
+    monkeypatch.setattr(media, "Spool", lambda: spool.Spool(in_memory=30000))
+    contents = encode(melody(9.0), "ipod", "alac")  # its index stands at the end of the file
+    assert len(contents) > 100000
+    opened = []
+    create = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: opened.append(options) or create(**options))
+    np.testing.assert_array_equal(load_audio(OneWay(contents)), load_audio(contents))
+    assert len(opened) == 1
 
 
 def broken_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 import numpy as np
 
 from .errors import AudioError
+from .spool import Spool, SpoolReader
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -30,6 +31,7 @@ Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")  # two letters and more: a drive of Windows is no scheme
 # A playlist that arrives as bytes (say, an upload) may not make us open files or addresses that it names.
 _CLOSED = {"protocol_whitelist": "none"}
+_READ = 1 << 20  # bytes read at once from what cannot seek
 _PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
 # Containers that state their length, where others estimate it from the bit rate or say nothing.
 _EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "w64", "au"}
@@ -128,12 +130,25 @@ def _openable(source: Any) -> tuple[str, Any, dict[str, str]]:
         name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
         if hasattr(source, "seekable") and source.seekable() and not isinstance(source, io.TextIOBase):
             return name, source, _CLOSED
-        contents = source.read()
-        if not isinstance(contents, (bytes, bytearray)):
-            raise AudioError(f"{name} gives {type(contents).__name__}, not bytes; open it in binary mode")
+        return name, _read_to_the_end(source, name), _CLOSED
     if len(contents) == 0:
         raise AudioError(f"{name} is empty (0 bytes)")
     return name, io.BytesIO(contents), _CLOSED
+
+
+def _read_to_the_end(source: Any, name: str) -> BinaryIO:
+    """What a file object holds that cannot seek, as one that can."""
+    spool = Spool()
+    while True:
+        piece = source.read(_READ)
+        if not isinstance(piece, (bytes, bytearray)):
+            raise AudioError(f"{name} gives {type(piece).__name__}, not bytes; open it in binary mode")
+        if not piece:
+            break
+        spool.append(piece)
+    if spool.n_bytes == 0:
+        raise AudioError(f"{name} is empty (0 bytes)")
+    return cast("BinaryIO", SpoolReader(spool))
 
 
 def _openable_path(path: str | bytes) -> tuple[str, str, dict[str, str]]:

@@ -85,6 +85,34 @@ class Spool:
         )
 
 
+class SpoolReader(io.RawIOBase):
+    """A binary file object over a spool, for those who read and seek."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool, self._place = spool, 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can seek."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from here on; returns how many bytes there were."""
+        data = self._spool.read(self._place, len(buffer))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; returns it, from the beginning."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._spool.n_bytes}[whence]
+        self._place = max(base + offset, 0)
+        return self._place
+
+
 def _folder() -> str | None:
     """Where the file is to lie; None leaves it to `tempfile`."""
     told = tempfile.tempdir is not None or any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
