@@ -186,6 +186,8 @@ def log_power(read: Callable[[int, int], Tensor], total: int, start: int, stop: 
     first, last = start * HOP_LENGTH - half, (stop - 1) * HOP_LENGTH + half  # before the mirrors
     begin, end = max(first, 0), min(max(last, half + 1), total)  # a mirror needs 201 samples
     piece = read(begin, end)
+    if piece.shape[-1] == 0:  # nothing but zeros, as in the half minute behind every recording
+        return filters.new_full((len(piece), len(filters), stop - start), 1e-10).log10_()
     if (n_zeros := end - begin - piece.shape[-1]) > 0:
         piece = F.pad(piece, (0, n_zeros))
     if first < 0 or last > total:
