@@ -177,10 +177,7 @@ def best_tokens(logits: Tensor, n_best: int) -> tuple[Ints, npt.NDArray[np.float
     """
     logits = logits.float()
     logprobs = logits.log_softmax(dim=-1)
-    if n_best == 1:
-        ids = logits.max(dim=-1, keepdim=True)[1]  # of equal ones the first
-    else:
-        ids = _first_best(logits, n_best)
+    ids = logits.max(dim=-1, keepdim=True)[1] if n_best == 1 else _first_best(logits, n_best)  # max takes the first
     chosen = logprobs.gather(1, ids)
     return ids.cpu().numpy().astype(np.int32), chosen.cpu().numpy()
 

@@ -1,0 +1,200 @@
+"""Weights as a fast path holds them: each once, in the precision that computes, and the product that goes with it.
+
+Four kinds: `float32` as it is and not copied, `bfloat16` and `float16` as they are, and `int8` with a scale per output
+channel. A product of int8 quantises each row of its input by that row's own largest value and sums integers, which is
+exact: so the result of a row depends neither on its neighbours nor on the number of threads. (Torch's own
+``linear_dynamic`` takes one scale for the whole batch.) Knows nothing of Whisper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import OptionError
+from .model import matmul
+
+COMPUTE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
+ALIGNED = 8  # torch._int_mm on CUDA takes only multiples of it
+MIN_ROWS_CUDA = 24  # and more than 16 rows
+SMALLEST_KEPT = 1 << 16  # elements; smaller buffers cost less to make than to look up
+
+
+class Buffers:
+    """Memory kept from call to call: the system maps and clears every large new tensor, page by page.
+
+    What is taken under a name is valid until that name is taken again; for one thread.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return a tensor of any contents."""
+        n = math.prod(shape)
+        if n < SMALLEST_KEPT or device.type != "cpu":  # CUDA's allocator keeps memory itself
+            return torch.empty(shape, dtype=dtype, device=device)
+        held = self._held.get((name, dtype, device))
+        if held is None or held.numel() < n:
+            held = self._held[name, dtype, device] = torch.empty(n, dtype=dtype, device=device)
+        return held[:n].view(shape)
+
+
+class Packed:
+    """The weights of a linear layer; see `pack`."""
+
+    n_in: int
+    n_out: int
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Return ``x @ weight.T + bias`` in the precision of `x`, ``(n_rows, n_in)`` to ``(n_rows, n_out)``."""
+        raise NotImplementedError
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return the rows `ids` of the weight, ``(len(ids), n_in)``, float: a tied embedding."""
+        raise NotImplementedError
+
+
+class PackedFloat(Packed):
+    """Weights of floating point; the input is converted to their precision, and the result back."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.n_out, self.n_in = weight.shape
+        # oneDNN multiplies a single row of bfloat16 in another order of summation than several
+        self.lonely = weight.device.type == "cpu" and weight.dtype != torch.float32
+
+    def linear(self, x: Tensor) -> Tensor:
+        if self.weight.dtype == x.dtype == torch.float32:
+            return matmul(x, self.weight, self.bias)
+        y = x.to(self.weight.dtype)
+        if self.lonely and len(x) == 1:
+            return F.linear(y.expand(2, -1), self.weight, self.bias)[:1].to(x.dtype)
+        return F.linear(y, self.weight, self.bias).to(x.dtype)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.weight[ids]
+
+
+class PackedInt8(Packed):
+    """Weights of 8 bits, symmetric, with a scale per output channel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, buffers: Buffers) -> None:
+        self.n_out, self.n_in = weight.shape
+        self.buffers = buffers
+        limit = weight.float().abs().amax(dim=1, keepdim=True).clamp_(min=1e-30)  # (n_out, 1)
+        # zeros that change no sum; the memory of (out, in) read as its transpose is what _int_mm is fastest with
+        self.weight = torch.zeros(_up(self.n_out), _up(self.n_in), dtype=torch.int8, device=weight.device)
+        self.weight[: self.n_out, : self.n_in] = (weight.float() * (127 / limit)).round_()
+        self.transposed = self.weight.t()
+        self.scale = (limit[:, 0] / 127).contiguous()  # (n_out,)
+        self.bias = None if bias is None else bias.float()
+        self.min_rows = MIN_ROWS_CUDA if weight.device.type == "cuda" else 1
+
+    def linear(self, x: Tensor) -> Tensor:
+        n_rows = len(x)
+        whole, row_scale = self._quantised(x)
+        sums = self.buffers.take("sums", (len(whole), len(self.weight)), torch.int32, x.device)
+        torch._int_mm(whole, self.transposed, out=sums)
+        if sums.shape != (n_rows, self.n_out):
+            sums = sums[:n_rows, : self.n_out]
+        y = sums * row_scale  # float32
+        # one rounding in each step, whoever computes it: a fused step rounds differently in a vector and in its tail
+        y.mul_(self.scale)
+        if self.bias is not None:
+            y.add_(self.bias)
+        return y.to(x.dtype)
+
+    def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `x` in 8 bits, padded to the weight's width and the least number of rows, and each row's scale."""
+        x = x.float()
+        scaled = self.buffers.take("scaled", x.shape, torch.float32, x.device)
+        scale = torch.abs(x, out=scaled).amax(dim=1, keepdim=True).clamp_(min=1e-30).div_(127)  # (n_rows, 1)
+        torch.div(x, scale, out=scaled).round_()
+        n_rows = len(x) if self.min_rows == 1 else _up(max(len(x), self.min_rows))
+        if x.numel() < SMALLEST_KEPT and n_rows == len(x) and self.n_in == self.weight.shape[1]:
+            return scaled.to(torch.int8), scale
+        whole = self.buffers.take("whole", (n_rows, self.weight.shape[1]), torch.int8, x.device)
+        if whole.shape == x.shape:
+            whole.copy_(scaled)
+        else:
+            whole.zero_()
+            whole[: len(x), : self.n_in] = scaled
+        return whole, scale
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.weight[ids, : self.n_in] * self.scale[ids, None]
+
+
+class Together:
+    """Layers with the same input: one product of 8 or 16 bits, or several of float32, which is not copied."""
+
+    def __init__(self, parts: Sequence[Packed], n_outs: Sequence[int]) -> None:
+        self._parts = parts
+        self._n_outs = list(n_outs)
+
+    def linear(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the result of each layer."""
+        if len(self._parts) == 1:
+            return torch.split(self._parts[0].linear(x), self._n_outs, dim=-1)
+        return [part.linear(x) for part in self._parts]
+
+
+def _up(n: int) -> int:
+    return -(-n // ALIGNED) * ALIGNED
+
+
+def pack(
+    weight: Tensor,
+    bias: Tensor | None,
+    compute_type: str,
+    *,
+    device: torch.device | str | None = None,
+    buffers: Buffers | None = None,
+) -> Packed:
+    """Pack a linear layer.
+
+    Parameters
+    ----------
+    weight, bias
+        ``(n_out, n_in)`` and ``(n_out,)``, in any precision; not changed, and shared where they are as needed.
+    compute_type
+        "float32", "bfloat16", "float16" or "int8".
+    device
+        Where to compute; by default where `weight` is.
+    buffers
+        Shared by layers that never run at the same time.
+
+    Raises
+    ------
+    OptionError
+        There is no such compute type.
+    """
+    if compute_type not in COMPUTE_TYPES:
+        raise OptionError(f"compute_type must be one of {', '.join(COMPUTE_TYPES)}, not {compute_type!r}")
+    weight = weight.detach().to(device)
+    bias = None if bias is None else bias.detach().to(device)
+    if compute_type == "int8":
+        return PackedInt8(weight, bias, buffers or Buffers())
+    dtype = COMPUTE_TYPES[compute_type]
+    return PackedFloat(weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype))
+
+
+def pack_together(
+    layers: Sequence[tuple[Tensor, Tensor | None]],
+    compute_type: str,
+    *,
+    device: torch.device | str | None = None,
+    buffers: Buffers | None = None,
+) -> Together:
+    """Pack the weights and biases of layers that have the same input; see `pack`."""
+    n_outs = [len(weight) for weight, _ in layers]
+    if compute_type != "float32":
+        weight = torch.cat([w.detach().float() for w, _ in layers])
+        bias = torch.cat([w.new_zeros(len(w)).float() if b is None else b.detach().float() for w, b in layers])
+        layers = [(weight, bias)]
+    return Together([pack(w, b, compute_type, device=device, buffers=buffers) for w, b in layers], n_outs)

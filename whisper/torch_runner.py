@@ -1,0 +1,369 @@
+"""The fast path in PyTorch alone, on any device: see `runner.Runner` for what it does.
+
+One flat batch runs through the layers together; only the attention looks at which item belongs to which row and
+to which audio. On a CPU a row's result in bfloat16 and int8 does not depend on the other rows: every product of several
+rows gives each the sums that it gets alone, and rows share an attention only with rows whose own text rounds up to
+the same length. On CUDA short texts go through `torch_static`, whose shapes repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .errors import ShapeError
+from .model import ModelDimensions
+from .runner import Audio, Ints, RowTable, Rules
+from .token_rules import apply_rules, best_tokens
+from .torch_layers import Block, Decoder, Encoder, Precision
+
+LENGTHS = 64  # single items attend to a multiple of so many positions
+WINDOWS_AT_ONCE = 16  # that a GPU encodes together
+
+Index = slice | Tensor  # of items
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Caches
+# ---------------------------------------------------------------------------------------------------------
+
+
+class RowCache:
+    """Keys and values of all rows in one tensor, which doubles when there are too few rows."""
+
+    def __init__(self, dims: ModelDimensions, precision: Precision) -> None:
+        self.n_head, self.n_ctx = dims.n_text_head, dims.n_text_ctx
+        self.width = dims.n_text_state // dims.n_text_head
+        self._precision = precision
+        self._shape = (dims.n_text_layer, 2, 0, self.n_head, self.n_ctx, self.width)
+        self.pool = self._make(0)  # (n_layer, 2, n_rows, n_head, n_ctx, width): keys, then values
+        self.table = RowTable(dims.n_text_ctx)
+
+    def _make(self, n_rows: int) -> Tensor:
+        # zeros, because 0 times what nobody wrote must be 0
+        shape = (*self._shape[:2], n_rows, *self._shape[3:])
+        return torch.zeros(shape, dtype=self._precision.activations, device=self._precision.device)
+
+    @property
+    def row_bytes(self) -> int:
+        n_layer, kinds, _, n_head, n_ctx, width = self._shape
+        return n_layer * kinds * n_head * n_ctx * width * self.pool.element_size()
+
+    def take(self, n: int) -> list[int]:
+        """See `Runner.take_rows`; one row more than all is there for whoever needs a place to write nothing."""
+        rows = self.table.take(n)
+        if (n_rows := self.table.n_rows + 1) > self.pool.shape[2]:
+            old = self.pool
+            self.pool = self._make(max(n_rows, 2 * old.shape[2]))
+            self.pool[:, :, : old.shape[2]] = old
+        if self._precision.activations == torch.float16:
+            self.pool[:, :, rows] = 0  # float16 overflows: nothing of that may outlive its text
+        return rows
+
+    def free(self, rows: Sequence[int]) -> None:
+        """See `Runner.free_rows`; the memory goes with the last row."""
+        self.table.free(rows)
+        if self.table.n_taken == 0:
+            self.table = RowTable(self.n_ctx)
+            if self.pool.shape[2] > 8:
+                self.pool = self._make(0)
+
+    @property
+    def nobody(self) -> int:
+        """The physical row that is no row."""
+        return self.pool.shape[2] - 1
+
+    def places(self, rows: npt.NDArray[Any], positions: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Index the vectors of physical `rows` at `positions`, ``(n, length)``; return ``(n, n_head, length)``."""
+        heads = np.arange(self.n_head)[:, None]
+        flat: npt.NDArray[np.intp] = (rows[:, None] * self.n_head + heads) * self.n_ctx + positions[..., None, :]
+        return flat
+
+
+class Heard:
+    """Keys and values of one audio for the cross-attention of every layer."""
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        self.keys, self.values = keys, values  # (n_head, width, n_audio_ctx) and (n_head, n_audio_ctx, width) each
+        self.slot = -1  # in the pool of `torch_static`
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Who attends to what
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Part:
+    """Items that attend to texts of equal length together: single ones of several rows, or several of one row."""
+
+    items: Index
+    n_rows: int
+    first_row: int | None  # of neighbouring physical rows that hold these texts alone; else None, and `places`
+    places: Tensor | None  # (n_rows * n_head * length) vectors of the cache
+    length: int
+    mask: Tensor  # (n_rows, 1, n_items of each row, length): 0 or -inf
+
+    def take(self, cache: Tensor) -> Tensor:
+        """Return keys (or values) ``(n_rows * n_head, length, width)`` from ``(n_physical, n_head, n_ctx, width)``."""
+        if self.places is None:
+            assert self.first_row is not None
+            return cache[self.first_row : self.first_row + self.n_rows].flatten(0, 1)[:, : self.length]
+        return cache.view(-1, cache.shape[-1]).index_select(0, self.places).view(-1, self.length, cache.shape[-1])
+
+
+@dataclass
+class Plan:
+    """One batch, as the attention sees it."""
+
+    tokens: Tensor
+    positions: Tensor
+    writes: Tensor  # (n_items * n_head) vectors of the cache
+    parts: list[Part]
+    listeners: list[tuple[Index, Heard]]  # the items of each audio
+    wanted: Tensor
+
+
+@dataclass
+class Watch:
+    """Which heads to watch, as layer and head, and the scores seen."""
+
+    heads: Sequence[tuple[int, int]]
+    seen: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (n_items, n_audio_ctx) each
+
+
+def as_index(numbers: Sequence[int], device: torch.device) -> Index:
+    """Return a slice where ascending numbers are neighbours."""
+    if numbers[-1] - numbers[0] == len(numbers) - 1:
+        return slice(numbers[0], numbers[-1] + 1)
+    return torch.tensor(numbers, device=device)
+
+
+def planned(
+    cache: RowCache,
+    tokens: Sequence[int],
+    rows: Sequence[int],
+    positions: Sequence[int],
+    audios: Sequence[Audio],
+    wanted: Sequence[int],
+    device: torch.device,
+) -> Plan:
+    """Sort the items of a batch by rows, by lengths and by audios."""
+    by_row: dict[int, list[int]] = {}
+    by_audio: dict[int, list[int]] = {}
+    for i, (row, audio) in enumerate(zip(rows, audios, strict=True)):
+        by_row.setdefault(row, []).append(i)
+        by_audio.setdefault(id(audio), []).append(i)
+    singles: dict[int, list[int]] = {}
+    parts = []
+    for items in by_row.values():
+        if len(items) == 1:
+            singles.setdefault(positions[items[0]] // LENGTHS, []).append(items[0])
+        else:
+            parts.append(_part(cache, rows, positions, items, [rows[items[0]]], positions[items[-1]] + 1, device))
+    for bucket, items in singles.items():
+        length = min((bucket + 1) * LENGTHS, cache.n_ctx)
+        parts.append(_part(cache, rows, positions, items, [rows[i] for i in items], length, device))
+    writes = cache.places(np.array(rows)[:, None], np.array(positions)[:, None])
+    return Plan(
+        torch.tensor(tokens, device=device),
+        torch.tensor(positions, device=device),
+        torch.from_numpy(writes.ravel()).to(device),
+        parts,
+        [(as_index(items, device), audios[items[0]].keys_and_values) for items in by_audio.values()],
+        torch.tensor(wanted, dtype=torch.long, device=device),
+    )
+
+
+def _part(
+    cache: RowCache,
+    rows: Sequence[int],
+    positions: Sequence[int],
+    items: Sequence[int],
+    whose: Sequence[int],
+    length: int,
+    device: torch.device,
+) -> Part:
+    """Plan the attention of `items`, which are all of one row or one of each row of `whose`."""
+    steps = np.arange(length)
+    own = np.array([positions[i] for i in items]).reshape(len(whose), -1, 1)  # (n_rows, n_items of each, 1)
+    mask = np.where(steps <= own, np.float32(0), np.float32(-np.inf))[:, None]
+    physical = cache.table.table[list(whose), :length]  # (n_rows, length)
+    is_own = physical == np.array(whose)[:, None]
+    first_row, places = None, None
+    neighbours = whose[-1] - whose[0] == len(whose) - 1 and list(whose) == sorted(whose)
+    if neighbours and (is_own | (steps > own[:, -1])).all():
+        first_row = whose[0]
+    else:
+        places = torch.from_numpy(cache.places(physical, steps).ravel()).to(device)
+    return Part(as_index(items, device), len(whose), first_row, places, length, torch.from_numpy(mask).to(device))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The runner
+# ---------------------------------------------------------------------------------------------------------
+
+
+class TorchRunner:
+    """See `Runner`.
+
+    Parameters
+    ----------
+    dims
+        Of the network.
+    tensors
+        Weights under the names of `Whisper.state_dict`, in any floating-point precision. Those of float32 on
+        `device` are shared with a runner of float32; all others are packed and not kept.
+    compute_type
+        "float32", "bfloat16", "float16" or "int8".
+    device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        dims: ModelDimensions,
+        tensors: Mapping[str, Tensor],
+        compute_type: str,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dims, self.compute_type, self.device = dims, compute_type, torch.device(device)
+        self.precision = precision = Precision(compute_type, self.device)
+        with torch.no_grad():
+            self._encoder = Encoder(dims, tensors, precision)
+            self._decoder = Decoder(dims, tensors, precision)
+            self._cache = RowCache(dims, precision)
+        self._width = dims.n_text_state // dims.n_text_head
+        self._q_scale = self._width**-0.5
+        self.row_bytes = self._cache.row_bytes
+        self.audio_bytes = (
+            dims.n_text_layer * 2 * dims.n_audio_ctx * dims.n_text_state * self._cache.pool.element_size()
+        )
+
+    # -- sound -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """See `Runner.encode`."""
+        n = 1 if self.device.type == "cpu" else WINDOWS_AT_ONCE
+        features: list[Tensor] = []
+        for i in range(0, len(mels), n):
+            features += self._encoder(torch.stack([mel.to(self.device) for mel in mels[i : i + n]])).float()
+        return features
+
+    @torch.no_grad()
+    def listen(self, features: Tensor) -> Audio:
+        """See `Runner.listen`."""
+        if tuple(features.shape) != (expected := (self.dims.n_audio_ctx, self.dims.n_audio_state)):
+            raise ShapeError(f"audio features of this model have shape {expected}, not {tuple(features.shape)}")
+        features = features.to(self.device)
+        x = features.to(self.precision.activations)
+        keys, values = [], []
+        for block in self._decoder.blocks:
+            k, v = (t.reshape(len(x), self.dims.n_text_head, -1) for t in block.cross_kv.linear(x))
+            keys.append(k.permute(1, 2, 0).contiguous())  # (n_head, width, n_audio_ctx)
+            values.append(v.transpose(0, 1).contiguous())  # (n_head, n_audio_ctx, width)
+        return Audio(features.float(), Heard(keys, values))
+
+    # -- rows --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def take_rows(self, n: int) -> list[int]:
+        """See `Runner.take_rows`."""
+        return self._cache.take(n)
+
+    @torch.no_grad()
+    def free_rows(self, rows: Sequence[int]) -> None:
+        """See `Runner.free_rows`."""
+        self._cache.free(rows)
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """See `Runner.reorder`."""
+        self._cache.table.reorder(rows, sources)
+
+    # -- text --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """See `Runner.forward`."""
+        return self._run(tokens, rows, positions, audios, wanted)
+
+    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """See `Runner.choose`."""
+        apply_rules(logits, rules)
+        return best_tokens(logits, n_best)
+
+    @torch.no_grad()
+    def attend(
+        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    ) -> tuple[Tensor, Tensor]:
+        """See `Runner.attend`."""
+        watch = Watch([(layer, head) for layer, head in heads])
+        rows = self.take_rows(1)
+        try:
+            n = len(tokens)
+            logits = self._run(tokens, rows * n, range(n), [audio] * n, range(n_skipped, n_skipped + n_text), watch)
+        finally:
+            self.free_rows(rows)
+        return torch.stack([watch.seen[at] for at in watch.heads]), logits
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
+        if max(positions) >= self.dims.n_text_ctx:
+            raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
+        cache = self._cache
+        cache.table.write(rows, positions)
+        plan = planned(cache, tokens, rows, positions, audios, wanted, self.device)
+        x = self._decoder.embed(plan.tokens, plan.positions)  # (n_items, n_state)
+        for layer, block in enumerate(self._decoder.blocks):
+            x = self._attend_to_text(block, layer, x, plan)
+            x = self._attend_to_sound(block, layer, x, plan, watch)
+            x = block.think(x)
+        return self._decoder.logits(x if len(wanted) == len(tokens) else x[plan.wanted])
+
+    def _attend_to_text(self, block: Block, layer: int, x: Tensor, plan: Plan) -> Tensor:
+        heads = (len(x), self.dims.n_text_head, self._width)
+        q, k, v = block.qkv.linear(block.attn_ln(x))
+        keys, values = self._cache.pool[layer]  # (n_physical, n_head, n_ctx, width) each
+        keys.view(-1, self._width).index_copy_(0, plan.writes, k.reshape(-1, self._width))
+        values.view(-1, self._width).index_copy_(0, plan.writes, v.reshape(-1, self._width))
+        q = (q * self._q_scale).view(heads)
+        mixed = torch.empty_like(q)
+        for part in plan.parts:
+            own = q[part.items].view(part.n_rows, -1, *heads[1:]).transpose(1, 2)  # (n_rows, n_head, n_each, width)
+            scores = torch.bmm(own.flatten(0, 1), part.take(keys).transpose(1, 2))
+            weights = scores.view(*own.shape[:3], -1).add_(part.mask).softmax(dim=-1)
+            out = torch.bmm(weights.flatten(0, 1), part.take(values)).view(own.shape)
+            mixed[part.items] = out.transpose(1, 2).flatten(0, 1)
+        return block.out.linear(mixed.flatten(1)).add_(x)
+
+    def _attend_to_sound(self, block: Block, layer: int, x: Tensor, plan: Plan, watch: Watch | None) -> Tensor:
+        q = block.cross_query.linear(block.cross_ln(x)).mul_(self._q_scale)
+        q = q.view(len(x), self.dims.n_text_head, self._width)
+        mixed = torch.empty_like(q)
+        for items, heard in plan.listeners:
+            scores = torch.bmm(q[items].transpose(0, 1), heard.keys[layer])  # (n_head, n_items, n_audio_ctx)
+            if watch is not None:
+                watch.seen.update({at: scores[at[1]].float() for at in watch.heads if at[0] == layer})
+            mixed[items] = torch.bmm(scores.softmax(dim=-1), heard.values[layer]).transpose(0, 1)
+        return block.cross_out.linear(mixed.flatten(1)).add_(x)
