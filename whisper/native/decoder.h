@@ -33,24 +33,24 @@ struct Decoder {
     int inner() const { return type == kFloat ? kFloat : kBfloat; }
     int d() const { return n_state / n_head; }
     size_t cache_bytes() const { return size_t(n_layer) * 2 * n_ctx * n_state * (inner() == kFloat ? 4 : 2); }
-    size_t layer_bytes() const { return Memory::bytes(inner(), n_audio_ctx, d(), n_head); }
+    size_t layer_bytes() const { return Memory::bytes(heard(), n_audio_ctx, d(), n_head); }
+    int heard() const { return type == kInt8 && d() == kInt8Width ? kInt8 : inner(); }  // of the cross-attention
 
     // Keys and values of the cross-attention of every layer.
     void listen(const float* features, char* memory, int n_threads) {
         left_.reserve(type, n_audio_ctx, n_state);
-        run_team(n_threads, [&](Team& team, int) {
+        if (int(work_.size()) < n_threads) work_.resize(n_threads);
+        run_team(n_threads, [&](Team& team, int index) {
             each(team, n_audio_ctx, [&](int i) { left_.set(i, features + size_t(i) * n_state, n_state); });
             team.barrier();
-            const int panels = n_panels(2 * n_state);
-            each(team, n_layer * panels, [&](int task) {
-                const int l = task / panels;
-                const Memory to{memory + l * layer_bytes(), inner(), n_audio_ctx, d()};
-                layers[l].cross_kv->multiply(left_.rows(), n_audio_ctx, task % panels, [&](int row, int column, Floats v) {
-                    if (column < n_state)
-                        to.set_key(row, column, v);
-                    else if (column < 2 * n_state)
-                        to.set_value(row, column - n_state, v);
-                });
+            const int panels = n_panels(2 * n_state), tasks = heard() == kInt8 ? n_head : panels;
+            each(team, n_layer * tasks, [&](int task) {
+                const int l = task / tasks;
+                const Memory to{memory + l * layer_bytes(), heard(), n_audio_ctx, d()};
+                if (heard() == kInt8)
+                    listen_int8(*layers[l].cross_kv, to, task % tasks, work_[index].attention);
+                else
+                    listen(*layers[l].cross_kv, to, task % tasks);
             });
         });
     }
@@ -78,6 +78,25 @@ struct Decoder {
     std::vector<Unit> units_;
     Buffer<float> x_, y_, middle_;
     Left left_, wide_, q_;
+
+    void listen(const Linear& linear, const Memory& to, int panel) {
+        linear.multiply(left_.rows(), n_audio_ctx, panel, [&](int row, int column, Floats v) {
+            if (column < n_state)
+                to.set_key(row, column, v);
+            else if (column < 2 * n_state)
+                to.set_value(row, column - n_state, v);
+        });
+    }
+    void listen_int8(const Linear& linear, const Memory& to, int h, Scratch& scratch) {
+        float* halves[2] = {scratch.keys.reserve(n_audio_ctx * kInt8Width), scratch.values.reserve(n_audio_ctx * kInt8Width)};
+        for (int half = 0; half < 2; half++) {  // a head is a panel
+            const int panel = half * n_head + h;
+            linear.multiply(left_.rows(), n_audio_ctx, panel, [&](int row, int column, Floats v) {
+                store(halves[half] + row * kInt8Width + column - panel * kPanel, v);
+            });
+        }
+        pack_int8(to, h, halves[0], halves[1]);
+    }
 
     void make_units(const Batch& b) {
         units_.clear();
@@ -132,7 +151,7 @@ struct Decoder {
 
     void forward(Team& team, Work& w, const Batch& b) {
         const int n = b.n_items;
-        w.x.reserve(n_state), w.scores.reserve(n_ctx + kLanes), w.attention.reserve(inner(), n_audio_ctx);
+        w.x.reserve(n_state), w.scores.reserve(n_ctx + kLanes), w.attention.reserve(heard(), n_audio_ctx, d());
         each(team, n, [&](int i) {
             vocabulary->read(b.tokens[i], x_ + size_t(i) * n_state);
             for (int j = 0; j < n_state; j++) x_[size_t(i) * n_state + j] += positions[size_t(b.positions[i]) * n_state + j];
@@ -222,21 +241,26 @@ struct Decoder {
         const float scale = 1 / std::sqrt(float(d()));
         product(team, *layer.cross_q, normed(team, w, layer.cross_ln, b.n_items), b.n_items,
                 [&](int row, int column, Floats v) { store(y_ + size_t(row) * n_state + column, v * scale); });
-        const Rows q = prepare(team, b.n_items, w.q, q_, inner(), n_state, [&](Left& to, int i) {
-            to.set(i, y_ + size_t(i) * n_state, n_state);
-        });
-        if (b.n_items <= kFew) team.barrier();  // nobody may write into y_ that another still reads
+        Rows q;
+        if (heard() != kInt8) {
+            q = prepare(team, b.n_items, w.q, q_, inner(), n_state, [&](Left& to, int i) {
+                to.set(i, y_ + size_t(i) * n_state, n_state);
+            });
+            if (b.n_items <= kFew) team.barrier();  // nobody may write into y_ that another still reads
+        }
         each(team, int(units_.size()) * n_head, [&](int task) {
             const Unit unit = units_[task / n_head];
             const int h = task % n_head;
-            const Memory memory{b.audios[unit.first] + l * layer_bytes(), inner(), n_audio_ctx, d()};
-            const Rows rows = {q.units + unit.first * q.stride, q.stride, nullptr, nullptr};
+            const Memory memory{b.audios[unit.first] + l * layer_bytes(), heard(), n_audio_ctx, d()};
+            float* out = y_ + size_t(unit.first) * n_state + h * d();
             float* record = nullptr;
             for (int i = 0; i < b.n_heads; i++)
                 if (b.heads[i] == l * n_head + h)
                     record = b.record + (size_t(i) * b.n_items + unit.first) * n_audio_ctx;
-            attend(rows, unit.rows, memory, h, w.attention, y_ + size_t(unit.first) * n_state + h * d(), n_state,
-                   record, n_audio_ctx);
+            if (heard() == kInt8)
+                return attend_int8(out, n_state, unit.rows, memory, h, w.attention, out, record, n_audio_ctx);
+            const Rows rows = {q.units + unit.first * q.stride, q.stride, nullptr, nullptr};
+            attend(rows, unit.rows, memory, h, w.attention, out, n_state, record, n_audio_ctx);
         });
         team.barrier();
         const Rows left = prepare(team, b.n_items, w.left, left_, type, n_state, [&](Left& to, int i) {

@@ -43,7 +43,7 @@ struct Encoder {
     Left q_, frames_, hidden_;
 
     void run(Team& team, Work& w, const float* mel, float* x, size_t memory) {
-        w.attention.reserve(inner(), n_ctx);
+        w.attention.reserve(inner(), n_ctx, d());
         w.left.reserve(type, kBlock, n_state), w.wide.reserve(type, kBlock, 4 * n_state);
         w.x.reserve(std::max(n_mels, n_state)), w.y.reserve(kBlock * n_state), w.middle.reserve(kBlock * 4 * n_state);
         stem(team, w, mel, x);
