@@ -191,28 +191,7 @@ def test_a_runner_goes_with_its_model(stubs: list[Stub]) -> None:
         gc.enable()
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Precision
-# ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("int8", "bfloat16", "auto"),
-                         [(True, True, "int8"), (False, True, "bfloat16"), (False, False, "float32")])  # fmt: skip
-def test_the_precision_that_a_processor_does_well(
-    int8: bool, bfloat16: bool, auto: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast_path, "has_int8", lambda: int8)
-    monkeypatch.setattr(fast_path, "has_bfloat16", lambda: bfloat16)
-    assert fast_path.resolve("auto", "cpu") == auto
-    for name in ("float32", "bfloat16", "int8"):
-        assert fast_path.resolve(name, "cpu") == name
-
-
-def test_a_precision_that_cannot_be_is_an_error(model: Whisper) -> None:
-    with pytest.raises(OptionError, match=r"'int4'; it can be auto, float32, bfloat16, float16, int8"):
-        fast_path.resolve("int4", "cpu")
-    with pytest.raises(OptionError, match=r"'float16' does not run on cpu; there it can be auto, "):
-        fast_path.resolve("float16", "cpu")
+def test_a_precision_that_the_device_does_not_have(model: Whisper) -> None:
     model.compute_type = "float16"
     with pytest.raises(OptionError, match="does not run on cpu"):
         fast_path.runner_for(model, True)

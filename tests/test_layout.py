@@ -11,10 +11,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "spool", "media", "audio",
-    "kv_cache", "model", "triton_ops", "weights", "formats", "download", "huggingface", "bundled", "checkpoints",
-    "runner", "capabilities", "kernel_builds", "kernels", "token_rules", "fast_path",
-    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing", "pauses", "features", "transcribe",
+    "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "spool", "media",
+    "audio",
+    "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
+    "download", "huggingface", "bundled", "checkpoints",
+    "runner", "kernel_builds", "kernels", "quantize", "token_rules", "torch_layers", "torch_runner",
+    "native_runner", "fast_path",
+    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing",
+    "pauses", "features", "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
     "run_folder", "training", "tables", "report_plots", "report", "arguments", "eval_command", "train_command", "cli",

@@ -18,7 +18,8 @@ from torch import Tensor
 from .download import written_whole
 from .errors import CheckpointError
 from .formats import read_safetensors
-from .model import Whisper, sinusoids
+from .model import ModelDimensions, Whisper, sinusoids
+from .stored import OpenFile, StoredTensors, left_in_files, outline
 from .weights import (
     Weights,
     build,
@@ -98,24 +99,45 @@ def pack(
 
 
 def read(path: str | os.PathLike[str]) -> Weights:
-    """Read what `pack` wrote, as float32 tensors and the whole vocabulary."""
+    """Read what `pack` wrote, as float32 tensors and the whole vocabulary, each unpacked when it is asked for."""
     path = os.fspath(path)
+    file = OpenFile(path)
     tensors, metadata = read_safetensors(path)
     header = _header(metadata, path)
     dims = checked_dimensions(header.get("dims"), path)
     used = tensors.pop("used_token_ids", torch.empty(0, dtype=torch.int32)).long()
-    state = {}
-    for name in [name for name in tensors if not name.endswith(_SCALE)]:
-        state[name] = _unpacked(tensors[name], tensors.get(name + _SCALE), path)
-    rows = state.get(_EMBEDDING)
+    for name, scale in tensors.items():
+        if name.endswith(_SCALE) and tensors.get(name.removesuffix(_SCALE), scale).shape[:1] != scale.shape:
+            raise CheckpointError(f"{path} has scales that do not fit its matrices; install sotto again")
+    rows = tensors.get(_EMBEDDING)
     if rows is None or len(rows) != len(used) + 1 or (len(used) and not _are_token_ids(used, dims.n_vocab)):
         raise CheckpointError(f"{path} has no row for each of its {len(used)} tokens in use; install sotto again")
-    table = rows[-1].expand(dims.n_vocab, -1).clone()  # (n_vocab, n_text_state)
-    table[used] = rows[:-1]
-    state[_EMBEDDING] = table
-    state.setdefault(_SINUSOIDS, sinusoids(dims.n_audio_ctx, dims.n_audio_state))
     heads = parse_alignment_heads(header.get("alignment_heads", ""), dims, path)
-    return Weights(dims, state, heads, path)
+    return Weights(dims, _Unpacked(dims, left_in_files(tensors, [file]), used), heads, path)
+
+
+class _Unpacked(StoredTensors):
+    """Tensors that are unpacked, to float32, whenever they are asked for."""
+
+    def __init__(self, dims: ModelDimensions, packed: Mapping[str, Tensor], used: Tensor) -> None:
+        self._dims, self._packed, self._used = dims, packed, used
+        shapes = packed.views if isinstance(packed, StoredTensors) else packed
+        views = {name: outline(tensor).float() for name, tensor in shapes.items() if not name.endswith(_SCALE)}
+        views[_EMBEDDING] = torch.empty(dims.n_vocab, *views[_EMBEDDING].shape[1:], device="meta")
+        views.setdefault(_SINUSOIDS, torch.empty(dims.n_audio_ctx, dims.n_audio_state, device="meta"))
+        self.views = views
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == _SINUSOIDS and name not in self._packed:
+            return sinusoids(self._dims.n_audio_ctx, self._dims.n_audio_state).cpu()
+        tensor = self._packed[name].float()
+        if name + _SCALE in self._packed:
+            tensor *= self._packed[name + _SCALE].float().reshape(-1, *[1] * (tensor.ndim - 1))
+        if name == _EMBEDDING:
+            table = tensor[-1].expand(self._dims.n_vocab, -1).clone()  # (n_vocab, n_text_state)
+            table[self._used] = tensor[:-1]
+            return table
+        return tensor
 
 
 def unpack(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Whisper:
@@ -178,14 +200,6 @@ def _packed(name: str, tensor: Tensor, *, int8: bool) -> dict[str, Tensor]:
     # a row so small that its scale is 0 in float16 becomes 0
     levels = torch.where(scale > 0, rows / scale.float(), 0).round().clamp(-127, 127).to(torch.int8)
     return {name: levels.reshape(tensor.shape).contiguous(), name + _SCALE: scale.flatten()}
-
-
-def _unpacked(tensor: Tensor, scale: Tensor | None, path: str) -> Tensor:
-    if scale is None:
-        return tensor.float()
-    if scale.shape != tensor.shape[:1]:
-        raise CheckpointError(f"{path} has scales that do not fit its matrices; install sotto again")
-    return tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 def _are_token_ids(used: Tensor, n_vocab: int) -> bool:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from . import bundled, huggingface
+from .compute_types import resolve
 from .download import _download as _download
 from .download import written_whole
 from .errors import CheckpointError, DeviceError, ModelNotFoundError
 from .formats import is_safetensors, read_torch
 from .model import Whisper
+from .stored import OpenFile, left_in_files
 from .weights import (
     Weights,
     build,
@@ -81,8 +83,13 @@ def load_model(
     device: str | torch.device | None = None,
     download_root: str | None = None,
     in_memory: bool = False,
+    *,
+    compute_type: str = "auto",
 ) -> Whisper:
-    """Load a model, in float32.
+    """Load a model; its modules, once somebody reaches for them, are in float32.
+
+    On a CPU and on CUDA the weights stay in their file until they are packed for the fast path, or until somebody
+    reaches for the modules. The file may be deleted or replaced meanwhile; one that was written into is an error then.
 
     Parameters
     ----------
@@ -96,7 +103,10 @@ def load_model(
         models the hub's own cache.
     in_memory
         Read a ``.pt`` file into memory as a whole instead of mapping it, for file systems that map badly.
-        The weights of a loaded model are in memory in any case.
+        They stay in memory then.
+    compute_type
+        The precision of the fast path with ``fp16=True``: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``;
+        ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32.
 
     Returns
     -------
@@ -113,8 +123,11 @@ def load_model(
         Where the file or folder is truncated, foreign or incomplete.
     DeviceError
         Where this machine has no such device.
+    OptionError
+        Where the device cannot compute in `compute_type`.
     """
     device = _usable_device(device)
+    resolve(compute_type, device)
     if download_root is None:
         cache = os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
         pt_root = os.path.join(cache, "whisper")
@@ -131,7 +144,9 @@ def load_model(
         weights = _read_bundled()
     else:
         weights = _read_local_or_hub(name, download_root, in_memory)
-    return build(weights, device)
+    model = build(weights, device, deferred=device.type in ("cpu", "cuda"))
+    model.compute_type = compute_type
+    return model
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
@@ -230,6 +245,7 @@ def read_checkpoint(path: str, content: bytes | None = None) -> Weights:
     """
     if is_safetensors(path, content):
         return bundled.read(path)
+    files = [OpenFile(path)] if content is None else []
     checkpoint = read_torch(path, content)
     if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
         raise CheckpointError(f"{path} {_foreign_content(checkpoint)}")
@@ -242,7 +258,7 @@ def read_checkpoint(path: str, content: bytes | None = None) -> Weights:
         )
     heads = checkpoint.get("alignment_heads")
     mask = parse_alignment_heads(heads, dims, path) if isinstance(heads, (str, bytes)) else None
-    return Weights(dims, dict(state), mask, path)
+    return Weights(dims, left_in_files(state, files) if files else dict(state), mask, path)
 
 
 def _foreign_content(content: object) -> str:

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +132,11 @@ class PyTorchInference(Inference):
         self.model = model
         self.initial_token_length = initial_token_length
         self.kv_cache = KVCache()
-        attentions: list[Any] = [block.attn for block in model.decoder.blocks]
-        self.kv_modules: list[nn.Module] = [a.key for a in attentions] + [a.value for a in attentions]
+
+    @cached_property
+    def kv_modules(self) -> list[nn.Module]:  # not before somebody asks: the fast path needs no modules
+        attentions: list[Any] = [block.attn for block in self.model.decoder.blocks]
+        return [a.key for a in attentions] + [a.value for a in attentions]
 
     def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
         if tokens.shape[-1] > self.initial_token_length:

@@ -19,53 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_of_torch
 
 from . import model as network
-from .capabilities import has_bfloat16, has_int8
-from .errors import OptionError
+from .compute_types import resolve as resolve
+from .deferred import DeferredModules, deferred
 from .model import ModelDimensions, Whisper
 from .runner import Runner
-from .weights import Fingerprint, anatomy, tensors_of
-
-COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
-
-# ---------------------------------------------------------------------------------------------------------
-# Precision
-# ---------------------------------------------------------------------------------------------------------
-
-
-def available_types(device: torch.device | str) -> list[str]:
-    """Return the compute types that `device` has; the first one is what "auto" stands for.
-
-    On a CPU all of them work everywhere; which is first depends on the instructions that the processor has.
-    """
-    kind = torch.device(device).type
-    if kind == "cpu":
-        fast = ["int8"] * has_int8() + ["bfloat16"] * has_bfloat16() + ["float32"]
-        return fast + [name for name in ("bfloat16", "int8") if name not in fast]
-    if kind == "cuda":
-        return ["float16", *["bfloat16"] * torch.cuda.is_bf16_supported(), "float32"]
-    return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`
-
-
-def resolve(compute_type: str, device: torch.device | str) -> str:
-    """Return the precision that `compute_type` stands for on `device`.
-
-    Raises
-    ------
-    OptionError
-        Where there is no such precision, or the device cannot compute in it.
-    """
-    if compute_type not in COMPUTE_TYPES:
-        raise OptionError(f"compute_type is {compute_type!r}; it can be {', '.join(COMPUTE_TYPES)}")
-    available = available_types(device)
-    if compute_type == "auto":
-        return available[0]
-    if compute_type not in available:
-        raise OptionError(
-            f"compute_type {compute_type!r} does not run on {torch.device(device).type}; "
-            f"there it can be auto, {', '.join(available)}"
-        )
-    return compute_type
-
+from .stored import StoredTensors
+from .weights import Fingerprint, Weights, anatomy, tensors_of
 
 # ---------------------------------------------------------------------------------------------------------
 # Is anybody watching
@@ -149,6 +108,7 @@ def _replaces_a_method(module: nn.Module) -> bool:
 class _Held:
     """What is known of one model, and its runners."""
 
+    source: DeferredModules | None = None  # what was packed before there were modules
     parts: list[_Part] = field(default_factory=list)
     plain: bool = False
     device: torch.device | None = None
@@ -158,6 +118,8 @@ class _Held:
 
     def is_plain(self, model: Whisper) -> bool:
         """Whether every module is one of ours, unwatched, with weights that fit together."""
+        if deferred(model) is not None:  # nobody has reached inside
+            return not _is_watched(vars(model)) and not _replaces_a_method(model)
         with self.lock:
             as_before = model.device == self.device and all(part.is_as_before() for part in self.parts)
             if not self.parts or not as_before:
@@ -179,17 +141,25 @@ class _Held:
 
     def runner(self, model: Whisper, compute_type: str) -> Runner:
         with self.lock:
-            self._forget_where_weights_changed(model)
+            tensors = self._tensors(model)
             if compute_type not in self.runners:
-                tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
                 self.runners[compute_type] = make_runner(model.dims, tensors, compute_type, model.device)
             return self.runners[compute_type]
 
-    def _forget_where_weights_changed(self, model: Whisper) -> None:
+    def _tensors(self, model: Whisper) -> Mapping[str, Tensor]:
+        """Return the weights as they are now, after forgetting what was packed from others."""
+        modules = deferred(model)
+        weights = modules.source if modules is not None else None
+        if isinstance(weights, Weights):  # and not made just now by somebody else
+            self.source = modules
+            return weights.tensors if isinstance(weights.tensors, StoredTensors) else dict(weights.tensors)
+        if self.source is not None:  # the modules were made since, from what was packed
+            self.fingerprint, self.source = self.source.note, None
         if self.fingerprint is None or not self.fingerprint.is_that_of(tensors_of(model)):
             self.runners.clear()
             self._look(model)
             self.fingerprint = Fingerprint(tensors_of(model))
+        return {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
 _all_held: weakref.WeakKeyDictionary[Whisper, _Held] = weakref.WeakKeyDictionary()

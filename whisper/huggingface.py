@@ -19,6 +19,7 @@ from torch import Tensor
 from .errors import CheckpointError, DownloadError, WhisperError
 from .formats import read_safetensors, read_torch
 from .model import ModelDimensions, sinusoids
+from .stored import OpenFile, left_in_files
 from .weights import Weights, checked_dimensions
 
 WEIGHT_FILES = (
@@ -82,11 +83,12 @@ def read_folder(folder: str) -> Weights:
         os.path.join(folder, "config.json"),
     )
     generation = _read_json(folder, "generation_config.json") or {}
-    tensors = renamed(_read_tensors(folder), folder)
+    files, read = _read_tensors(folder)
+    tensors = renamed(read, folder)
     tensors.setdefault("encoder.positional_embedding", sinusoids(dims.n_audio_ctx, dims.n_audio_state))
-    weights = Weights(dims, tensors, _alignment_mask(generation, dims, folder), folder)
-    _cut_vocabulary(weights, generation)
-    return weights
+    mask = _alignment_mask(generation, dims, folder)
+    _cut_vocabulary(dims, tensors, generation, folder)
+    return Weights(dims, left_in_files(tensors, files), mask, folder)
 
 
 def fetch(name: str, download_root: str | None = None) -> str:
@@ -197,25 +199,27 @@ def _alignment_mask(generation: Mapping[str, Any], dims: ModelDimensions, folder
     return mask
 
 
-def _cut_vocabulary(weights: Weights, generation: Mapping[str, Any]) -> None:
+def _cut_vocabulary(
+    dims: ModelDimensions, tensors: dict[str, Tensor], generation: Mapping[str, Any], folder: str
+) -> None:
     """Cut tokens that were added behind the vocabulary: with them the languages would be miscounted."""
     no_timestamps = generation.get("no_timestamps_token_id")
-    n_vocab = weights.dims.n_vocab
+    n_vocab = dims.n_vocab
     n_known = _VOCABULARY_OF_NO_TIMESTAMPS.get(no_timestamps) if isinstance(no_timestamps, int) else None
     if n_known is None and n_vocab > max(_VOCABULARY_OF_NO_TIMESTAMPS.values()):
         raise CheckpointError(
-            f"{weights.source} has {n_vocab} tokens, more than any Whisper, and which were added cannot be "
+            f"{folder} has {n_vocab} tokens, more than any Whisper, and which were added cannot be "
             "told without no_timestamps_token_id; put the generation_config.json of its base model beside it"
         )
     name = "decoder.token_embedding.weight"
-    if n_known is None or n_vocab <= n_known or name not in weights.tensors:
+    if n_known is None or n_vocab <= n_known or name not in tensors:
         return
     warnings.warn(
-        f"{weights.source} has {n_vocab - n_known} tokens behind Whisper's {n_known}; they are left out",
+        f"{folder} has {n_vocab - n_known} tokens behind Whisper's {n_known}; they are left out",
         stacklevel=4,
     )
-    weights.tensors[name] = weights.tensors[name][:n_known]
-    weights.dims.n_vocab = n_known
+    tensors[name] = tensors[name][:n_known]
+    dims.n_vocab = n_known
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _read_tensors(folder: str) -> dict[str, Tensor]:
+def _read_tensors(folder: str) -> tuple[list[OpenFile], dict[str, Tensor]]:
     name = next((n for n in WEIGHT_FILES if os.path.isfile(os.path.join(folder, n))), None)
     if name is None:
         raise CheckpointError(
@@ -255,14 +259,15 @@ def _read_tensors(folder: str) -> dict[str, Tensor]:
             "get the folder again with its weights"
         )
     if not name.endswith(".index.json"):
-        return read_file(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        return [OpenFile(path)], read_file(path)
     index = (_read_json(folder, name) or {}).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise CheckpointError(f"{os.path.join(folder, name)} has no weight_map; get the file again")
     return _read_shards(folder, sorted(set(index.values())))
 
 
-def _read_shards(folder: str, names: Iterable[str]) -> dict[str, Tensor]:
+def _read_shards(folder: str, names: Iterable[str]) -> tuple[list[OpenFile], dict[str, Tensor]]:
     names = list(names)
     # a name with a folder in it could lead anywhere; the hub's shards lie side by side
     missing = [n for n in names if os.path.basename(n) != n or not os.path.isfile(os.path.join(folder, n))]
@@ -271,10 +276,11 @@ def _read_shards(folder: str, names: Iterable[str]) -> dict[str, Tensor]:
             f"{folder} is incomplete: {len(missing)} of {len(names)} shards are missing "
             f"({', '.join(missing[:3])}); get them from where the folder came"
         )
+    files = [OpenFile(os.path.join(folder, name)) for name in names]
     tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors.update(read_file(os.path.join(folder, name)))
-    return tensors
+    for file in files:
+        tensors.update(read_file(file.path))
+    return files, tensors
 
 
 def read_file(path: str) -> dict[str, Tensor]:

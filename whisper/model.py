@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.hooks import RemovableHandle
 
+from .deferred import deferred
 from .errors import ShapeError
 from .kv_cache import KVCache
 
@@ -311,7 +312,10 @@ class TextDecoder(nn.Module):
 
 
 class Whisper(nn.Module):
-    """A Whisper model; `load_model` gives one with trained weights."""
+    """A Whisper model; `load_model` gives one with trained weights.
+
+    The modules of a loaded one are made when somebody first reaches for them, see `deferred`.
+    """
 
     alignment_heads: Tensor
     compute_type: str = "auto"  # of the fast path with ``fp16=True``; see `load_model`
@@ -357,7 +361,24 @@ class Whisper(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        if (modules := deferred(self)) is not None:
+            return modules.device
         return next(self.parameters()).device
+
+    def train(self, mode: bool = True) -> Whisper:
+        """Set training mode; modules that do not exist yet will begin in it."""
+        if deferred(self) is None:
+            return super().train(mode)
+        self.training = mode
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Whisper:
+        """Move or convert the model; asked for what it is already, it does nothing."""
+        if (modules := deferred(self)) is not None:
+            device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+            if device in (None, modules.device) and dtype in (None, torch.float32) and memory_format is None:
+                return self
+        return super().to(*args, **kwargs)
 
     @property
     def is_multilingual(self) -> bool:

@@ -14,6 +14,7 @@ import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .deferred import DeferredModules
 from .errors import CheckpointError
-from .model import ModelDimensions, Whisper, causal_mask
+from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
+from .stored import StoredTensors
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Weights:
     """The contents of a checkpoint, whatever file it came from."""
 
     dims: ModelDimensions
-    tensors: dict[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
+    tensors: Mapping[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
     alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: nobody measured them
     source: str  # for messages: the file or folder
 
@@ -177,42 +180,108 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def build(weights: Weights, device: str | torch.device = "cpu") -> Whisper:
-    """Build the network, in float32 on `device`; empties ``weights.tensors`` so that each is held once.
+def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: bool = False) -> Whisper:
+    """Build the network, in float32 on `device`.
 
-    No weight is drawn at random first, and a float16 tensor becomes float32 once, on the device.
+    No weight is drawn at random first, and a float16 tensor becomes float32 once, on the device. Tensors in memory are
+    taken out of ``weights.tensors`` one by one, so that each is held once.
+
+    Parameters
+    ----------
+    weights
+        What to build from; belongs to the model from now on.
+    device
+        Where the network shall be.
+    deferred
+        Let the modules be made when somebody first reaches for them; until then there are only the `weights`, for
+        the fast path to pack.
 
     Raises
     ------
     CheckpointError
         Where tensors are missing, left over, of another shape, or not floating point.
     """
-    device = torch.device(device)
-    layers = weights.dims.n_audio_layer + weights.dims.n_text_layer
-    if layers > len(weights.tensors):  # each has a dozen; and a forged number must not build a million modules
-        raise CheckpointError(
-            f"{weights.source} is incomplete: it announces {layers} layers and holds "
-            f"{len(weights.tensors)} tensors; get the file again from where it came"
-        )
-    model = skeleton(weights.dims)
-    _check_tensors(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-
-    state = {}
-    for name in list(weights.tensors):
-        moved = weights.tensors.pop(name).detach().to(device)
-        # always a copy of its own on the CPU: the tensor may lie in a mapped file that can change or vanish
-        state[name] = moved.to(torch.float32, copy=device.type == "cpu", memory_format=torch.contiguous_format)
-    model.load_state_dict(state, assign=True)
-    model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
-    if weights.alignment_heads is not None:
-        model.set_alignment_mask(weights.alignment_heads)
+    device = torch.empty(0, device=device).device  # with its number
+    _check_tensors(weights)
+    model = Whisper.__new__(Whisper)
+    nn.Module.__init__(model)
+    model.dims = weights.dims
+    mask = weights.alignment_heads
+    model.set_alignment_mask(default_alignment_mask(weights.dims) if mask is None else mask)
     if device.type in ("cpu", "cuda"):  # others (mps) have no sparse tensors; the heads are only looked up
         model.alignment_heads = model.alignment_heads.to(device)
+    modules = DeferredModules(model, ("encoder", "decoder"), partial(_parts, weights, device), device, weights)
+    modules.install()
+    if not deferred:
+        modules.made()
     return model
 
 
-def _check_tensors(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:
+def _parts(weights: Weights, device: torch.device) -> tuple[dict[str, nn.Module], Fingerprint]:
+    """Make encoder and decoder, and the mark by which whoever packed `weights` knows that these are the same."""
+    with torch.inference_mode(False):  # wherever somebody looked: these can be trained
+        model = skeleton(weights.dims)
+        state = {}
+        for name in list(weights.tensors):
+            moved = weights.tensors[name].detach().to(device)
+            # a contiguous tensor of our own, since others may look at the same one
+            ours = isinstance(weights.tensors, StoredTensors) or moved.dtype != torch.float32 or device.type != "cpu"
+            state[name] = moved.to(torch.float32, copy=not ours, memory_format=torch.contiguous_format)
+            del moved
+            if isinstance(weights.tensors, dict):
+                del weights.tensors[name]
+        model.load_state_dict(state, assign=True)
+        model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
+    parts: dict[str, nn.Module] = {"encoder": model.encoder, "decoder": model.decoder}
+    return parts, Fingerprint(tensors_of(*parts.values()))
+
+
+def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
+    """Return what a state dict of these dimensions holds; the network itself takes a hundred times as long to ask."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, n_in: int, n_out: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = (n_out, n_in)
+        if bias:
+            shapes[f"{name}.bias"] = (n_out,)
+
+    def norm(name: str, n_state: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (n_state,)
+
+    def blocks(part: str, n_layer: int, n_state: int, attentions: tuple[str, ...]) -> None:
+        for block in (f"{part}.blocks.{i}" for i in range(n_layer)):
+            for name in attentions:
+                for projection in ("query", "key", "value", "out"):
+                    linear(f"{block}.{name}.{projection}", n_state, n_state, bias=projection != "key")
+                norm(f"{block}.{name}_ln", n_state)
+            linear(f"{block}.mlp.0", n_state, n_state * 4)
+            linear(f"{block}.mlp.2", n_state * 4, n_state)
+            norm(f"{block}.mlp_ln", n_state)
+
+    n_audio, n_text = dims.n_audio_state, dims.n_text_state
+    for name, n_in in (("conv1", dims.n_mels), ("conv2", n_audio)):
+        shapes[f"encoder.{name}.weight"], shapes[f"encoder.{name}.bias"] = (n_audio, n_in, 3), (n_audio,)
+    shapes["encoder.positional_embedding"] = (dims.n_audio_ctx, n_audio)
+    blocks("encoder", dims.n_audio_layer, n_audio, ("attn",))
+    norm("encoder.ln_post", n_audio)
+    shapes["decoder.token_embedding.weight"] = (dims.n_vocab, n_text)
+    shapes["decoder.positional_embedding"] = (dims.n_text_ctx, n_text)
+    blocks("decoder", dims.n_text_layer, n_text, ("attn", "cross_attn"))
+    norm("decoder.ln", n_text)
+    return shapes
+
+
+def _check_tensors(weights: Weights) -> None:
     found, source = weights.tensors, weights.source
+    if isinstance(found, StoredTensors):
+        found = found.views
+    layers = weights.dims.n_audio_layer + weights.dims.n_text_layer
+    if layers > len(found):  # each has a dozen; and a forged number must not name a million tensors
+        raise CheckpointError(
+            f"{source} is incomplete: it announces {layers} layers and holds {len(found)} tensors; "
+            "get the file again from where it came"
+        )
+    expected = expected_shapes(weights.dims)
     missing = [name for name in expected if name not in found]
     if missing:
         raise CheckpointError(
