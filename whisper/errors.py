@@ -55,5 +55,9 @@ class NumberError(WhisperError, ValueError, AssertionError):
     """A number that cannot be meant: a remainder where none may be left, a time before zero."""
 
 
+class CancelledError(WhisperError, RuntimeError):
+    """A transcription that was told to stop; nothing is wrong with it."""
+
+
 class TrainingError(WhisperError, RuntimeError):
     """Training data or a training configuration that cannot be used."""

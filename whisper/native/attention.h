@@ -76,21 +76,49 @@ struct Scratch {
     }
 };
 
-// Put e^x in the place of each of `n` scores, with the largest at 1 and zeros behind the last; returns their sum.
-inline float soften(float* scores, int n) {
-    const int padded = (n + kLanes - 1) / kLanes * kLanes;
-    for (int i = n; i < padded; i++) scores[i] = -INFINITY;
-    Floats largest = load(scores);
-    for (int i = kLanes; i < padded; i += kLanes) largest = greater(largest, load(scores + i));
-    const float peak = greatest(largest);
-    Floats total = {};
-    for (int i = 0; i < padded; i += kLanes) {
-        const Floats p = exponential(load(scores + i) - peak);
-        total += p;
-        store(scores + i, p);
+// Scores of up to twelve queries, and the largest of each, kept up while they are stored.
+struct Scores {
+    float* data;
+    size_t width;
+    int n;
+    Floats largest[kMaxRows];
+
+    Scores(Scratch& scratch, int n_positions) : data(scratch.scores), width(scratch.width), n(n_positions) {
+        for (Floats& x : largest) x = all(-INFINITY);
     }
-    return sum(total);
-}
+    float* row(int i) const { return data + i * width; }
+    void put(int i, int position, Floats x) {
+        if (position + kLanes > n)
+            for (int j = std::max(0, n - position); j < kLanes; j++) x[j] = -INFINITY;
+        largest[i] = greater(largest[i], x);
+        store(row(i) + position, x);
+    }
+    // Give e^x of each score, with the largest at 1 and zeros behind the last, to `take(position, values)`; their sum.
+    template <class Take>
+    float soften(int i, const Take& take) const {
+        const float peak = greatest(largest[i]);
+        Floats total = {};
+        for (int p = 0; p < n; p += kLanes) {
+            const Floats e = exponential(load(row(i) + p) - peak);
+            total += e;
+            take(p, e);
+        }
+        return sum(total);
+    }
+};
+
+template <int T>
+struct Side;  // how numbers stand on the left side of a product
+template <>
+struct Side<kFloat> {
+    typedef float Number;
+    static void put(float* at, Floats x) { store(at, x); }
+};
+template <>
+struct Side<kBfloat> {
+    typedef bf16 Number;
+    static void put(bf16* at, Floats x) { store_bf16(at, x); }
+};
 
 template <int T>
 void attend(
@@ -99,18 +127,16 @@ void attend(
     const int n = memory.n, d = memory.d;
     const Head head = memory.head(h);
     const int depth = d / per_unit(T);
+    Scores scores(scratch, n);
     for (int panel = 0; panel < n_panels(n); panel++)
         multiply_panel<T>(
             q, q_stride, rows, head.keys + size_t(panel) * depth * kPanelBytes, depth,
-            [&](int row, int column, const float* sums) {
-                store(scratch.scores + row * scratch.width + panel * kPanel + column, load(sums));
-            });
+            [&](int row, int column, const float* sums) { scores.put(row, panel * kPanel + column, load(sums)); });
     float inverse[kMaxRows];
     for (int row = 0; row < rows; row++) {
-        float* scores = scratch.scores + row * scratch.width;
-        if (record) std::memcpy(record + row * record_stride, scores, n * 4);
-        inverse[row] = 1 / soften(scores, n);
-        scratch.weights.set(row, scores, (n + kLanes - 1) / kLanes * kLanes);
+        if (record) std::memcpy(record + row * record_stride, scores.row(row), n * 4);
+        auto* weights = reinterpret_cast<typename Side<T>::Number*>(scratch.weights.row(row));
+        inverse[row] = 1 / scores.soften(row, [&](int p, Floats e) { Side<T>::put(weights + p, e); });
     }
     const Rows weights = scratch.weights.rows();
     for (int panel = 0; panel < n_panels(d); panel++)
@@ -195,32 +221,30 @@ inline void attend_int8(
     const Head head = memory.head(h);
     for (int row = 0; row < rows; row++) scratch.q.set(row, q + row * stride, d);
     const Rows left = scratch.q.rows();
+    Scores scores(scratch, n);
     for (int panel = 0; panel < n_panels(n); panel++)
         multiply_panel<kInt8>(
             left.units, left.stride, rows, head.keys + size_t(panel) * (d / 4) * kPanelBytes, d / 4,
             [&](int row, int column, const float* sums) {
                 const Ints whole = *reinterpret_cast<const Ints*>(sums) - 128 * left.sum[row];
                 const Floats scale = load(head.key_scale + panel * kPanel + column) * left.scale[row];
-                store(scratch.scores + row * scratch.width + panel * kPanel + column,
-                      __builtin_convertvector(whole, Floats) * scale);
+                scores.put(row, panel * kPanel + column, __builtin_convertvector(whole, Floats) * scale);
             });
     int32_t sums[2 * kMaxRows];  // of the two rows of 7 bits, by query
     const size_t level_stride = scratch.width / 4;
     for (int row = 0; row < rows; row++) {
-        float* scores = scratch.scores + row * scratch.width;
-        if (record) std::memcpy(record + row * record_stride, scores, n * 4);
-        soften(scores, n);
+        if (record) std::memcpy(record + row * record_stride, scores.row(row), n * 4);
         typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
         auto* high = reinterpret_cast<int8_t*>(scratch.levels + 2 * row * level_stride);
         auto* low = reinterpret_cast<int8_t*>(scratch.levels + (2 * row + 1) * level_stride);
         Ints total_high = {}, total_low = {};
-        for (int i = 0; i < n; i += kLanes) {
-            const Ints level = __builtin_convertvector(load(scores + i) * 16256.0f + 0.5f, Ints);  // 127 * 128
+        scores.soften(row, [&](int i, Floats e) {
+            const Ints level = __builtin_convertvector(e * 16256.0f + 0.5f, Ints);  // 127 * 128
             const Ints a = level >> 7, b = level & 127;
             total_high += a, total_low += b;
             *reinterpret_cast<Bytes*>(high + i) = __builtin_convertvector(a, Bytes);
             *reinterpret_cast<Bytes*>(low + i) = __builtin_convertvector(b, Bytes);
-        }
+        });
         sums[2 * row] = sums[2 * row + 1] = 0;
         for (int i = 0; i < kLanes; i++) sums[2 * row] += total_high[i], sums[2 * row + 1] += total_low[i];
     }

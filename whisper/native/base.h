@@ -64,10 +64,14 @@ inline float from_bf16(bf16 x) {
 
 // Sixteen at once.
 inline void store_bf16(bf16* p, Floats v) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(__m512(v))));
+#else
     Ints bits = reinterpret_cast<Ints&>(v);
     bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
     *reinterpret_cast<Halves*>(p) = __builtin_convertvector(bits, Halves);
+#endif
 }
 
 inline Floats load_bf16(const bf16* p) {

@@ -251,6 +251,7 @@ class Left {
             quantise(row, x, n, reinterpret_cast<int8_t*>(to));
         }
     }
+    int32_t* row(int i) { return units_ + i * stride_; }
     Rows rows(int first = 0) const { return {units_ + first * stride_, stride_, scale_ + first, sum_ + first}; }
 
   private:
