@@ -8,90 +8,29 @@ the same length. On CUDA short texts go through `torch_static`, whose shapes rep
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .cuda_graphs import Capture, CudaCapture, enabled
 from .errors import ShapeError
 from .model import ModelDimensions
-from .runner import Audio, Ints, RowTable, Rules
+from .runner import Audio, Ints, Rules
 from .token_rules import apply_rules, best_tokens
+from .torch_caches import AudioSlots, Heard, HeardAlone, RowCache
 from .torch_layers import Block, Decoder, Encoder, Precision
+from .torch_static import StaticStep
 
 LENGTHS = 64  # single items attend to a multiple of so many positions
 WINDOWS_AT_ONCE = 16  # that a GPU encodes together
+SHORT = 8  # items of one text that go through a step of fixed shapes, each by itself
 
 Index = slice | Tensor  # of items
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Caches
-# ---------------------------------------------------------------------------------------------------------
-
-
-class RowCache:
-    """Keys and values of all rows in one tensor, which doubles when there are too few rows."""
-
-    def __init__(self, dims: ModelDimensions, precision: Precision) -> None:
-        self.n_head, self.n_ctx = dims.n_text_head, dims.n_text_ctx
-        self.width = dims.n_text_state // dims.n_text_head
-        self._precision = precision
-        self._shape = (dims.n_text_layer, 2, 0, self.n_head, self.n_ctx, self.width)
-        self.pool = self._make(0)  # (n_layer, 2, n_rows, n_head, n_ctx, width): keys, then values
-        self.table = RowTable(dims.n_text_ctx)
-
-    def _make(self, n_rows: int) -> Tensor:
-        # zeros, because 0 times what nobody wrote must be 0
-        shape = (*self._shape[:2], n_rows, *self._shape[3:])
-        return torch.zeros(shape, dtype=self._precision.activations, device=self._precision.device)
-
-    @property
-    def row_bytes(self) -> int:
-        n_layer, kinds, _, n_head, n_ctx, width = self._shape
-        return n_layer * kinds * n_head * n_ctx * width * self.pool.element_size()
-
-    def take(self, n: int) -> list[int]:
-        """See `Runner.take_rows`; one row more than all is there for whoever needs a place to write nothing."""
-        rows = self.table.take(n)
-        if (n_rows := self.table.n_rows + 1) > self.pool.shape[2]:
-            old = self.pool
-            self.pool = self._make(max(n_rows, 2 * old.shape[2]))
-            self.pool[:, :, : old.shape[2]] = old
-        if self._precision.activations == torch.float16:
-            self.pool[:, :, rows] = 0  # float16 overflows: nothing of that may outlive its text
-        return rows
-
-    def free(self, rows: Sequence[int]) -> None:
-        """See `Runner.free_rows`; the memory goes with the last row."""
-        self.table.free(rows)
-        if self.table.n_taken == 0:
-            self.table = RowTable(self.n_ctx)
-            if self.pool.shape[2] > 8:
-                self.pool = self._make(0)
-
-    @property
-    def nobody(self) -> int:
-        """The physical row that is no row."""
-        return self.pool.shape[2] - 1
-
-    def places(self, rows: npt.NDArray[Any], positions: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-        """Index the vectors of physical `rows` at `positions`, ``(n, length)``; return ``(n, n_head, length)``."""
-        heads = np.arange(self.n_head)[:, None]
-        flat: npt.NDArray[np.intp] = (rows[:, None] * self.n_head + heads) * self.n_ctx + positions[..., None, :]
-        return flat
-
-
-class Heard:
-    """Keys and values of one audio for the cross-attention of every layer."""
-
-    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        self.keys, self.values = keys, values  # (n_head, width, n_audio_ctx) and (n_head, n_audio_ctx, width) each
-        self.slot = -1  # in the pool of `torch_static`
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -224,6 +163,10 @@ class TorchRunner:
         "float32", "bfloat16", "float16" or "int8".
     device
         Where to compute.
+    graphs
+        Whether short steps are CUDA graphs; None asks the environment, see `cuda_graphs`.
+    capture
+        For tests: how to capture them, on any device.
     """
 
     def __init__(
@@ -232,6 +175,9 @@ class TorchRunner:
         tensors: Mapping[str, Tensor],
         compute_type: str,
         device: torch.device | str = "cpu",
+        *,
+        graphs: bool | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self.dims, self.compute_type, self.device = dims, compute_type, torch.device(device)
         self.precision = precision = Precision(compute_type, self.device)
@@ -239,6 +185,12 @@ class TorchRunner:
             self._encoder = Encoder(dims, tensors, precision)
             self._decoder = Decoder(dims, tensors, precision)
             self._cache = RowCache(dims, precision)
+            self._static: StaticStep | None = None
+            if capture is not None or self.device.type == "cuda":
+                if capture is None and enabled(self.device, graphs):
+                    capture = CudaCapture()
+                slots = AudioSlots(dims, precision)
+                self._static = StaticStep(dims, self._decoder, self._cache, slots, capture)
         self._width = dims.n_text_state // dims.n_text_head
         self._q_scale = self._width**-0.5
         self.row_bytes = self._cache.row_bytes
@@ -264,12 +216,10 @@ class TorchRunner:
             raise ShapeError(f"audio features of this model have shape {expected}, not {tuple(features.shape)}")
         features = features.to(self.device)
         x = features.to(self.precision.activations)
-        keys, values = [], []
+        heard = HeardAlone(self.dims.n_text_head) if self._static is None else self._static.slots.take()
         for block in self._decoder.blocks:
-            k, v = (t.reshape(len(x), self.dims.n_text_head, -1) for t in block.cross_kv.linear(x))
-            keys.append(k.permute(1, 2, 0).contiguous())  # (n_head, width, n_audio_ctx)
-            values.append(v.transpose(0, 1).contiguous())  # (n_head, n_audio_ctx, width)
-        return Audio(features.float(), Heard(keys, values))
+            heard.add(*block.cross_kv.linear(x))
+        return Audio(features.float(), heard)
 
     # -- rows --------------------------------------------------------------------------------------------
 
@@ -331,9 +281,48 @@ class TorchRunner:
     ) -> Tensor:
         if max(positions) >= self.dims.n_text_ctx:
             raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
-        cache = self._cache
-        cache.table.write(rows, positions)
-        plan = planned(cache, tokens, rows, positions, audios, wanted, self.device)
+        self._cache.table.write(rows, positions)
+        if self._static is None or watch is not None:
+            return self._run_ragged(tokens, rows, positions, audios, wanted, watch)
+        counts = Counter(rows)
+        groups: tuple[list[int], list[int]] = ([], [])  # items of short texts, and of long ones
+        for i, row in enumerate(rows):
+            groups[counts[row] > SHORT].append(i)
+        logits = torch.empty(len(wanted), self.dims.n_vocab, device=self.device)
+        for run, group in zip((self._run_static, self._run_ragged), groups, strict=True):
+            if group:
+                place = {item: i for i, item in enumerate(group)}
+                own = [i for i, item in enumerate(wanted) if item in place]
+                logits[own] = run(
+                    [tokens[i] for i in group],
+                    [rows[i] for i in group],
+                    [positions[i] for i in group],
+                    [audios[i] for i in group],
+                    [place[wanted[i]] for i in own],
+                )
+        return logits
+
+    def _run_static(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        assert self._static is not None
+        return self._static(tokens, rows, positions, [audio.keys_and_values.slot for audio in audios], wanted)
+
+    def _run_ragged(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
+        plan = planned(self._cache, tokens, rows, positions, audios, wanted, self.device)
         x = self._decoder.embed(plan.tokens, plan.positions)  # (n_items, n_state)
         for layer, block in enumerate(self._decoder.blocks):
             x = self._attend_to_text(block, layer, x, plan)
@@ -362,8 +351,8 @@ class TorchRunner:
         q = q.view(len(x), self.dims.n_text_head, self._width)
         mixed = torch.empty_like(q)
         for items, heard in plan.listeners:
-            scores = torch.bmm(q[items].transpose(0, 1), heard.keys[layer])  # (n_head, n_items, n_audio_ctx)
+            scores = torch.bmm(q[items].transpose(0, 1), heard.keys(layer))  # (n_head, n_items, n_audio_ctx)
             if watch is not None:
                 watch.seen.update({at: scores[at[1]].float() for at in watch.heads if at[0] == layer})
-            mixed[items] = torch.bmm(scores.softmax(dim=-1), heard.values[layer]).transpose(0, 1)
+            mixed[items] = torch.bmm(scores.softmax(dim=-1), heard.values(layer)).transpose(0, 1)
         return block.cross_out.linear(mixed.flatten(1)).add_(x)
