@@ -42,8 +42,8 @@ class Fakes:
         self.model = SimpleNamespace(is_multilingual=True)
         self.failing: dict[str, BaseException] = {}  # by name, of a model or a recording
 
-    def load_model(self, name: str, device: str | None = None, download_root: str | None = None) -> Any:
-        self.loaded.append({"name": name, "device": device, "download_root": download_root})
+    def load_model(self, name: str, **options: Any) -> Any:
+        self.loaded.append({"name": name, **options})
         if name in self.failing:
             raise self.failing[name]
         return self.model
@@ -94,10 +94,14 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+OURS = {"compute_type": "auto"}  # options that openai-whisper does not have
+
+
 def test_defaults_are_openai_whispers() -> None:
     found = vars(build_parser().parse_args(["a.wav"]))
     assert found.pop("audio") == ["a.wav"]
     assert found.pop("device") == "auto"  # there: what torch finds when the parser is made
+    assert {name: found.pop(name) for name in OURS} == OURS
     assert found == DEFAULTS
     assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in DEFAULTS.items()}
 
@@ -142,8 +146,9 @@ def test_every_option_is_the_originals(original: Original, tmp_path: Path, monke
     exec(PARSER_FACTS, space)
     ours = space["facts"](build_parser(), SAMPLES)
     theirs = original(PARSER_FACTS + THEIR_PARSER, tmp_path, samples=SAMPLES)
-    assert set(ours) - set(theirs) == {"version"}
-    assert ours.pop("version")["options"] == ["--version"]
+    assert set(ours) - set(theirs) == {"version", "doctor", *OURS}
+    for name in ("version", "doctor", *OURS):
+        assert ours.pop(name)["options"] == [f"--{name}"]
     assert (ours["device"].pop("default"), theirs["device"].pop("default")) in [("auto", "cpu"), ("auto", "cuda")]
     assert ours == theirs
 
@@ -160,6 +165,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 USAGE_ERRORS = [
     (["--model", "nonsense"], "there is no model 'nonsense'"),
+    (["--compute_type", "int4"], "invalid choice: 'int4'"),
     (["--output_format", "doc"], "invalid choice: 'doc'"),
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
@@ -186,9 +192,10 @@ def test_usage_errors_come_before_the_model(
 def test_models_by_path_and_hub_name(fakes: Fakes) -> None:
     Path("mine.pt").touch()
     for name in ("tiny", "nano", "mine.pt", "openai/whisper-tiny"):
-        assert cli(["a.wav", "--model", name, "--model_dir", "m", "--device", "cpu", "-o", "out"]) == 0
+        asked = ["--model", name, "--model_dir", "m", "--device", "cpu", "--compute_type", "int8", "-o", "out"]
+        assert cli(["a.wav", *asked]) == 0
     assert fakes.loaded == [
-        {"name": name, "device": "cpu", "download_root": "m"}
+        {"name": name, "device": "cpu", "download_root": "m", "compute_type": "int8"}
         for name in ("tiny", "nano", "mine.pt", "openai/whisper-tiny")
     ]
 
@@ -203,7 +210,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     expected = {name: value for name, value in DEFAULTS.items() if name not in own}
     # three times 0.2 is 0.6000000000000001: it stands so in the JSON of openai-whisper
     assert fakes.options == {**expected, "temperature": (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)}
-    assert fakes.loaded == [{"name": "turbo", "device": None, "download_root": None}]
+    assert fakes.loaded == [{"name": "turbo", "device": None, "download_root": None, "compute_type": "auto"}]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ ROOMS = [
     "pauses", "features", "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
-    "run_folder", "training", "tables", "report_plots", "report", "arguments", "eval_command", "train_command", "cli",
+    "run_folder", "training", "tables", "report_plots", "report", "doctor", "arguments", "eval_command",
+    "train_command", "cli",
     "__init__", "__main__",
 ]  # fmt: skip
 # names that programs look for in a room where they do not live

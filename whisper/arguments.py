@@ -92,6 +92,8 @@ def adder(parser: argparse.ArgumentParser) -> AddOption:
 
 def add_model(add: AddOption, **settings: Any) -> None:
     """Add which model runs where; `settings` go to ``--model``."""
+    from .compute_types import COMPUTE_TYPES
+
     add("model", type=model_name, **{"default": DEFAULT_MODEL, **settings},
         help="name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; "
              "nano comes with this package and needs no download")  # fmt: skip
@@ -99,6 +101,9 @@ def add_model(add: AddOption, **settings: Any) -> None:
         help="folder for downloaded models; where not given, ~/.cache/whisper")  # fmt: skip
     add("device", default="auto",
         help="where the model runs, such as cpu or cuda:1; auto is cuda if there is one")  # fmt: skip
+    add("compute_type", choices=list(COMPUTE_TYPES), default="auto",
+        help="precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor "
+             "that has the instructions and float16 on cuda")  # fmt: skip
     add("threads", type=optional_int, default=0,
         help="threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS")  # fmt: skip
 
@@ -187,12 +192,12 @@ def temperature_steps(parser: argparse.ArgumentParser, first: float, increment: 
     return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)
 
 
-def load(name: str, device: str | None, folder: str | None) -> Whisper:
+def load(name: str, device: str | None, folder: str | None, compute_type: str = "auto") -> Whisper:
     """Load a model; a download that fails says which model needs none."""
     from .checkpoints import load_model
 
     try:
-        return load_model(name, device=device, download_root=folder)
+        return load_model(name, device=device, download_root=folder, compute_type=compute_type)
     except DownloadError as error:
         if "--model nano" in str(error):
             raise

@@ -129,8 +129,7 @@ def load_model(
     device = _usable_device(device)
     resolve(compute_type, device)
     if download_root is None:
-        cache = os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache"))
-        pt_root = os.path.join(cache, "whisper")
+        pt_root = cache_folder()
     else:
         pt_root = download_root = os.fspath(download_root)
 
@@ -147,6 +146,11 @@ def load_model(
     model = build(weights, device, deferred=device.type in ("cpu", "cuda"))
     model.compute_type = compute_type
     return model
+
+
+def cache_folder() -> str:
+    """Return the folder of downloaded models where none is named: that of openai-whisper."""
+    return os.path.join(os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache")), "whisper")
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:

@@ -69,7 +69,8 @@ def cli(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        With 2 for arguments that cannot be meant, with 0 after ``--help`` and ``--version``.
+        With 2 for arguments that cannot be meant, with 0 after ``--help`` and ``--version``,
+        and with what was found after ``--doctor``.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -120,6 +121,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("audio", nargs="+", type=str, help="recordings, sound or video, in any common format")
     version = f"sotto {__release__} (openai-whisper interface {__version__})"
     parser.add_argument("--version", action="version", version=version, help="print the version and exit")
+    parser.add_argument(
+        "--doctor", action=_Doctor,
+        help="examine this installation and exit: versions, processor, precisions, devices, models and a short trial; "
+             "the exit code is 1 if something is broken",
+    )  # fmt: skip
     add_model(add)
     _add_files(add)
     add_decoding(add)
@@ -128,6 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_layout(add)
     add_clips(add)
     return parser
+
+
+class _Doctor(argparse.Action):
+    """Like ``--version``: needs no recording, and ends the program."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .doctor import main
+
+        parser.exit(main())
 
 
 def _add_files(add: AddOption) -> None:
@@ -168,6 +186,7 @@ class Plan:
     model: str
     model_dir: str | None
     device: str | None  # None: the model decides
+    compute_type: str
     threads: int
     writer: Writer
     layout: dict[str, Any]
@@ -187,7 +206,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error(f"argument --threads: must not be negative: {threads}")
     device = None if args.device == "auto" else args.device
     paths, output_dir = given.pop("audio"), given.pop("output_dir")
-    taken = {name: given.pop(name) for name in ("model", "model_dir", "output_format", "device")}
+    taken = {name: given.pop(name) for name in ("model", "model_dir", "output_format", "device", "compute_type")}
     check_options(parser, given)
     try:
         os.makedirs(output_dir, exist_ok=True)
@@ -200,6 +219,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         model=taken["model"],
         model_dir=taken["model_dir"],
         device=device,
+        compute_type=taken["compute_type"],
         threads=threads,
         writer=get_writer(taken["output_format"], output_dir),
         layout=layout,
@@ -263,7 +283,7 @@ def run(plan: Plan) -> int:
 
         torch.set_num_threads(plan.threads)
     try:
-        model = load(plan.model, plan.device, plan.model_dir)
+        model = load(plan.model, plan.device, plan.model_dir, plan.compute_type)
     except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
         fail(f"model {plan.model}", explain(error))
         return EXIT_FAILURE

@@ -124,6 +124,7 @@ class Plan:
     models: list[str]
     model_dir: str | None
     device: str | None
+    compute_type: str
     threads: int
     groups: list[str] | None
     limit: int
@@ -205,7 +206,7 @@ def read(name: str, recordings: list[Recording], plan: Plan) -> Evaluation:
     from .evaluation import evaluate
 
     started = time.perf_counter()
-    model = load(name, plan.device, plan.model_dir)
+    model = load(name, plan.device, plan.model_dir, plan.compute_type)
     load_seconds = time.perf_counter() - started
     # what is only loaded with the first recording must not count as its time
     model.transcribe(np.zeros(16000, np.float32), language="en", temperature=0.0)

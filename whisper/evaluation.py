@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from .audio import SAMPLE_RATE, load_audio
+from .compute_types import resolve
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .manifests import Recording, read_manifest, resolve_language
@@ -215,7 +216,8 @@ class _Cache:
 
     def __init__(self, path: str | os.PathLike[str], model: Whisper, options: Mapping[str, Any]) -> None:
         self.path = path
-        self.weights = _digest_weights(model)
+        precision = resolve(getattr(model, "compute_type", "auto"), model.device)  # models of others have none
+        self.weights = f"{_digest_weights(model)} {precision}"
         self.known: dict[str, dict[str, Any]] = {}
         self._broken = False  # the last line was cut short when a run was killed
         if os.path.exists(path):
