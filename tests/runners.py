@@ -76,7 +76,10 @@ class TokenRunner:
         try:
             self.n_forward += 1
             histories = [self._write(*item) for item in zip(tokens, rows, positions, strict=True)]
-            return torch.stack([self.logits(audios[i], histories[i]) for i in wanted])
+            logits = []
+            for i in wanted:  # no comprehension: one that fails would keep the audios alive with its error
+                logits.append(self.logits(audios[i], histories[i]))  # noqa: PERF401
+            return torch.stack(logits)
         finally:
             self.busy = False
 
