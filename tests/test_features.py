@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 import tracemalloc
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,35 @@ def test_threads_share_it() -> None:
     with ThreadPoolExecutor(4) as pool:
         for seek, window in zip(seeks, pool.map(lambda seek: streamed.window(seek, 3000), seeks), strict=True):
             assert torch.equal(window, mel[:, seek : seek + 3000])
+
+
+def run_noting(steps: Generator[float, None, Features], seconds: list[float]) -> Features:
+    """Run the steps to their end, and keep what they yield."""
+
+    def noting() -> Generator[float, None, None]:
+        nonlocal features
+        features = yield from steps
+
+    features: Any = None
+    seconds.extend(noting())
+    return features
+
+
+def test_reading_goes_in_small_steps_and_may_be_given_up() -> None:
+    x = melody(95.0)[0]
+    for source in (wav(x[None]), floats(x)):
+        seconds: list[float] = []
+        features = run_noting(Features.reading(source, 80), seconds)
+        assert seconds == sorted(seconds)
+        assert seconds[-1] == 95.0
+        assert np.diff(seconds).max() <= 30
+        assert_windows_equal(features, whole(x), step=5000)
+    file = io.BytesIO(wav(x[None]))
+    file.seek(5)
+    steps = Features.reading(file, 80)
+    next(steps)
+    steps.close()
+    assert file.tell() == 5
 
 
 # --- memory and disk ----------------------------------------------------------------------------------------------

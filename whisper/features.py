@@ -9,7 +9,7 @@ its frames are computed again where they are asked for. Knows no model, and chan
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain
 from threading import Lock
 from typing import Any, Protocol
@@ -74,15 +74,40 @@ class Features:
         RuntimeWarning
             Part of a file is broken or missing, and left out; or a long one finds no place on disk.
         """
+        reading = Features.reading(source, n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram)
+        try:
+            while True:
+                next(reading)
+        except StopIteration as done:
+            features: Features = done.value
+            return features
+
+    @staticmethod
+    def reading(
+        source: Source,
+        n_mels: int,
+        *,
+        load_audio: Load = _load_audio,
+        log_mel_spectrogram: Load = _log_mel_spectrogram,
+    ) -> Generator[float, None, Features]:
+        """Read a recording like `of`, in steps of a few milliseconds, so that others can work in between.
+
+        Yields how many seconds of it have been read, every few seconds of sound; returns the features. Three hours
+        take some ten seconds. May be closed at any step.
+        """
         if getattr(source, "ndim", 1) != 1:
             source = load_audio(source)  # channels are mixed; a spectrogram would take them for a batch
         foreign = log_mel_spectrogram is not _log_mel_spectrogram or audio.load_audio is not _load_audio
-        samples = source if foreign or isinstance(source, (np.ndarray, Tensor)) else _decoded(source)
-        if isinstance(samples, _FileSamples):
-            return StreamedFeatures(samples, n_mels)
-        if not foreign and isinstance(samples, (np.ndarray, Tensor)) and len(samples) > HELD:
-            return StreamedFeatures(_ArraySamples(samples), n_mels)
-        return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES))
+        if foreign:
+            return HeldFeatures(log_mel_spectrogram(source, n_mels, padding=N_SAMPLES))
+        samples: Array | _Samples
+        if isinstance(source, (np.ndarray, Tensor)):
+            samples = _ArraySamples(source) if len(source) > HELD else source
+        else:
+            samples = yield from _decoding(source)
+        if isinstance(samples, (np.ndarray, Tensor)):
+            return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES))
+        return (yield from StreamedFeatures.surveying(samples, n_mels))
 
     def window(self, seek: int, size: int) -> Tensor:
         """Frames `seek` to ``seek + size``, float32 ``(n_mels, size)``, where the samples are (files: on the CPU).
@@ -124,11 +149,26 @@ class StreamedFeatures(Features):
         self.n_mels = n_mels
         self._samples = samples
         self._filters = audio.mel_filters(samples.device, n_mels)
+        self._loudest = torch.full((), -torch.inf, device=samples.device)
+        self._loudness: list[Loudness] = []  # of each block
         self._blocks: OrderedDict[int, Tensor] = OrderedDict()  # the last ones used, the latest at the end
         self._lock = Lock()
-        self._loudest, loudness = self._first_pass()
+
+    @staticmethod
+    def surveying(samples: _Samples, n_mels: int) -> Generator[float, None, StreamedFeatures]:
+        """Make the first pass over samples as they arrive; yields the seconds that have, returns the features."""
+        self = StreamedFeatures(samples, n_mels)
+        n = audio.BLOCK_FRAMES
+        for n_ready in samples.arrivals():
+            yield n_ready / SAMPLE_RATE
+            while n_ready >= ((len(self._loudness) + 1) * n - 1) * HOP_LENGTH + N_FFT // 2:
+                self._look_at_next_block()
+        while len(self._loudness) * n < (samples.n_samples + N_SAMPLES) // HOP_LENGTH:
+            self._look_at_next_block()  # also of the silence behind the end
+        if not torch.isfinite(self._loudest):
+            samples.refuse_not_finite()
         self.n_frames = samples.n_samples // HOP_LENGTH
-        self._loudness: Loudness = loudness[: self.n_frames]
+        return self
 
     def window(self, seek: int, size: int) -> Tensor:
         """See `Features.window`."""
@@ -142,26 +182,12 @@ class StreamedFeatures(Features):
 
     def loudness(self) -> Loudness:
         """See `Features.loudness`."""
-        return self._loudness
+        return np.concatenate(self._loudness)[: self.n_frames]
 
-    def _first_pass(self) -> tuple[Tensor, Loudness]:
-        """Take the samples as they come; returns the loudest log10 power and the loudness of each frame."""
-        loudest = torch.full((), -torch.inf, device=self._samples.device)
-        loudness: list[Loudness] = []
-        for n_ready in self._samples.arrivals():
-            while n_ready >= ((len(loudness) + 1) * audio.BLOCK_FRAMES - 1) * HOP_LENGTH + N_FFT // 2:
-                loudest = torch.maximum(loudest, self._look(loudness))
-        while len(loudness) * audio.BLOCK_FRAMES < (self._samples.n_samples + N_SAMPLES) // HOP_LENGTH:
-            loudest = torch.maximum(loudest, self._look(loudness))  # also of the silence behind the end
-        if not torch.isfinite(loudest):
-            self._samples.refuse_not_finite()
-        return loudest, np.concatenate(loudness)
-
-    def _look(self, loudness: list[Loudness]) -> Tensor:
-        """Note the loudness of the next block's frames; returns its maximum."""
-        power = self._log_power(len(loudness))
-        loudness.append(_decibels(power))
-        return power.max()
+    def _look_at_next_block(self) -> None:
+        power = self._log_power(len(self._loudness))
+        self._loudness.append(_decibels(power))
+        self._loudest = torch.maximum(self._loudest, power.max())
 
     def _log_power(self, block: int) -> Tensor:
         """One block, ``(n_mels, n)``, cut as `log_mel_spectrogram` cuts it, as other cuts could round otherwise."""
@@ -234,6 +260,7 @@ class _ArraySamples:
         self.n_samples = len(array)
 
     def arrivals(self) -> Iterator[int]:
+        yield from range(N_SAMPLES, self.n_samples, N_SAMPLES)
         yield self.n_samples
 
     def read(self, begin: int, end: int) -> Tensor:
@@ -243,8 +270,8 @@ class _ArraySamples:
         audio.refuse_not_finite(audio.float32_samples(self._array))
 
 
-def _decoded(source: media.Source) -> Tensor | _FileSamples:
-    """All samples of a file where they are few, else a reader of them."""
+def _decoding(source: media.Source) -> Generator[float, None, Tensor | _FileSamples]:
+    """Decode a file: to all of its samples where they are few, else to a reader of them."""
     pieces = media.stream(source, SAMPLE_RATE)
     first: list[media.Samples] = []
     n_samples = 0
@@ -253,6 +280,7 @@ def _decoded(source: media.Source) -> Tensor | _FileSamples:
         n_samples += len(piece)
         if n_samples > HELD:
             return _FileSamples(chain(first, pieces))
+        yield n_samples / SAMPLE_RATE
     return _scaled(np.concatenate([np.zeros(0, np.int16), *first]))
 
 
