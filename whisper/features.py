@@ -57,7 +57,8 @@ class Features:
         Parameters
         ----------
         source
-            Whatever `load_audio` reads; an array has 16 kHz.
+            Whatever `load_audio` reads; an array has 16 kHz, and a long one is read again with every window, so it
+            must not change until the last.
         n_mels
             Bands: 80 or 128.
         load_audio, log_mel_spectrogram
