@@ -370,4 +370,4 @@ def test_its_memory_is_told(runner: Runner, model: Whisper) -> None:
     d = model.dims
     numbers = 2 * d.n_text_layer * d.n_text_state
     assert runner.row_bytes >= 2 * numbers * d.n_text_ctx
-    assert runner.audio_bytes >= 2 * numbers * d.n_audio_ctx
+    assert runner.audio_bytes >= numbers * d.n_audio_ctx  # int8 at the least
