@@ -47,7 +47,7 @@ def processor_has(monkeypatch: pytest.MonkeyPatch, *names: str, machine: str = "
 @needs_compiler
 def test_the_best_that_is_built_and_can_run_is_loaded(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.load() is None
-    assert "python -m whisper.kernels" in kernels.why_not() or not kernel_builds.variants_for(HERE)
+    assert "python -m whisper.native" in kernels.why_not() or not kernel_builds.variants_for(HERE)
     said: list[str] = []
     built = kernel_builds.build_all(native, HERE, said.append)
     assert [path.name for path in built] == [v.file_name for v in kernel_builds.variants_for(HERE)], said
@@ -70,7 +70,7 @@ def test_a_choice_that_cannot_be_had_is_an_error(native: Path, monkeypatch: pyte
         ("fast", r"SOTTO_KERNELS is 'fast'; it can be avx512, vnni, avx2 or off"),
         ("avx512", "this processor has no avx512_bf16, avx512_vnni, avx512bw"),
         ("dotprod", "this processor is x86_64"),
-        ("avx2", "not built; python -m whisper.kernels"),
+        ("avx2", "not built; python -m whisper.native"),
     ):
         monkeypatch.setenv(kernels.VARIABLE, value)
         with pytest.raises(OptionError, match=says):
@@ -123,7 +123,17 @@ def test_a_compiler_that_is_missing_or_fails_is_said_in_a_line(
 
 
 def test_importing_the_package_loads_no_kernels() -> None:
-    assert run_python("import sys, whisper; print('whisper.kernels' in sys.modules)").split() == ["False"]
+    code = "import whisper; from whisper import kernels; print(kernels._loaded.cache_info().currsize)"
+    assert run_python(code).split() == ["0"]
+
+
+def test_they_can_be_compiled_later() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "whisper.native"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "CXX": "nonsense"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("sotto: no C++ compiler (nonsense)")
 
 
 @needs_compiler

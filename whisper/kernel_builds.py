@@ -1,7 +1,7 @@
 """Compiling the kernels: one library per instruction set, from the sources in ``native/``.
 
 Runs where the package is installed (`hatch_build.py` loads this file by its path) and by ``python -m
-whisper.kernels``, so it imports the standard library only. A compiler that is missing or fails costs speed and never
+whisper.native``, so it imports the standard library only. A compiler that is missing or fails costs speed and never
 an installation. It loads nothing: see `kernels`.
 """
 

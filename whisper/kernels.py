@@ -1,6 +1,6 @@
 """The compiled kernels: finds the library for this processor and loads it; without one, PyTorch alone computes.
 
-``python -m whisper.kernels`` compiles them in place, where no installation did. ``SOTTO_KERNELS`` in the environment
+``python -m whisper.native`` compiles them in place, where no installation did. ``SOTTO_KERNELS`` in the environment
 chooses one by name, or none ("off"). What is in them knows `native_runner`; nothing happens at import.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 
 from .capabilities import machine, processor
 from .errors import OptionError
@@ -17,7 +16,7 @@ from .kernel_builds import SOURCES, VARIANTS, Variant, build_all, variants_for
 
 ABI = 1  # raise it with every change of a function's parameters, here and in native/kernels.cpp
 VARIABLE = "SOTTO_KERNELS"
-HOW_TO_BUILD = "python -m whisper.kernels compiles them"
+HOW_TO_BUILD = "python -m whisper.native compiles them"
 
 
 def load() -> ctypes.CDLL | None:
@@ -99,7 +98,3 @@ def main() -> int:
     for path in built:
         print(path)
     return 0 if built else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
