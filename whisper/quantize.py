@@ -21,6 +21,7 @@ from .model import matmul
 COMPUTE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 ALIGNED = 8  # torch._int_mm on CUDA takes only multiples of it
 MIN_ROWS_CUDA = 24  # and more than 16 rows
+AT_ONCE = 1 << 18  # numbers of a product's input or output that are worked on together: 1 MB
 SMALLEST_KEPT = 1 << 16  # elements; smaller buffers cost less to make than to look up
 
 
@@ -50,8 +51,11 @@ class Packed:
     n_in: int
     n_out: int
 
-    def linear(self, x: Tensor) -> Tensor:
-        """Return ``x @ weight.T + bias`` in the precision of `x`, ``(n_rows, n_in)`` to ``(n_rows, n_out)``."""
+    def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
+        """Return ``x @ weight.T + bias`` in the precision of `x`, ``(n_rows, n_in)`` to ``(n_rows, n_out)``.
+
+        `out` is memory that the result may take; `gelu` applies that function to the result.
+        """
         raise NotImplementedError
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -68,7 +72,11 @@ class PackedFloat(Packed):
         # oneDNN multiplies a single row of bfloat16 in another order of summation than several
         self.lonely = weight.device.type == "cpu" and weight.dtype != torch.float32
 
-    def linear(self, x: Tensor) -> Tensor:
+    def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
+        y = self._product(x)
+        return torch.ops.aten.gelu_(y) if gelu else y
+
+    def _product(self, x: Tensor) -> Tensor:
         if self.weight.dtype == x.dtype == torch.float32:
             return matmul(x, self.weight, self.bias)
         y = x.to(self.weight.dtype)
@@ -95,19 +103,29 @@ class PackedInt8(Packed):
         self.bias = None if bias is None else bias.float()
         self.min_rows = MIN_ROWS_CUDA if weight.device.type == "cuda" else 1
 
-    def linear(self, x: Tensor) -> Tensor:
-        n_rows = len(x)
+    def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
+        n_rows, dtype = len(x), x.dtype
+        if out is None or out.dtype != torch.float32:
+            out = torch.empty(n_rows, self.n_out, dtype=torch.float32, device=x.device)
+        # so many rows at a time that the steps between meet in the cache
+        step = n_rows if x.device.type == "cuda" else max(32, AT_ONCE // max(self.n_in, self.n_out))
+        for i in range(0, n_rows, step):
+            self._product(x[i : i + step], out[i : i + step], gelu)
+        return out if dtype == torch.float32 else out.to(dtype)
+
+    def _product(self, x: Tensor, out: Tensor, gelu: bool) -> None:
         whole, row_scale = self._quantised(x)
         sums = self.buffers.take("sums", (len(whole), len(self.weight)), torch.int32, x.device)
         torch._int_mm(whole, self.transposed, out=sums)
-        if sums.shape != (n_rows, self.n_out):
-            sums = sums[:n_rows, : self.n_out]
-        y = sums * row_scale  # float32
+        if sums.shape != out.shape:
+            sums = sums[: len(out), : self.n_out]
+        out.copy_(sums)
         # one rounding in each step, whoever computes it: a fused step rounds differently in a vector and in its tail
-        y.mul_(self.scale)
+        out.mul_(row_scale).mul_(self.scale)
         if self.bias is not None:
-            y.add_(self.bias)
-        return y.to(x.dtype)
+            out.add_(self.bias)
+        if gelu:
+            torch.ops.aten.gelu_(out)
 
     def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return `x` in 8 bits, padded to the weight's width and the least number of rows, and each row's scale."""
@@ -137,10 +155,10 @@ class Together:
         self._parts = parts
         self._n_outs = list(n_outs)
 
-    def linear(self, x: Tensor) -> Sequence[Tensor]:
-        """Return the result of each layer."""
+    def linear(self, x: Tensor, out: Tensor | None = None) -> Sequence[Tensor]:
+        """Return the result of each layer; `out`, of all of them, may be taken for it."""
         if len(self._parts) == 1:
-            return torch.split(self._parts[0].linear(x), self._n_outs, dim=-1)
+            return torch.split(self._parts[0].linear(x, out), self._n_outs, dim=-1)
         return [part.linear(x) for part in self._parts]
 
 

@@ -81,6 +81,7 @@ class Block:
         def norm(part: str) -> Norm:
             return Norm(*(precision.plain(tensors[f"{name}.{part}.{kind}"]) for kind in ("weight", "bias")))
 
+        self.take = precision.buffers.take
         self.attn_ln, self.mlp_ln = norm("attn_ln"), norm("mlp_ln")
         self.qkv = precision.pack_together(*(linear(f"attn.{part}") for part in ("query", "key", "value")))
         self.out = precision.pack(*linear("attn.out"))
@@ -92,12 +93,14 @@ class Block:
             self.cross_out = precision.pack(*linear("cross_attn.out"))
 
     def think(self, x: Tensor) -> Tensor:
-        """Return `x`, ``(n_rows, n_state)``, with what the perceptron adds."""
-        return self.narrow.linear(F.gelu(self.widen.linear(self.mlp_ln(x)))).add_(x)
+        """Add to `x`, ``(n_rows, n_state)``, what the perceptron says, in place."""
+        wide = self.take("wide", (len(x), self.widen.n_out), x.dtype, x.device)
+        narrow = self.take("narrow", x.shape, x.dtype, x.device)
+        return x.add_(self.narrow.linear(self.widen.linear(self.mlp_ln(x), wide, gelu=True), narrow))
 
 
 class Convolution:
-    """A convolution over 3 frames, with frames first, as a product."""
+    """A convolution over 3 frames, with frames first, as a product; and GELU after it."""
 
     def __init__(self, tensors: Weights, name: str, precision: Precision, stride: int) -> None:
         weight = tensors[f"{name}.weight"]  # (n_out, n_in, 3)
@@ -110,7 +113,7 @@ class Convolution:
         n_batch, n_padded, n_in = x.shape
         n_frames = (n_padded - 3) // self.stride + 1
         windows = x.as_strided((n_batch, n_frames, 3 * n_in), (n_padded * n_in, self.stride * n_in, 1))
-        return self.packed.linear(windows.reshape(-1, 3 * n_in)).view(n_batch, n_frames, -1)
+        return self.packed.linear(windows.reshape(-1, 3 * n_in), gelu=True).view(n_batch, n_frames, -1)
 
 
 class Encoder:
@@ -133,13 +136,17 @@ class Encoder:
                 f"{tuple(mels.shape)}; cut or pad the mel spectrogram with pad_or_trim(mel, {expected[1]})"
             )
         mels = mels.to(self.precision.device, self.precision.activations)
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mels.transpose(1, 2)))))
+        x = self.conv2(self.conv1(mels.transpose(1, 2)))
         n_batch, n_ctx, n_state = x.shape
         x = (x + self.positions).view(-1, n_state)  # (n_batch * n_audio_ctx, n_audio_state)
+        take = self.precision.buffers.take
+        qkv, narrow = (
+            take(name, (len(x), n), x.dtype, x.device) for name, n in (("qkv", 3 * n_state), ("narrow", n_state))
+        )
         for block in self.blocks:
-            q, k, v = (t.reshape(n_batch, n_ctx, -1) for t in block.qkv.linear(block.attn_ln(x)))
-            x = block.out.linear(self._attend(q, k, v).view(-1, n_state)).add_(x)
-            x = block.think(x)
+            q, k, v = (t.reshape(n_batch, n_ctx, -1) for t in block.qkv.linear(block.attn_ln(x), qkv))
+            x.add_(block.out.linear(self._attend(q, k, v).view(-1, n_state), narrow))
+            block.think(x)
         return self.ln_post(x).view(n_batch, n_ctx, n_state)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

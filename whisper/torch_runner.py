@@ -344,7 +344,7 @@ class TorchRunner:
             weights = scores.view(*own.shape[:3], -1).add_(part.mask).softmax(dim=-1)
             out = torch.bmm(weights.flatten(0, 1), part.take(values)).view(own.shape)
             mixed[part.items] = out.transpose(1, 2).flatten(0, 1)
-        return block.out.linear(mixed.flatten(1)).add_(x)
+        return x.add_(block.out.linear(mixed.flatten(1)))
 
     def _attend_to_sound(self, block: Block, layer: int, x: Tensor, plan: Plan, watch: Watch | None) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).mul_(self._q_scale)
@@ -355,4 +355,4 @@ class TorchRunner:
             if watch is not None:
                 watch.seen.update({at: scores[at[1]].float() for at in watch.heads if at[0] == layer})
             mixed[items] = torch.bmm(scores.softmax(dim=-1), heard.values(layer)).transpose(0, 1)
-        return block.cross_out.linear(mixed.flatten(1)).add_(x)
+        return x.add_(block.cross_out.linear(mixed.flatten(1)))

@@ -162,11 +162,11 @@ class StaticStep:
         shape = (len(x), self.dims.n_text_head, -1, self.width)
         k, v = (cache.index_select(0, reads).view(shape) for cache in (keys, values))
         mixed = F.scaled_dot_product_attention(q.reshape(shape), k, v, attn_mask=mask)
-        return block.out.linear(mixed.flatten(1)).add_(x)
+        return x.add_(block.out.linear(mixed.flatten(1)))
 
     def _attend_to_sound(self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).view(len(x), self.dims.n_text_head, self.width)
         keys, values = self.slots.pool[layer, :, : len(items)]  # (n_slots, n_head, n_audio_ctx, width) each
         q = q[items].transpose(1, 2)  # (n_slots, n_head, n_each, width)
         mixed = F.scaled_dot_product_attention(q, keys, values).transpose(1, 2)
-        return block.cross_out.linear(mixed.flatten(0, 1)[places].flatten(1)).add_(x)
+        return x.add_(block.cross_out.linear(mixed.flatten(0, 1)[places].flatten(1)))
