@@ -19,6 +19,7 @@ from .decoding import decode as decode
 from .decoding import detect_language as detect_language
 from .model import ModelDimensions as ModelDimensions
 from .model import Whisper as Whisper
+from .transcribe import iter_segments as iter_segments
 from .transcribe import transcribe as transcribe
 from .version import __version__ as __version__
 

@@ -1,9 +1,8 @@
 """Many requests on one runner: their windows are encoded in turn and decoded in one batch, which changes every step.
 
-A request is a generator: it yields what it needs of the network (a *job*) and is sent the answer, so that whatever it
-does in between is ordinary code, written once. An engine has no thread of its own. Whoever waits for a result turns the
-crank for all who wait, and passes it on; a request's own code runs in a thread that waits for it, where there is one.
-An error, a cancellation or Ctrl-C ends the request that it belongs to and no other. Knows no model, no file, no HTTP.
+What a request is, and asks for, stands in `work`. An engine has no thread of its own. Whoever waits for a result turns
+the crank for all who wait, and passes it on; a request's own code runs in a thread that waits for it, where there is
+one. An error, a cancellation or Ctrl-C ends the request that it belongs to and no other. Knows no file and no HTTP.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from . import fast_path
 from .errors import CancelledError
@@ -29,6 +27,7 @@ from .results import Segment
 from .runner import Audio, Runner
 from .sampling import WindowSampling, language_probs, release, step, turns
 from .scheduler import Group, Scheduler, Ticket, check_limits, n_prompts
+from .work import Deliver, Detect, Encode, Job, Next, Pause, Spawn, Steps
 
 if TYPE_CHECKING:
     from .model import Whisper
@@ -39,56 +38,6 @@ ENCODER_BATCH = {"cuda": 8}  # windows at once; a CPU is as fast with one
 SHARE_OF_MEMORY = 4  # a quarter of what is free when a model is first used
 POLL = 0.05  # seconds between two looks at whether who waits wants to stop
 
-# ---------------------------------------------------------------------------------------------------------
-# What a request may ask for; a `WindowSampling` is a job, too: it comes back done
-# ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Encode:
-    """A full window, ``(n_mels, 3000)``, to be listened to; the answer is an `Audio`."""
-
-    mel: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Detect:
-    """The probability of each language token after `sot`; the answer is a list of them."""
-
-    audio: Audio
-    sot: int
-    languages: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Deliver:
-    """Segments that are ready for whoever asked for the request."""
-
-    segments: list[Segment]
-    n_frames: int = 0  # how much of the recording is done with them
-
-
-@dataclass(frozen=True, eq=False)
-class Spawn:
-    """A part of the request that may run beside its other parts; the answer stands for it in `Next`.
-
-    A request that has parts only waits for them and asks nothing of the network any more.
-    """
-
-    steps: Steps
-    n_rows: int
-    group: Group
-
-
-@dataclass(frozen=True, eq=False)
-class Next:
-    """What a part delivers next; the answer is a `Deliver`, or None when it has ended. Its error is raised here."""
-
-    part: Any
-
-
-Job = Encode | Detect | WindowSampling | Deliver | Spawn | Next
-Steps = Generator[Job, Any, Any]  # returns the result
 Answer = tuple[Any, BaseException | None]  # the one, or the other to be raised
 J = TypeVar("J")
 
@@ -197,6 +146,7 @@ class Engine:
         self._callers: dict[Caller, None] = {}  # those with requests whose code can go on
         self._attending: dict[Caller, None] = {}
         self._cancelled: list[Handle] = []  # not yet swept away
+        self._paused: list[Handle] = []
         self._encodes: dict[Handle, Encode] = {}
         self._detects: dict[Handle, Detect] = {}
         self._samplings: dict[Handle, WindowSampling] = {}
@@ -291,7 +241,7 @@ class Engine:
         """Wake one of those who sleep, if there is work that nobody is at."""
         if not self._is_led:
             self._sweep()  # perhaps nobody else comes
-        work = self._encodes or self._detects or self._samplings or self._callers
+        work = self._paused or self._encodes or self._detects or self._samplings or self._callers
         if not self._is_led and (work or self.scheduler.may_admit()):
             for caller in self._attending:
                 if caller.n_asleep:
@@ -306,6 +256,9 @@ class Engine:
         if self._cancelled:
             self._sweep()
             return True
+        paused, self._paused = self._paused, []
+        for handle in paused:  # after this
+            self._go_on(handle)
         if self._admit():
             return True
         if self._encodes:
@@ -317,7 +270,7 @@ class Engine:
         elif self._samplings:
             self._step(self._who_steps())
         else:
-            return False
+            return bool(paused)
         return True
 
     def _admit(self) -> bool:
@@ -373,16 +326,22 @@ class Engine:
             self._samplings[handle] = job
         elif isinstance(job, Deliver):
             self._deliver(handle, job)
+        elif isinstance(job, Pause):
+            if self._is_led:
+                self._go_on(handle)
+            else:
+                self._paused.append(handle)
         elif isinstance(job, Spawn):
             self.scheduler.rest(handle._ticket)
             order = (*handle._ticket.order, len(handle._parts))
             part = self._add(job.steps, order, job.n_rows, handle._caller, job.group)
             handle._parts.append(part)
             self._go_on(handle, part)
+        elif isinstance(job, Next):
+            job.part._awaited_by = handle
+            self._tell(job.part)
         else:
-            part = job.part
-            part._awaited_by = handle
-            self._tell(part)
+            self._go_on(handle, error=TypeError(f"a request cannot ask for {job!r}"))
 
     def _deliver(self, handle: Handle, news: Deliver) -> None:
         handle._news.append(news)

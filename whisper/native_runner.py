@@ -79,7 +79,7 @@ class NativeRunner:
         Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once and packed.
     compute_type
         "float32", "bfloat16" or "int8": how matrices are held and multiplied. With int8 the attention and the
-        convolutions are in bfloat16. Sums, residuals and normalisation are float32 in all three.
+        convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16. Sums, residuals and normalisation are float32 in all three.
     device
         The CPU.
     """
@@ -284,7 +284,7 @@ class _Packer:
 
     def __init__(self, library: ctypes.CDLL, tensors: Mapping[str, Tensor], kind: int) -> None:
         self.library, self.tensors, self.kind = library, tensors, kind
-        self.inner = min(kind, TYPES["bfloat16"])  # of convolutions and attention
+        self.inner: int = library.sotto_inner_type(kind)  # of convolutions and attention
         self.kept: list[_Packed | Tensor] = []
         self.n_bytes = 0
 

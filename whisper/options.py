@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 from .errors import OptionError, UnknownOptionError
@@ -42,6 +43,14 @@ class TranscribeOptions:
     # with word times: skip silences longer than this (seconds) around words that look invented
     hallucination_silence_threshold: float | None = None
 
+    # -- beyond openai-whisper --
+
+    # cut a long recording at pauses, and transcribe so many of the stretches side by side; of a list, transcribe so
+    # many recordings side by side
+    batch_size: int | None = None
+    progress: Callable[[float, float], object] | None = None  # told after each window: seconds done, seconds in all
+    cancel: Any = None  # something like a `threading.Event`: once it is set, the transcription ends
+
     def __post_init__(self) -> None:
         for name in ("temperature", "clip_timestamps"):
             object.__setattr__(self, name, settled(getattr(self, name)))
@@ -56,6 +65,13 @@ class TranscribeOptions:
         silence = self.hallucination_silence_threshold
         if silence is not None and silence < 0:
             raise OptionError(f"hallucination_silence_threshold must be seconds of at least 0, not {silence}")
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
+            raise OptionError(f"batch_size must be a whole number of at least 1, or None, not {size!r}")
+        if self.progress is not None and not callable(self.progress):
+            raise OptionError(f"progress must be a function of two numbers, or None, not {self.progress!r}")
+        if self.cancel is not None and not callable(getattr(self.cancel, "is_set", None)):
+            raise OptionError(f"cancel must be something like a threading.Event, with is_set(), not {self.cancel!r}")
         if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
             raise OptionError(f"initial_prompt must be text, not {type(self.initial_prompt).__name__}")
 

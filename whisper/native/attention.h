@@ -33,7 +33,7 @@ struct Memory {
         char* scales = values + Head::value_bytes(type, n, d);
         return {keys, values, reinterpret_cast<float*>(scales), reinterpret_cast<float*>(scales + Head::scale_bytes(type, n))};
     }
-    // Put 16 numbers of the key of `position`, from dimension `i` of all heads on, in their place.
+    // Put a vector of the key of `position`, from dimension `i` of all heads on, in their place.
     void set_key(int position, int i, Floats x) const {
         const int depth = d / per_unit(type);
         char* at = head(i / d).keys + size_t(position / kPanel) * depth * kPanelBytes + position % kPanel * 4;
@@ -51,7 +51,7 @@ struct Memory {
         char* at = head(i / d).values + size_t(column / kPanel) * Head::value_depth(type, n) * kPanelBytes;
         at += size_t(unit) * kPanelBytes + column % kPanel * 4;
         if (type == kFloat) {
-            std::memcpy(at, &x, 64);
+            std::memcpy(at, &x, sizeof x);
         } else {
             bf16 rounded[kLanes];
             store_bf16(rounded, x);
@@ -234,7 +234,6 @@ inline void attend_int8(
     const size_t level_stride = scratch.width / 4;
     for (int row = 0; row < rows; row++) {
         if (record) std::memcpy(record + row * record_stride, scores.row(row), n * 4);
-        typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
         auto* high = reinterpret_cast<int8_t*>(scratch.levels + 2 * row * level_stride);
         auto* low = reinterpret_cast<int8_t*>(scratch.levels + (2 * row + 1) * level_stride);
         Ints total_high = {}, total_low = {};

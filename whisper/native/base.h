@@ -1,4 +1,4 @@
-// What every kernel needs: sixteen lanes, threads, memory.
+// What every kernel needs: vectors, threads, memory.
 //
 // The vectors are GCC's and Clang's own (`vector_size`), so that one source serves AVX-512, AVX2 and NEON; only the
 // products in gemm.h know instructions by name. Every result is computed by one thread in one fixed order, so it
@@ -26,9 +26,17 @@
 
 namespace sotto {
 
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
 typedef uint16_t bf16;
 
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
@@ -37,13 +45,13 @@ inline Floats all(float x) { return Floats{} + x; }
 inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 
 inline float sum(Floats v) {  // always the same tree
-    for (int half = 8; half; half /= 2)
+    for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] += v[i + half];
     return v[0];
 }
 
 inline float greatest(Floats v) {
-    for (int half = 8; half; half /= 2)
+    for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] = std::max(v[i], v[i + half]);
     return v[0];
 }
@@ -62,20 +70,18 @@ inline float from_bf16(bf16 x) {
     return value;
 }
 
-// Sixteen at once.
+// A vector at once.
 inline void store_bf16(bf16* p, Floats v) {
 #if defined(__AVX512BF16__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(__m512(v))));
 #else
     Ints bits = reinterpret_cast<Ints&>(v);
     bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
     *reinterpret_cast<Halves*>(p) = __builtin_convertvector(bits, Halves);
 #endif
 }
 
 inline Floats load_bf16(const bf16* p) {
-    typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
     Ints bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints) << 16;
     return reinterpret_cast<Floats&>(bits);
 }

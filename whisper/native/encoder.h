@@ -17,7 +17,7 @@ struct Encoder {
     Norm ln_post;
     std::vector<EncoderLayer> layers;
 
-    int inner() const { return type == kFloat ? kFloat : kBfloat; }  // of convolutions and attention
+    int inner() const { return inner_type(type); }  // of convolutions and attention
     int d() const { return n_state / n_head; }
 
     // Encode one window, `mel` (n_mels, 2 n_ctx), into `features` (n_ctx, n_state).

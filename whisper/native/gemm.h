@@ -1,8 +1,8 @@
 // Products of a few or many rows with a packed matrix, in float32, bfloat16 or int8.
 //
 // All three read the left side in units of 32 bits (one float, two bfloat16, four int8) and the right side as vectors
-// of 16 columns of such units, so that one loop serves all: broadcast a unit, multiply, add up. Four vectors, 64
-// columns, lie beside each other (a panel).
+// of columns of such units, so that one loop serves all: broadcast a unit, multiply, add up. 64 columns lie beside each
+// other (a panel).
 #pragma once
 
 #include "base.h"
@@ -12,8 +12,17 @@ namespace sotto {
 enum Type { kFloat = 0, kBfloat = 1, kInt8 = 2 };
 constexpr int kPanel = 64;      // columns
 constexpr int kPanelBytes = 256;  // of one unit of the depth
-constexpr int kMaxRows = 12;
+constexpr int kBlocks = kPanel / kLanes;
+constexpr int kMaxRows = 12;  // that attention takes at once
 
+// In what attention and convolutions compute where matrices are of `type`: bfloat16 only beats float32 in hardware.
+inline int inner_type(int type) {
+#if defined(__AVX512BF16__)
+    return type == kFloat ? kFloat : kBfloat;
+#else
+    return type == kBfloat ? kBfloat : kFloat;
+#endif
+}
 inline int per_unit(int type) { return type == kFloat ? 1 : type == kBfloat ? 2 : 4; }
 inline int n_panels(int n) { return (n + kPanel - 1) / kPanel; }
 
@@ -58,17 +67,11 @@ struct Dot<kInt8> {  // the packed side holds w + 128 without sign, the rows are
 #if defined(__AVX512VNNI__)
         return Ints(_mm512_dpbusd_epi32(__m512i(acc), __m512i(b), _mm512_set1_epi32(a)));
 #elif defined(__AVX2__)
-        const __m256i bytes = _mm256_set1_epi16(255), x = _mm256_set1_epi32(a);
+        const __m256i w = __m256i(b), x = _mm256_set1_epi32(a), bytes = _mm256_set1_epi16(255);
         const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), odd = _mm256_srai_epi16(x, 8);
-        __m256i* sums = reinterpret_cast<__m256i*>(&acc);
-        const __m256i* columns = reinterpret_cast<const __m256i*>(&b);
-        for (int i = 0; i < 2; i++) {
-            const __m256i w = _mm256_loadu_si256(columns + i), s = _mm256_loadu_si256(sums + i);
-            const __m256i p = _mm256_madd_epi16(_mm256_and_si256(w, bytes), even);
-            const __m256i q = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
-            _mm256_storeu_si256(sums + i, _mm256_add_epi32(s, _mm256_add_epi32(p, q)));
-        }
-        return acc;
+        const __m256i p = _mm256_madd_epi16(_mm256_and_si256(w, bytes), even);
+        const __m256i q = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
+        return Ints(_mm256_add_epi32(__m256i(acc), _mm256_add_epi32(p, q)));
 #else
         for (int i = 0; i < 4; i++) acc += ((b >> (8 * i)) & 255) * int32_t(int8_t(a >> (8 * i)));
         return acc;
@@ -76,13 +79,13 @@ struct Dot<kInt8> {  // the packed side holds w + 128 without sign, the rows are
     }
 };
 
-// Multiply R rows with N vectors of 16 columns; `tile` takes the sums, 16 * N a row, as floats or whole numbers.
+// Multiply R rows with N vectors of columns; `tile` takes the sums, row by row, as floats or whole numbers.
 template <int T, int R, int N>
 void micro(const int32_t* a, size_t lda, const char* b, int depth, float* tile) {
     typename Dot<T>::Sum acc[R][N] = {};
     for (int k = 0; k < depth; k++, b += kPanelBytes) {
         Ints column[N];
-        for (int j = 0; j < N; j++) column[j] = *reinterpret_cast<const Ints*>(b + 64 * j);
+        for (int j = 0; j < N; j++) column[j] = *reinterpret_cast<const Ints*>(b + 4 * kLanes * j);
 #pragma GCC unroll 12
         for (int i = 0; i < R; i++)
             for (int j = 0; j < N; j++) acc[i][j] = Dot<T>::step(acc[i][j], column[j], a[i * lda + k]);
@@ -94,13 +97,13 @@ void micro(const int32_t* a, size_t lda, const char* b, int depth, float* tile) 
 
 typedef void (*Micro)(const int32_t*, size_t, const char*, int, float*);
 
-// How many rows the next call takes: as many as fit the registers; and the kernel for so many.
+// How many rows the next call takes, as many as fit the registers, and how many vectors of columns; and its kernel.
 #if defined(__AVX512F__)
-constexpr int kStep = 12;
+constexpr int kTile = 24;  // vectors of sums
 template <int T>
 inline int pick(int rows, int& n, Micro& kernel) {
     n = rows <= 6 ? 4 : 2;
-    switch (rows >= 12 ? 12 : rows) {
+    switch (std::min(rows, 12)) {
         case 1: kernel = micro<T, 1, 4>; return 1;
         case 2: kernel = micro<T, 2, 4>; return 2;
         case 3: kernel = micro<T, 3, 4>; return 3;
@@ -115,28 +118,29 @@ inline int pick(int rows, int& n, Micro& kernel) {
         default: kernel = micro<T, 12, 2>; return 12;
     }
 }
-#else  // sixteen registers of 32 bytes, or thirty-two of 16
+#else
+constexpr int kTile = 12;
 template <int T>
 inline int pick(int rows, int& n, Micro& kernel) {
-    n = rows == 1 ? 4 : 2;
-    switch (rows >= 3 ? 3 : rows) {
+    n = 4;
+    switch (std::min(rows, 3)) {
         case 1: kernel = micro<T, 1, 4>; return 1;
-        case 2: kernel = micro<T, 2, 2>; return 2;
-        default: kernel = micro<T, 3, 2>; return 3;
+        case 2: kernel = micro<T, 2, 4>; return 2;
+        default: kernel = micro<T, 3, 4>; return 3;
     }
 }
 #endif
 
-// Multiply `rows` rows with one panel; `out(row, column, sums)` gets every vector of 16 sums.
+// Multiply `rows` rows with one panel; `out(row, column, sums)` gets every vector of sums.
 template <int T, class Out>
 inline void multiply_panel(const int32_t* a, size_t lda, int rows, const char* panel, int depth, const Out& out) {
-    alignas(64) float tile[kMaxRows * 2 * kLanes + 4 * kLanes];
+    alignas(64) float tile[kTile * kLanes];
     for (int row = 0; row < rows;) {
         int n;
         Micro kernel;
         const int taken = pick<T>(rows - row, n, kernel);
-        for (int block = 0; block < 4; block += n) {
-            kernel(a + row * lda, lda, panel + 64 * block, depth, tile);
+        for (int block = 0; block < kBlocks; block += n) {
+            kernel(a + row * lda, lda, panel + 4 * kLanes * block, depth, tile);
             for (int i = 0; i < taken; i++)
                 for (int j = 0; j < n; j++)
                     out(row + i, (block + j) * kLanes, tile + (i * n + j) * kLanes);
@@ -193,7 +197,8 @@ struct Linear {
             }
     }
 
-    // One panel of the product of all `rows`; `out(row, column, values)` gets 16 columns with scale and bias applied.
+    // One panel of the product of all `rows`; `out(row, column, values)` gets a vector of columns with
+    // scale and bias applied.
     template <class Out>
     inline void multiply(const Rows& a, int rows, int panel_index, const Out& out) const {
         const int first = panel_index * kPanel;
@@ -270,7 +275,6 @@ class Left {
         const float inverse = peak > 0 ? 127 / peak : 0;
         const Floats magic = all(12582912.0f);
         Ints total = {};
-        typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
         for (int i = 0; i < n; i += kLanes) {
             const Ints whole = __builtin_convertvector((load(x + i) * inverse + magic) - magic, Ints);
             total += whole;

@@ -37,6 +37,8 @@ extern "C" {
 
 int sotto_abi() { return 1; }
 
+int sotto_inner_type(int type) { return inner_type(type); }
+
 void* sotto_linear_new(int type, int n, int k) {
     try {
         return new Linear(type, n, k);
