@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from .runner import Audio, Ints, RowTable, Rules
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LANES = 16  # numbers that the kernels take at once; head and state must be multiples
 MAX_SPARE = 2  # audios whose memory is kept for the next
-ROWS_AT_ONCE = 4096  # of a matrix that is packed: bounds the float32 copy of a large vocabulary
+ROWS_AT_ONCE = 256  # of a matrix that is packed: bounds its float32 copy
 
 
 class _Batch(ctypes.Structure):
@@ -79,7 +79,8 @@ class NativeRunner:
         Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once and packed.
     compute_type
         "float32", "bfloat16" or "int8": how matrices are held and multiplied. With int8 the attention and the
-        convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16. Sums, residuals and normalisation are float32 in all three.
+        convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16. Sums, residuals
+        and normalisation are float32 in all three.
     device
         The CPU.
     """
@@ -93,14 +94,15 @@ class NativeRunner:
         if not supports(dims, compute_type):
             raise OptionError(f"the compiled kernels have no {compute_type} for a network of {dims}")
         self.dims, self.compute_type, self._library = dims, compute_type, library
-        packer = _Packer(library, tensors, TYPES[compute_type])
-        self._encoder = _new(self, library, "encoder", packer.encoder(dims))
+        packer = _Packer(library, tensors, TYPES[compute_type], _arena(self, library))
+        # the vocabulary is the largest matrix to be read: first, while nothing else is held
         self._decoder = _new(self, library, "decoder", packer.decoder(dims))
-        self._kept = packer.kept  # arrays and matrices that encoder and decoder point to
+        self._encoder = _new(self, library, "encoder", packer.encoder(dims))
+        self._kept = packer.kept  # arrays that encoder and decoder point to
         library.sotto_row_bytes.restype = library.sotto_audio_bytes.restype = ctypes.c_size_t
         self.row_bytes: int = library.sotto_row_bytes(self._decoder)
         self.audio_bytes: int = library.sotto_audio_bytes(self._decoder)
-        self.weight_bytes = packer.n_bytes
+        self.weight_bytes: int = packer.n_bytes()
         self._table = RowTable(dims.n_text_ctx)
         self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
         self._cache_pointers = np.zeros(0, dtype=np.uintp)
@@ -249,6 +251,16 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
+def _arena(owner: object, library: ctypes.CDLL) -> ctypes.c_void_p:
+    """Make the memory that the matrices live in, which goes when `owner` goes."""
+    library.sotto_arena_new.restype, library.sotto_arena_free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    pointer = library.sotto_arena_new()
+    if not pointer:
+        raise MemoryError("not enough memory for the weights")
+    weakref.finalize(owner, library.sotto_arena_free, pointer)
+    return ctypes.c_void_p(pointer)
+
+
 def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int], list[int], list[int]]) -> Any:
     """Make an encoder or a decoder of its parts, which goes when `owner` goes."""
     dims, linears, arrays = parts
@@ -265,28 +277,18 @@ def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int],
     return ctypes.c_void_p(pointer)
 
 
-class _Packed:
-    """A packed matrix; freed with the last reference."""
-
-    def __init__(self, library: ctypes.CDLL, kind: int, n: int, k: int) -> None:
-        library.sotto_linear_new.restype = ctypes.c_void_p
-        library.sotto_linear_bytes.restype = ctypes.c_size_t
-        self.pointer = library.sotto_linear_new(kind, n, k)
-        if not self.pointer:
-            raise MemoryError(f"not enough memory for a matrix of {n} x {k}")
-        self.n_bytes: int = library.sotto_linear_bytes(ctypes.c_void_p(self.pointer))
-        library.sotto_linear_free.argtypes = [ctypes.c_void_p]
-        weakref.finalize(self, library.sotto_linear_free, self.pointer)
-
-
 class _Packer:
     """Reads tensors one by one and lists the parts in the order in which kernels.cpp takes them."""
 
-    def __init__(self, library: ctypes.CDLL, tensors: Mapping[str, Tensor], kind: int) -> None:
-        self.library, self.tensors, self.kind = library, tensors, kind
+    def __init__(self, library: ctypes.CDLL, tensors: Mapping[str, Tensor], kind: int, arena: ctypes.c_void_p) -> None:
+        self.library, self.tensors, self.kind, self.arena = library, tensors, kind, arena
         self.inner: int = library.sotto_inner_type(kind)  # of convolutions and attention
-        self.kept: list[_Packed | Tensor] = []
-        self.n_bytes = 0
+        self.kept: list[Tensor] = []
+        self.staging = torch.empty(0)
+
+    def n_bytes(self) -> int:
+        self.library.sotto_arena_total.restype = ctypes.c_size_t
+        return int(self.library.sotto_arena_total(self.arena)) + sum(array.nbytes for array in self.kept)
 
     def encoder(self, dims: ModelDimensions) -> tuple[list[int], list[int], list[int]]:
         linears = [self._convolution("encoder.conv1"), self._convolution("encoder.conv2")]
@@ -333,7 +335,6 @@ class _Packer:
     def _array(self, name: str) -> int:
         array = self.tensors[name].detach().to("cpu", torch.float32).contiguous()
         self.kept.append(array)
-        self.n_bytes += array.nbytes
         return array.data_ptr()
 
     def _linear(self, *names: str) -> int:
@@ -341,32 +342,38 @@ class _Packer:
 
     def _convolution(self, name: str) -> int:
         weight = self.tensors[f"{name}.weight"].detach()  # (n_out, n_in, 3)
+        n_out, n_in, n_frames = weight.shape
+        matrix = self._new(self.inner, n_out, n_frames * n_in)
         flat = weight.permute(0, 2, 1).flatten(1)  # three frames one behind the other
-        return self._fill(self.inner, [flat], [self.tensors[f"{name}.bias"]])
+        self._fill(matrix, 0, flat, self.tensors[f"{name}.bias"])
+        return matrix
 
     def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
-        bias = [self.tensors.get(name) for name in biases] or [None] * len(weights)
-        return self._fill(self.kind, (self.tensors[name].detach() for name in weights), bias)
+        """Pack matrices of equal shape below each other."""
+        first = self.tensors[weights[0]]
+        n, k = first.shape
+        matrix = self._new(self.kind, n * len(weights), k)
+        for i, name in enumerate(weights):
+            weight, first = first if i == 0 else self.tensors[name], torch.empty(0)  # one is held at a time
+            self._fill(matrix, i * n, weight.detach(), self.tensors.get(biases[i]) if biases else None)
+        return matrix
 
-    def _fill(self, kind: int, weights: Any, biases: Sequence[Tensor | None]) -> int:
-        """Pack matrices of equal width below each other."""
-        weights = list(weights)
-        packed = _Packed(self.library, kind, sum(len(w) for w in weights), weights[0].shape[1])
-        self.kept.append(packed)
-        self.n_bytes += packed.n_bytes
-        first = 0
-        for weight, bias in zip(weights, biases, strict=True):
-            numbers = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
-            for start, rows in _pieces(weight):
-                at = None if numbers is None else ctypes.c_void_p(numbers[start:].data_ptr())
-                self.library.sotto_linear_fill(
-                    ctypes.c_void_p(packed.pointer), first + start, len(rows), _pointer(rows), at
-                )
-            first += len(weight)
-        return int(packed.pointer)
+    def _new(self, kind: int, n: int, k: int) -> int:
+        self.library.sotto_linear_new.restype = ctypes.c_void_p
+        pointer = self.library.sotto_linear_new(self.arena, kind, n, k)
+        if not pointer:
+            raise MemoryError(f"not enough memory for a matrix of {n} x {k}")
+        return int(pointer)
 
+    def _fill(self, matrix: int, first: int, weight: Tensor, bias: Tensor | None) -> None:
+        numbers = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
+        for start in range(0, len(weight), ROWS_AT_ONCE):
+            rows = self._float(weight[start : start + ROWS_AT_ONCE])
+            at = None if numbers is None else ctypes.c_void_p(numbers[start:].data_ptr())
+            self.library.sotto_linear_fill(ctypes.c_void_p(matrix), first + start, len(rows), _pointer(rows), at)
 
-def _pieces(weight: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Cut a matrix into pieces of rows, each in float32 on the CPU; yields each with its first row."""
-    for start in range(0, len(weight), ROWS_AT_ONCE):
-        yield start, weight[start : start + ROWS_AT_ONCE].to("cpu", torch.float32).contiguous()
+    def _float(self, rows: Tensor) -> Tensor:
+        """Return some rows in float32 on the CPU, in memory that the next ones will use."""
+        if rows.numel() > len(self.staging):
+            self.staging = torch.empty(rows.numel())
+        return self.staging[: rows.numel()].view(rows.shape).copy_(rows)

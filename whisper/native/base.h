@@ -120,8 +120,6 @@ inline Floats gelu(Floats x) {
     return 0.5f * x * (1.0f + (z < 0.0f ? -erf : erf));
 }
 
-constexpr size_t kHugePage = size_t(2) << 20;
-
 // Memory aligned to cache lines, zeroed; grows, never shrinks.
 template <class T>
 class Buffer {
@@ -137,12 +135,8 @@ class Buffer {
         if (n > size_) {
             std::free(data_);
             data_ = nullptr, size_ = 0;
-            const size_t line = n * sizeof(T) >= kHugePage ? kHugePage : 64;
-            const size_t bytes = (n * sizeof(T) + line - 1) / line * line;
-            if (!(data_ = static_cast<T*>(std::aligned_alloc(line, bytes)))) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-            if (line == kHugePage) madvise(static_cast<void*>(data_), bytes, MADV_HUGEPAGE);  // fewer pages to look up
-#endif
+            const size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+            if (!(data_ = static_cast<T*>(std::aligned_alloc(64, bytes)))) throw std::bad_alloc();
             std::memset(static_cast<void*>(data_), 0, bytes);
             size_ = n;
         }
@@ -150,11 +144,49 @@ class Buffer {
     }
     T* get() const { return data_; }
     operator T*() const { return data_; }
-    size_t bytes() const { return size_ * sizeof(T); }
 
   private:
     T* data_ = nullptr;
     size_t size_ = 0;
+};
+
+// Memory for what lives as long as a model, zeroed, one piece behind the other in few large regions: in huge pages,
+// where the system has them, a pass over all weights looks up a hundred pages and not fifty thousand.
+class Arena {
+  public:
+    Arena() = default;
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+    ~Arena() {
+        for (const Region& region : regions_) munmap(region.data, region.size);
+    }
+    void* take(size_t bytes) {
+        bytes = (bytes + 63) / 64 * 64;
+        if (regions_.empty() || regions_.back().used + bytes > regions_.back().size) {
+            const size_t size = (std::max(bytes, kRegion) + kHugePage - 1) / kHugePage * kHugePage;
+            void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (data == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+            madvise(data, size, MADV_HUGEPAGE);
+#endif
+            regions_.push_back({static_cast<char*>(data), size, 0});
+        }
+        Region& region = regions_.back();
+        void* taken = region.data + region.used;
+        region.used += bytes;
+        total_ += bytes;
+        return taken;
+    }
+    size_t total() const { return total_; }
+
+  private:
+    struct Region {
+        char* data;
+        size_t size, used;
+    };
+    static constexpr size_t kHugePage = size_t(2) << 20, kRegion = size_t(32) << 20;
+    std::vector<Region> regions_;
+    size_t total_ = 0;
 };
 
 inline void relax() {

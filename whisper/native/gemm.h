@@ -160,13 +160,14 @@ struct Rows {
 // A matrix (n, k) packed, with what its products need.
 struct Linear {
     int type, n, k, depth;
-    Buffer<char> packed;
-    Buffer<float> scale, bias;  // by column, zero behind the last
+    char* packed;
+    float *scale, *bias;  // by column, zero behind the last
 
-    Linear(int type_, int n_, int k_) : type(type_), n(n_), k(k_), depth((k_ + per_unit(type_) - 1) / per_unit(type_)) {
-        packed.reserve(size_t(n_panels(n)) * depth * kPanelBytes);
-        scale.reserve(size_t(n_panels(n)) * kPanel);
-        bias.reserve(size_t(n_panels(n)) * kPanel);
+    Linear(Arena& arena, int type_, int n_, int k_)
+        : type(type_), n(n_), k(k_), depth((k_ + per_unit(type_) - 1) / per_unit(type_)) {
+        packed = static_cast<char*>(arena.take(size_t(n_panels(n)) * depth * kPanelBytes));
+        scale = static_cast<float*>(arena.take(size_t(n_panels(n)) * kPanel * sizeof(float)));
+        bias = static_cast<float*>(arena.take(size_t(n_panels(n)) * kPanel * sizeof(float)));
     }
     const char* panel(int i) const { return packed + size_t(i) * depth * kPanelBytes; }
 
@@ -218,8 +219,6 @@ struct Linear {
                 out(row, first + column, load(sums) + load(bias + first + column));
             });
     }
-
-    size_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }
 
   private:
     void pack_unit(const float* row, int unit, float inverse, char* at) {

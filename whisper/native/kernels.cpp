@@ -39,9 +39,15 @@ int sotto_abi() { return 1; }
 
 int sotto_inner_type(int type) { return inner_type(type); }
 
-void* sotto_linear_new(int type, int n, int k) {
+void* sotto_arena_new() { return new (std::nothrow) Arena(); }
+void sotto_arena_free(void* arena) { delete static_cast<Arena*>(arena); }
+size_t sotto_arena_total(void* arena) { return static_cast<Arena*>(arena)->total(); }
+
+// Lives in the arena, and as long.
+void* sotto_linear_new(void* arena, int type, int n, int k) {
     try {
-        return new Linear(type, n, k);
+        auto& memory = *static_cast<Arena*>(arena);
+        return new (memory.take(sizeof(Linear))) Linear(memory, type, n, k);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
@@ -49,8 +55,6 @@ void* sotto_linear_new(int type, int n, int k) {
 void sotto_linear_fill(void* linear, int first, int count, const float* weight, const float* bias) {
     static_cast<Linear*>(linear)->fill(first, count, weight, bias);
 }
-void sotto_linear_free(void* linear) { delete static_cast<Linear*>(linear); }
-size_t sotto_linear_bytes(void* linear) { return static_cast<Linear*>(linear)->bytes(); }
 
 // dims: n_mels n_ctx n_state n_head n_layer type
 void* sotto_encoder_new(const int32_t* dims, void* const* linears, const float* const* floats) {
