@@ -100,9 +100,9 @@ class WindowSampling:
         Parameters
         ----------
         ids, logprobs
-            The likeliest tokens of each live row, ``(n_live, plan.n_best)``; not used above temperature 0.
+            The likeliest tokens of each live row, ``(n_live, plan.n_best)``.
         logits
-            Their logits after the rules, ``(n_live, n_vocab)``; used only above temperature 0.
+            Their logits after the rules, ``(n_live, n_vocab)``, to draw from.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class WindowSampling:
         if first:
             self._live = list(range(self.plan.n_group))
         if self.plan.temperature > 0:
-            tokens, chosen = self._draw(logits)
+            tokens, chosen = self._draw(ids, logprobs, logits)
         else:
             tokens, chosen = ids[:, 0].tolist(), logprobs[:, 0]
         ended = set()
@@ -129,18 +129,23 @@ class WindowSampling:
         self.done = not self._live or self.n_steps >= self.plan.max_steps
         return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
 
-    def _draw(self, logits: Tensor) -> tuple[list[int], Floats]:
+    def _draw(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
         """Draw a token per live row, and return its log-probability without the temperature."""
-        plan, device = self.plan, logits.device
+        plan, n = self.plan, len(self._live)
         if plan.seed is not None and self._generator is None:
-            self._generator = torch.Generator(device).manual_seed(plan.seed)
-        logits = logits.float().expand(len(self._live), -1)
-        # the texts that have ended draw, too, so that the others get the numbers that the reference loop gives them
-        probabilities = torch.ones(plan.n_group, logits.shape[1], device=device)
-        probabilities[self._live] = F.softmax(logits / plan.temperature, dim=-1)
-        drawn = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)[self._live]
-        logprobs: Floats = F.log_softmax(logits, dim=-1).gather(1, drawn)[:, 0].cpu().numpy()
-        return drawn[:, 0].tolist(), logprobs
+            self._generator = torch.Generator(logits.device).manual_seed(plan.seed)
+        probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
+        if n < plan.n_group:
+            # the texts that have ended draw, too, so that the others get the numbers that the reference loop gives them
+            every = torch.ones(plan.n_group, logits.shape[1], device=logits.device)
+            every[self._live] = probabilities
+            drawn = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
+        else:
+            drawn = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)
+        # how much less likely than the best one
+        best = torch.from_numpy(ids[:, :1]).to(logits.device, torch.long).expand(n, -1)
+        less = logits.expand(n, -1).gather(1, torch.cat([drawn, best], dim=1)).cpu().numpy()
+        return drawn[:, 0].tolist(), logprobs[:, 0] + (less[:, 0] - less[:, 1])
 
     def _advance_beams(self, ids: Ints, logprobs: Floats) -> list[int] | None:
         plan, texts = self.plan, self._texts
