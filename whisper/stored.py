@@ -8,6 +8,7 @@ lies in its file is found out from the mapping that torch or safetensors made of
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +62,10 @@ class OpenFile:
         CheckpointError
             Where the file was written into since it was opened, or cannot be read any more.
         """
-        content = torch.empty(size, dtype=torch.uint8, device="cpu")
+        # pages of their own, which go back at once: in the heap, holes between what is kept would add up
+        content = (
+            torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+        )
         rest = content.numpy().data
         try:
             while rest and (n := os.preadv(self.number, [rest], offset)):  # at most 2 GB come at once
