@@ -250,6 +250,8 @@ def test_only_what_is_wanted_comes_back_in_its_order(runner: Runner, audios: lis
     assert some.shape == (2, whole.shape[1])
     assert_close(runner, some, whole[[n - 1, 2]])
     some.fill_(0)  # the caller may write into it
+    backwards = range(n - 1, -1, -1)
+    assert_close(runner, runner.forward(TEXTS[0], [rows[1]] * n, range(n), [audios[0]] * n, backwards), whole.flip(0))
     runner.free_rows(rows)
 
 

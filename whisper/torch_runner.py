@@ -328,7 +328,7 @@ class TorchRunner:
             x = self._attend_to_text(block, layer, x, plan)
             x = self._attend_to_sound(block, layer, x, plan, watch)
             x = block.think(x)
-        return self._decoder.logits(x if len(wanted) == len(tokens) else x[plan.wanted])
+        return self._decoder.logits(x if list(wanted) == list(range(len(tokens))) else x[plan.wanted])
 
     def _attend_to_text(self, block: Block, layer: int, x: Tensor, plan: Plan) -> Tensor:
         heads = (len(x), self.dims.n_text_head, self._width)
