@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 import whisper
 from whisper.decoding import DecodingResult
-from whisper.errors import AudioError, OptionError, UnknownOptionError, WhisperError
+from whisper.errors import AudioError, CancelledError, OptionError, UnknownOptionError, WhisperError
 from whisper.model import Whisper
 
 from .models import random_model
@@ -303,3 +304,157 @@ def test_a_model_in_a_thread_of_its_own_gives_the_same(model: Whisper) -> None:
     thread.start()
     thread.join()
     assert found == [expected]
+
+
+# -- several at once ----------------------------------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {
+    "language": "en", "fp16": False, "temperature": 0, "sample_len": 12,
+    "logprob_threshold": None, "compression_ratio_threshold": None, "no_speech_threshold": None,
+}  # fmt: skip
+HOT: dict[str, Any] = {
+    **PLAIN,
+    "language": None,
+    "temperature": (0, 0.6, 1.0),
+    "logprob_threshold": -0.1,
+    "seed": 5,
+    "best_of": 2,
+}
+
+
+@pytest.fixture(params=["engine", "own forward"])
+def way(request: pytest.FixtureRequest, model: Whisper) -> Iterator[str]:
+    """Both ways to run a model: a hook on a submodule makes it run its own forward."""
+    hook = model.decoder.ln.register_forward_hook(lambda *_: None) if request.param == "own forward" else None
+    yield request.param
+    if hook is not None:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    "options", [PLAIN, HOT, {**PLAIN, "word_timestamps": True, "beam_size": 2}], ids=["plain", "hot", "words"]
+)
+def test_each_of_a_list_gives_what_it_gives_alone(model: Whisper, way: str, options: dict[str, Any]) -> None:
+    sounds = [noise(3), noise(35)[::-1].copy(), noise(8) * 0.2, noise(0)]
+    told: list[tuple[float, float]] = []
+    alone = [model.transcribe(sound, **options) for sound in sounds]
+    together = model.transcribe(sounds, progress=lambda *done: told.append(done), **options)
+    assert together == alone
+    assert len({r["text"] for r in alone}) > 2
+    assert model.transcribe(tuple(sounds), batch_size=2, **options) == alone
+    assert told[-1] == (4.0, 4)
+    assert model.transcribe([], **options) == []
+    assert [list(whisper.iter_segments(model, sound, **options)) for sound in sounds] == [r["segments"] for r in alone]
+
+
+def test_the_engine_and_the_model_s_own_forward_agree(model: Whisper) -> None:
+    sounds = [noise(3), noise(35)]
+    options = {**HOT, "word_timestamps": True}
+    fast = model.transcribe(sounds, **options)
+    with whisper.model.disable_sdpa():
+        slow = [model.transcribe(sound, **options) for sound in sounds]
+    for a, b in zip(fast, slow, strict=True):
+        assert (a["text"], a["language"]) == (b["text"], b["language"])
+        assert [s["tokens"] for s in a["segments"]] == [s["tokens"] for s in b["segments"]]
+        for p, q in zip(a["segments"], b["segments"], strict=True):
+            for key in ("start", "end", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob"):
+                assert p[key] == pytest.approx(q[key], abs=1e-4)  # type: ignore[literal-required]
+            for v, w in zip(p["words"], q["words"], strict=True):
+                assert v["word"] == w["word"]
+                assert v["start"] == pytest.approx(w["start"], abs=0.021)
+
+
+def test_one_bad_recording_of_a_list_is_told(model: Whisper, way: str) -> None:
+    with pytest.raises(AudioError, match=r"missing\.wav"):
+        model.transcribe([noise(3), "missing.wav", noise(3)], **PLAIN)
+    with pytest.raises(AudioError, match="a list is taken for several recordings"):
+        model.transcribe([0.1, 0.2])
+    with pytest.raises(OptionError, match="takes one recording"):
+        whisper.iter_segments(model, [noise(3)])  # type: ignore[arg-type]
+    with pytest.raises(UnknownOptionError, match=r"iter_segments\(\) has no option 'beamsize'"):
+        whisper.iter_segments(model, noise(3), beamsize=3)
+
+
+def test_stretches_of_a_long_recording_run_side_by_side(model: Whisper, way: str) -> None:
+    """Cut in pauses, each stretch as it would be alone, and joined as if one had been."""
+    sound = noise(300)
+    for start in (70, 140, 220):
+        sound[start * RATE : (start + 1) * RATE] *= 0.001
+    told: list[tuple[float, float]] = []
+    whole = model.transcribe(sound, batch_size=3, progress=lambda *done: told.append(done), **PLAIN)
+    segments = whole["segments"]
+    assert [s["id"] for s in segments] == list(range(len(segments)))
+    assert [s["seek"] for s in segments] == sorted(s["seek"] for s in segments)
+    assert whole["text"] == whisper.tokenizer.get_tokenizer(True).decode([t for s in segments for t in s["tokens"]])
+    assert told[0] == (0, 300)
+    assert told[-1] == (300, 300)
+    assert told == sorted(told)
+    seams = [
+        0,
+        *sorted({s["seek"] for s in segments if any(abs(s["seek"] - at * 100 - 50) < 60 for at in (70, 140, 220))}),
+    ]
+    assert len(seams) >= 3  # a stretch begins in a pause
+    for start, end in zip(seams, [*seams[1:], 30000], strict=True):
+        alone = model.transcribe(sound, clip_timestamps=[start / 100, end / 100], **PLAIN)
+        assert [s["tokens"] for s in alone["segments"]] == [s["tokens"] for s in segments if start <= s["seek"] < end]
+    assert model.transcribe(sound, batch_size=1, **PLAIN) == model.transcribe(sound, **PLAIN)
+
+
+def test_cancelling(model: Whisper, way: str) -> None:
+    event = threading.Event()
+    with pytest.raises(CancelledError, match="cancelled"):
+        model.transcribe(noise(100), cancel=event, progress=lambda done, _: done > 40 and event.set(), **PLAIN)
+    with pytest.raises(CancelledError):
+        model.transcribe([noise(3)] * 3, cancel=event, **PLAIN)
+    segments = whisper.iter_segments(model, noise(100), cancel=event, **PLAIN)
+    with pytest.raises(CancelledError):
+        next(segments)
+    event.clear()
+    segments = whisper.iter_segments(model, noise(100), cancel=event, **PLAIN)
+    assert next(segments)["id"] == 0
+    segments.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_in_the_caller_s_function_is_the_caller_s(model: Whisper, way: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        model.transcribe(noise(3), progress=lambda done, total: 1 / 0, **PLAIN)
+    assert model.transcribe(noise(3), **PLAIN)["segments"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, or None, not 0"),
+        ({"batch_size": 2.0}, "batch_size.*2.0"),
+        ({"progress": 5}, "progress must be a function"),
+        ({"cancel": True}, "cancel must be something like a threading.Event"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+    ],
+)
+def test_wrong_options_of_ours(model: Whisper, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        model.transcribe("recording.wav", **options)
+
+
+def test_what_is_printed_of_several(
+    model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Script(monkeypatch, piece(0, *HELLO, end=2))
+    model.transcribe([noise(3), noise(3)], temperature=0, language="en", verbose=True)
+    assert capsys.readouterr().out.splitlines() == [f"[{i} of 2] [00:00.000 --> 00:02.000]  Hello" for i in (1, 2)]
+    model.transcribe([noise(3), noise(3)], temperature=0, language="en", verbose=False)
+    assert capsys.readouterr().err == "1 of 2 recordings transcribed\n2 of 2 recordings transcribed\n"
+
+
+def test_threads_share_the_engine_and_each_gets_its_own(model: Whisper) -> None:
+    sounds = [noise(3 + i)[:: 1 - 2 * (i % 2)].copy() for i in range(5)]
+    expected = [model.transcribe(sound, **HOT) for sound in sounds]
+    found: dict[int, Any] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: model.transcribe(sounds[i], **HOT)})) for i in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(5)] == expected
