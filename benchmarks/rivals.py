@@ -18,7 +18,7 @@ checked.
   batch    sixteen recordings of 21 to 60 s, in windows of 30 s: ours at once, ours one by one, and faster-whisper's
            BatchedInferencePipeline, batches of 8 windows. That batches only within one call, so it gets all recordings
            as one array with their windows as clips; without timestamps, previous text and voice detection, as ours
-  memory   the peak of a process that loads and transcribes 60 s
+  memory   the peak of a process that loads and transcribes 45 s
   start    from the first line of a script to the first token: import, load (the disk's cache is warm), encoder
   limits   the machine's own rates in this run (see ceilings.py), and each of our stages as a share of its limit
 
@@ -307,7 +307,7 @@ def compare(size: str, names: list[str], arguments: argparse.Namespace, machine:
         rivals = ("openai-whisper", "faster-whisper") if size == "base" else ()
         rows["words"] = words([n for n in names if n.startswith("sotto") or n in rivals], folder, threads)
     if "batch" in only:
-        rows["batch"] = batches(names, folder, threads, 1 if size == "small" else min(2, arguments.repeat))
+        rows["batch"] = batches(names, folder, threads, 2 if size == "tiny" and arguments.repeat > 1 else 1)
     if "memory" in only:
         rows["memory"] = memory(names, folder, threads)
     if "start" in only and size == "base":
