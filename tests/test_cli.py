@@ -94,7 +94,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-OURS = {"compute_type": "auto"}  # options that openai-whisper does not have
+OURS = {"compute_type": "auto", "batch_size": None, "seed": None}  # options that openai-whisper does not have
 
 
 def test_defaults_are_openai_whispers() -> None:
@@ -166,6 +166,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 USAGE_ERRORS = [
     (["--model", "nonsense"], "there is no model 'nonsense'"),
     (["--compute_type", "int4"], "invalid choice: 'int4'"),
+    (["--batch_size", "0"], "batch_size must be a whole number of at least 1"),
+    (["--seed", "-1"], "seed must be a whole number from 0"),
     (["--output_format", "doc"], "invalid choice: 'doc'"),
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
@@ -204,10 +206,10 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     """All options of the command that are not its own, with their defaults."""
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
-        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line",
+        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
-    expected = {name: value for name, value in DEFAULTS.items() if name not in own}
+    expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}
     # three times 0.2 is 0.6000000000000001: it stands so in the JSON of openai-whisper
     assert fakes.options == {**expected, "temperature": (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)}
     assert fakes.loaded == [{"name": "turbo", "device": None, "download_root": None, "compute_type": "auto"}]

@@ -170,6 +170,7 @@ def add_clips(add: AddOption) -> None:
 
 def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
     """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
+    from .decoding import DecodingOptions, verify_options
     from .options import TranscribeOptions
     from .windows import parse_clips
 
@@ -177,6 +178,7 @@ def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> N
     try:
         TranscribeOptions(**{name: value for name, value in options.items() if name in names})
         parse_clips(options["clip_timestamps"], sys.maxsize)
+        verify_options(DecodingOptions(seed=options.get("seed")))
     except OptionError as error:
         parser.error(str(error))
 

@@ -133,6 +133,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_words(add)
     _add_layout(add)
     add_clips(add)
+    add("batch_size", type=optional_int,
+        help="cut a long recording at pauses and transcribe so many stretches side by side; None cuts nothing")  # fmt: skip
+    add("seed", type=optional_int,
+        help="settles what is drawn above temperature 0: the same command then writes the same text")  # fmt: skip
     return parser
 
 
