@@ -212,7 +212,7 @@ inline void pack_int8(const Memory& memory, int h, float* keys, float* values) {
     }
 }
 
-// As `attend`, with float queries that may stand where the result goes. The weights are rounded to 14 bits, as two
+// As `attend`, with float queries. The weights are rounded to 14 bits, as two
 // rows of 7, so that many small ones are not lost beside a large one.
 inline void attend_int8(
     const float* q, size_t stride, int rows, const Memory& memory, int h, Scratch& scratch, float* out, float* record,

@@ -20,6 +20,11 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -197,57 +202,83 @@ inline void relax() {
 #endif
 }
 
-// The threads that work on one call together. Work is handed out by `take`, so that a thread which the system
-// interrupts holds up no more than its last piece.
-class Team {
-  public:
-    int size = 1;
+inline void sleep_while(std::atomic<int>& value, int seen) {
+#if defined(__linux__)
+    syscall(SYS_futex, reinterpret_cast<int*>(&value), FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+#else
+    (void)value, (void)seen, sched_yield();
+#endif
+}
 
-    // Wait until all have come here; then the next `take` counts from 0 again.
-    void barrier() {
-        if (size == 1) {
-            counter_.store(0, std::memory_order_relaxed);
-            return;
-        }
-        const unsigned phase = phase_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-            arrived_.store(0, std::memory_order_relaxed);
-            counter_.store(0, std::memory_order_relaxed);
-            phase_.store(phase + 1, std::memory_order_release);
-            return;
-        }
-        for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; spins++)
-            spins < 4000 ? relax() : (void)sched_yield();
-    }
-    int take() { return counter_.fetch_add(1, std::memory_order_relaxed); }
+inline void wake_all(std::atomic<int>& value) {
+#if defined(__linux__)
+    syscall(SYS_futex, reinterpret_cast<int*>(&value), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+#else
+    (void)value;
+#endif
+}
 
-  private:
-    alignas(64) std::atomic<int> counter_{0};
-    alignas(64) std::atomic<int> arrived_{0};
-    alignas(64) std::atomic<unsigned> phase_{0};
+// One step of a call: numbered tasks, and how many of them are handed out and done.
+struct Phase {
+    alignas(64) std::atomic<int> next{0};
+    alignas(64) std::atomic<int> done{0};
+    std::atomic<int> sleepers{0};
 };
 
-// Runs `work(team, index)` on so many threads. They are OpenMP's, which are torch's, too: threads of our own would
+// What one thread knows of a call that several work on. All go through the same phases in the same order, and a phase
+// is over when its tasks are done, whoever did them: a thread that the system has taken off the processor holds up no
+// more than the one task that it is at, and skips what the others did meanwhile. On a machine that is busy with other
+// things this is the difference between slower and standing still.
+class Member {
+  public:
+    Member(Phase* phases, int n_phases) : phase_(phases), end_(phases + n_phases) {}
+
+    template <class F>
+    void each(int n, const F& work) {
+        if (phase_ == end_) std::abort();  // the caller announced fewer phases than it has
+        Phase& phase = *phase_++;
+        for (int i; (i = phase.next.fetch_add(1, std::memory_order_relaxed)) < n;) {
+            work(i);
+            if (phase.done.fetch_add(1, std::memory_order_seq_cst) + 1 == n && phase.sleepers.load()) wake_all(phase.done);
+        }
+        for (int spins = 0;; spins++) {
+            const int done = phase.done.load(std::memory_order_acquire);
+            if (done >= n) return;
+            if (spins < kSpins) {
+                relax();
+            } else {  // who is late needs the processor more than we do
+                phase.sleepers.fetch_add(1);
+                sleep_while(phase.done, done);
+                phase.sleepers.fetch_sub(1);
+            }
+        }
+    }
+
+  private:
+    static constexpr int kSpins = 2000;  // some 50 microseconds
+    Phase *phase_, *end_;
+};
+
+// Runs `work(member, index)` on so many threads. They are OpenMP's, which are torch's, too: threads of our own would
 // compete for the processor with those that torch leaves spinning after each of its operations. One call at a time has
 // them; another that comes meanwhile works alone.
 template <class F>
-void run_team(int n_threads, const F& work) {
+void run_team(int n_threads, int n_phases, const F& work) {
     static std::mutex guard;
     std::unique_lock<std::mutex> lock(guard, std::try_to_lock);
+    std::vector<Phase> phases(n_phases);
 #if defined(_OPENMP)
     if (n_threads > 1 && lock.owns_lock()) {
-        Team team;
 #pragma omp parallel num_threads(n_threads)
         {
-#pragma omp single
-            team.size = omp_get_num_threads();  // perhaps fewer than asked for
-            work(team, omp_get_thread_num());
+            Member member(phases.data(), n_phases);
+            work(member, omp_get_thread_num());
         }
         return;
     }
 #endif
-    Team team;
-    work(team, 0);
+    Member member(phases.data(), n_phases);
+    work(member, 0);
 }
 
 }  // namespace sotto

@@ -40,11 +40,10 @@ struct Decoder {
     void listen(const float* features, char* memory, int n_threads) {
         left_.reserve(type, n_audio_ctx, n_state);
         if (int(work_.size()) < n_threads) work_.resize(n_threads);
-        run_team(n_threads, [&](Team& team, int index) {
-            each(team, n_audio_ctx, [&](int i) { left_.set(i, features + size_t(i) * n_state, n_state); });
-            team.barrier();
+        run_team(n_threads, 2, [&](Member& team, int index) {
+            team.each(n_audio_ctx, [&](int i) { left_.set(i, features + size_t(i) * n_state, n_state); });
             const int panels = n_panels(2 * n_state), tasks = heard() == kInt8 ? n_head : panels;
-            each(team, n_layer * tasks, [&](int task) {
+            team.each(n_layer * tasks, [&](int task) {
                 const int l = task / tasks;
                 const Memory to{memory + l * layer_bytes(), heard(), n_audio_ctx, d()};
                 if (heard() == kInt8)
@@ -61,7 +60,7 @@ struct Decoder {
         left_.reserve(type, n, n_state), wide_.reserve(type, n, 4 * n_state), q_.reserve(inner(), n, n_state);
         make_units(b);
         if (int(work_.size()) < b.n_threads) work_.resize(b.n_threads);
-        run_team(b.n_threads, [&](Team& team, int index) { forward(team, work_[index], b); });
+        run_team(b.n_threads, 3 + 16 * n_layer, [&](Member& team, int index) { forward(team, work_[index], b); });
     }
 
   private:
@@ -108,55 +107,49 @@ struct Decoder {
         }
     }
 
+    // Bring every item's row into a left side: by each thread for itself, or by all together. What a thread prepares for
+    // itself may be nonsense where it comes late and the others have gone on; but then nothing is left for it to do.
+    // Therefore no task may write what the preparation of its own phase reads.
     template <class F>
-    static void each(Team& team, int n, const F& work) {
-        for (int i; (i = team.take()) < n;) work(i);
-    }
-
-    // Bring every item's row into a left side: by each thread for itself, or by all together.
-    template <class F>
-    static Rows prepare(Team& team, int n, Left& own, Left& shared, int type, int width, const F& set) {
+    static Rows prepare(Member& team, int n, Left& own, Left& shared, int type, int width, const F& set) {
         if (n <= kFew) {
             own.reserve(type, n, width);
             for (int i = 0; i < n; i++) set(own, i);
             return own.rows();
         }
-        each(team, n, [&](int i) { set(shared, i); });
-        team.barrier();
+        team.each(n, [&](int i) { set(shared, i); });
         return shared.rows();
     }
 
     template <class Out>
-    static void product(Team& team, const Linear& linear, const Rows& left, int rows, const Out& out) {
-        each(team, n_panels(linear.n), [&](int p) {
+    static void product(Member& team, const Linear& linear, const Rows& left, int rows, const Out& out) {
+        team.each(n_panels(linear.n), [&](int p) {
             linear.multiply(left, rows, p, [&](int row, int column, Floats v) {
                 if (column < linear.n) out(row, column, v);
             });
         });
-        team.barrier();
     }
 
-    Rows normed(Team& team, Work& w, const Norm& norm, int n) {
+    Rows normed(Member& team, Work& w, const Norm& norm, int n) {
         return prepare(team, n, w.left, left_, type, n_state, [&](Left& left, int i) {
             norm.apply(x_ + size_t(i) * n_state, w.x, n_state);
             left.set(i, w.x, n_state);
         });
     }
-    void add(Team& team, const Linear& linear, const Rows& left, int n) {
+    void add(Member& team, const Linear& linear, const Rows& left, int n) {
         product(team, linear, left, n, [&](int row, int column, Floats v) {
             float* at = x_ + size_t(row) * n_state + column;
             store(at, load(at) + v);
         });
     }
 
-    void forward(Team& team, Work& w, const Batch& b) {
+    void forward(Member& team, Work& w, const Batch& b) {
         const int n = b.n_items;
         w.x.reserve(n_state), w.scores.reserve(n_ctx + kLanes), w.attention.reserve(heard(), n_audio_ctx, d());
-        each(team, n, [&](int i) {
+        team.each(n, [&](int i) {
             vocabulary->read(b.tokens[i], x_ + size_t(i) * n_state);
             for (int j = 0; j < n_state; j++) x_[size_t(i) * n_state + j] += positions[size_t(b.positions[i]) * n_state + j];
         });
-        team.barrier();
         for (int l = 0; l < n_layer; l++) {
             read_text(team, w, b, l);
             listen_to_audio(team, w, b, l);
@@ -176,7 +169,7 @@ struct Decoder {
     // Where the key (or, with `value`, the value) of a physical row's position lies.
     size_t at(int l, bool value, int position) const { return ((size_t(l) * 2 + value) * n_ctx + position) * n_state; }
 
-    void read_text(Team& team, Work& w, const Batch& b, int l) {
+    void read_text(Member& team, Work& w, const Batch& b, int l) {
         const DecoderLayer& layer = layers[l];
         const float scale = 1 / std::sqrt(float(d()));
         product(team, *layer.qkv, normed(team, w, layer.attn_ln, b.n_items), b.n_items, [&](int row, int column, Floats v) {
@@ -189,13 +182,12 @@ struct Decoder {
             else
                 store_bf16(reinterpret_cast<bf16*>(cache) + to, v);
         });
-        each(team, b.n_items * n_head, [&](int task) {
+        team.each(b.n_items * n_head, [&](int task) {
             if (inner() == kFloat)
                 attend_text<float>(w, b, l, task / n_head, task % n_head);
             else
                 attend_text<bf16>(w, b, l, task / n_head, task % n_head);
         });
-        team.barrier();
         const Rows left = prepare(team, b.n_items, w.left, left_, type, n_state, [&](Left& to, int i) {
             to.set(i, y_ + size_t(i) * n_state, n_state);
         });
@@ -236,7 +228,7 @@ struct Decoder {
         }
     }
 
-    void listen_to_audio(Team& team, Work& w, const Batch& b, int l) {
+    void listen_to_audio(Member& team, Work& w, const Batch& b, int l) {
         const DecoderLayer& layer = layers[l];
         const float scale = 1 / std::sqrt(float(d()));
         product(team, *layer.cross_q, normed(team, w, layer.cross_ln, b.n_items), b.n_items,
@@ -246,30 +238,29 @@ struct Decoder {
             q = prepare(team, b.n_items, w.q, q_, inner(), n_state, [&](Left& to, int i) {
                 to.set(i, y_ + size_t(i) * n_state, n_state);
             });
-            if (b.n_items <= kFew) team.barrier();  // nobody may write into y_ that another still reads
         }
-        each(team, int(units_.size()) * n_head, [&](int task) {
+        team.each(int(units_.size()) * n_head, [&](int task) {
             const Unit unit = units_[task / n_head];
             const int h = task % n_head;
             const Memory memory{b.audios[unit.first] + l * layer_bytes(), heard(), n_audio_ctx, d()};
-            float* out = y_ + size_t(unit.first) * n_state + h * d();
+            const float* own = y_ + size_t(unit.first) * n_state + h * d();
+            float* out = middle_ + size_t(unit.first) * n_state + h * d();  // others may still read y_
             float* record = nullptr;
             for (int i = 0; i < b.n_heads; i++)
                 if (b.heads[i] == l * n_head + h)
                     record = b.record + (size_t(i) * b.n_items + unit.first) * n_audio_ctx;
             if (heard() == kInt8)
-                return attend_int8(out, n_state, unit.rows, memory, h, w.attention, out, record, n_audio_ctx);
+                return attend_int8(own, n_state, unit.rows, memory, h, w.attention, out, record, n_audio_ctx);
             const Rows rows = {q.units + unit.first * q.stride, q.stride, nullptr, nullptr};
             attend(rows, unit.rows, memory, h, w.attention, out, n_state, record, n_audio_ctx);
         });
-        team.barrier();
         const Rows left = prepare(team, b.n_items, w.left, left_, type, n_state, [&](Left& to, int i) {
-            to.set(i, y_ + size_t(i) * n_state, n_state);
+            to.set(i, middle_ + size_t(i) * n_state, n_state);
         });
         add(team, *layer.cross_out, left, b.n_items);
     }
 
-    void think(Team& team, Work& w, const DecoderLayer& layer, int n) {
+    void think(Member& team, Work& w, const DecoderLayer& layer, int n) {
         const int width = 4 * n_state;
         product(team, *layer.fc1, normed(team, w, layer.mlp_ln, n), n,
                 [&](int row, int column, Floats v) { store(middle_ + size_t(row) * width + column, gelu(v)); });

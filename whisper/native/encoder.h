@@ -28,7 +28,7 @@ struct Encoder {
         frames_.reserve(inner(), 2 * n_ctx + 2, n_mels);
         hidden_.reserve(inner(), 2 * n_ctx + 2, n_state);
         if (int(work_.size()) < n_threads) work_.resize(n_threads);
-        run_team(n_threads, [&](Team& team, int index) { run(team, work_[index], mel, features, memory); });
+        run_team(n_threads, 4 + n_layer, [&](Member& team, int index) { run(team, work_[index], mel, features, memory); });
     }
 
   private:
@@ -42,7 +42,7 @@ struct Encoder {
     Buffer<char> keys_values_;
     Left q_, frames_, hidden_;
 
-    void run(Team& team, Work& w, const float* mel, float* x, size_t memory) {
+    void run(Member& team, Work& w, const float* mel, float* x, size_t memory) {
         w.attention.reserve(inner(), n_ctx, d());
         w.left.reserve(type, kBlock, n_state), w.wide.reserve(type, kBlock, 4 * n_state);
         w.x.reserve(std::max(n_mels, n_state)), w.y.reserve(kBlock * n_state), w.middle.reserve(kBlock * 4 * n_state);
@@ -52,8 +52,7 @@ struct Encoder {
         };
         blocks(team, n_ctx, [&](int first, int rows) { project(w, layers[0], memory_of(0), x, first, rows); });
         for (int l = 0; l < n_layer; l++) {
-            team.barrier();
-            blocks(team, n_ctx, [&](int first, int rows) {
+                blocks(team, n_ctx, [&](int first, int rows) {
                 mix(w, layers[l], memory_of(l), x, first, rows);
                 if (l + 1 < n_layer) return project(w, layers[l + 1], memory_of(l + 1), x, first, rows);
                 for (int i = first; i < first + rows; i++) {
@@ -65,12 +64,12 @@ struct Encoder {
     }
 
     template <class F>
-    void blocks(Team& team, int n, const F& work) {
-        for (int i; (i = team.take() * kBlock) < n;) work(i, std::min(kBlock, n - i));
+    void blocks(Member& team, int n, const F& work) {
+        team.each((n + kBlock - 1) / kBlock, [&](int i) { work(i * kBlock, std::min(kBlock, n - i * kBlock)); });
     }
 
     // The two convolutions. A row of their left side is three frames, which lie one behind the other anyway.
-    void stem(Team& team, Work& w, const float* mel, float* x) {
+    void stem(Member& team, Work& w, const float* mel, float* x) {
         const int n_frames = 2 * n_ctx;
         blocks(team, n_frames + 2, [&](int first, int rows) {
             for (int i = first; i < first + rows; i++) {  // one frame of zeros at both ends
@@ -82,7 +81,6 @@ struct Encoder {
             if (first == 0) hidden_.set(0, w.x, n_state);
             if (first + rows == n_frames + 2) hidden_.set(n_frames + 1, w.x, n_state);
         });
-        team.barrier();
         blocks(team, n_frames, [&](int first, int rows) {
             for (int p = 0; p < n_panels(n_state); p++)
                 conv1->multiply(frames_.rows(first), rows, p, [&](int row, int column, Floats v) {
@@ -90,7 +88,6 @@ struct Encoder {
                 });
             for (int i = 0; i < rows; i++) hidden_.set(first + i + 1, w.y + i * n_state, n_state);
         });
-        team.barrier();
         blocks(team, n_ctx, [&](int first, int rows) {
             Rows left = hidden_.rows(2 * first);
             left.stride *= 2;
@@ -101,7 +98,6 @@ struct Encoder {
                     store(x + at, gelu(v) + load(positions + at));
                 });
         });
-        team.barrier();
     }
 
     // Queries, keys and values of some rows.

@@ -112,26 +112,26 @@ int sotto_forward(void* decoder, const Batch* batch) {
 }
 
 void sotto_choose(const Choice* choice) {
-    run_team(choice->n_rows > 1 ? choice->n_threads : 1, [&](Team& team, int) {
-        for (int row; (row = team.take()) < choice->n_rows;) choose_row(*choice, row);
+    run_team(choice->n_rows > 1 ? choice->n_threads : 1, 1, [&](Member& team, int) {
+        team.each(choice->n_rows, [&](int row) { choose_row(*choice, row); });
     });
 }
 
 // Log-probability of one token in each row, among the first `n` of `stride`.
 void sotto_logprobs(const float* logits, int n_rows, int stride, int n, const int32_t* ids, float* out, int n_threads) {
-    run_team(n_threads, [&](Team& team, int) {
-        for (int row; (row = team.take()) < n_rows;) {
+    run_team(n_threads, 1, [&](Member& team, int) {
+        team.each(n_rows, [&](int row) {
             const float* x = logits + size_t(row) * stride;
             out[row] = x[ids[row]] - log_sum(x, n, largest(x, n));
-        }
+        });
     });
 }
 
 int sotto_median(const float* x, float* out, int n_rows, int n, int n_threads) {
     return guarded([&] {
-        run_team(n_threads, [&](Team& team, int) {
+        run_team(n_threads, 1, [&](Member& team, int) {
             Buffer<float> padded(n + 24);
-            for (int row; (row = team.take()) < n_rows;) median_row(x + size_t(row) * n, out + size_t(row) * n, n, padded);
+            team.each(n_rows, [&](int row) { median_row(x + size_t(row) * n, out + size_t(row) * n, n, padded); });
         });
     });
 }
@@ -142,11 +142,12 @@ int sotto_focus(
     const float* qk, int n_heads, int n_rows, int stride, int n, float scale, float* each, float* out, int n_threads) {
     std::atomic<bool> defined{true};
     const int failed = guarded([&] {
-        run_team(std::min(n_threads, n_heads), [&](Team& team, int) {
+        run_team(std::min(n_threads, n_heads), 1, [&](Member& team, int) {
             Focus focus;
-            for (int head; (head = team.take()) < n_heads;)
+            team.each(n_heads, [&](int head) {
                 if (!focus.run(qk + size_t(head) * n_rows * stride, n_rows, stride, n, scale, each + size_t(head) * n_rows * n))
                     defined = false;
+            });
         });
         for (size_t i = 0; i < size_t(n_rows) * n; i++) {
             float total = 0;
