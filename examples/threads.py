@@ -1,4 +1,6 @@
-"""Transcribe several recordings side by side on one model: its state is never shared.
+"""Transcribe several recordings side by side on one model, which decodes them in one batch.
+
+Threads share the batch, as a list does: `model.transcribe(recordings)`.
 
 python examples/threads.py RECORDING ...
 """

@@ -134,9 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_layout(add)
     add_clips(add)
     add("batch_size", type=optional_int,
-        help="cut a long recording at pauses and transcribe so many stretches side by side; None cuts nothing")  # fmt: skip
+        help="cut a long recording at pauses, and transcribe so many of the pieces side by side")  # fmt: skip
     add("seed", type=optional_int,
-        help="settles what is drawn above temperature 0: the same command then writes the same text")  # fmt: skip
+        help="settles what is drawn above temperature 0, so that all runs write the same")  # fmt: skip
     return parser
 
 

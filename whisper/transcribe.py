@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .audio import Source
     from .model import Whisper
 
+_add_word_timestamps = add_word_timestamps
+
 # with `batch_size`: what is cut shorter loses too much at the cuts, what is cut longer ends too late
 SHORTEST_STRETCH = 60 * FRAMES_PER_SECOND
 LONGEST_STRETCH = 180 * FRAMES_PER_SECOND
@@ -380,11 +382,9 @@ class Transcription:
         return {"text": self.tokenizer.decode(tokens), "segments": self.segments, "language": language}
 
     def take_opening(self, window: Window) -> Any:
-        """Return the first 30 s as they were encoded for the language, once, if that is the window; else None."""
-        if (window.seek, window.size) != (0, N_FRAMES):
-            return None
+        """Return the first 30 s as they were encoded for the language, if that is the first window; else None."""
         opening, self._opening = self._opening, None
-        return opening
+        return opening if (window.seek, window.size) == (0, N_FRAMES) else None
 
     # -- before the first window -------------------------------------------------------------------------
 
@@ -553,7 +553,9 @@ class Stretch:
         self, segments: list[Segment], cut: Cut, window: Window, heard: Any
     ) -> tuple[list[Segment], int, bool]:
         """Give the segments words; returns those kept, where to go on, and whether to decode there anew."""
-        options = self._plan.options
+        options, to_align = self._plan.options, self._plan.hearing.to_align(heard)
+        if add_word_timestamps is not _add_word_timestamps:  # somebody else's knows nothing of a fast path
+            to_align = {"mel": to_align["mel"]}
         add_word_timestamps(
             segments=segments,
             model=self._plan.model,
@@ -562,7 +564,7 @@ class Stretch:
             prepend_punctuations=options.prepend_punctuations,
             append_punctuations=options.append_punctuations,
             last_speech_timestamp=self._last_speech,
-            **self._plan.hearing.to_align(heard),
+            **to_align,
         )
         seek, again = seek_after_words(cut, segments, window), False
         threshold = options.hallucination_silence_threshold
