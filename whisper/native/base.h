@@ -233,13 +233,16 @@ class Member {
   public:
     Member(Phase* phases, int n_phases) : phase_(phases), end_(phases + n_phases) {}
 
+    // Do a phase of `n` tasks, so many neighbours at a time.
     template <class F>
-    void each(int n, const F& work) {
+    void each(int n, const F& work, int some = 1) {
         if (phase_ == end_) std::abort();  // the caller announced fewer phases than it has
         Phase& phase = *phase_++;
-        for (int i; (i = phase.next.fetch_add(1, std::memory_order_relaxed)) < n;) {
-            work(i);
-            if (phase.done.fetch_add(1, std::memory_order_seq_cst) + 1 == n && phase.sleepers.load()) wake_all(phase.done);
+        for (int i; (i = phase.next.fetch_add(some, std::memory_order_relaxed)) < n;) {
+            const int end = std::min(i + some, n);
+            for (int task = i; task < end; task++) work(task);
+            if (phase.done.fetch_add(end - i, std::memory_order_seq_cst) + end - i == n && phase.sleepers.load())
+                wake_all(phase.done);
         }
         for (int spins = 0;; spins++) {
             const int done = phase.done.load(std::memory_order_acquire);

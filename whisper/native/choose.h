@@ -69,10 +69,11 @@ inline void choose_row(const Choice& c, int row) {
         if (found == c.n_best) least = best[c.n_best - 1];
     };
     int i = 0;
-    for (; i + kLanes <= c.n_vocab; i += kLanes) {
-        if (found == c.n_best && !(greatest(load(x + i)) > least)) continue;
-        for (int j = 0; j < kLanes; j++)
-            if (found < c.n_best || x[i + j] > least) offer(i + j);
+    constexpr int kSome = 8 * kLanes;
+    for (; i + kSome <= c.n_vocab; i += kSome) {
+        if (found == c.n_best && !(largest(x + i, kSome) > least)) continue;
+        for (int j = i; j < i + kSome; j++)
+            if (found < c.n_best || x[j] > least) offer(j);
     }
     for (; i < c.n_vocab; i++)
         if (found < c.n_best || x[i] > least) offer(i);

@@ -123,11 +123,13 @@ struct Decoder {
 
     template <class Out>
     static void product(Member& team, const Linear& linear, const Rows& left, int rows, const Out& out) {
-        team.each(n_panels(linear.n), [&](int p) {
+        const int n = n_panels(linear.n);
+        auto panel = [&](int p) {
             linear.multiply(left, rows, p, [&](int row, int column, Floats v) {
                 if (column < linear.n) out(row, column, v);
             });
-        });
+        };
+        team.each(n, panel, n / 8 + 1);  // neighbours lie behind each other, and long reads are quicker
     }
 
     Rows normed(Member& team, Work& w, const Norm& norm, int n) {
