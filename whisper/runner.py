@@ -126,8 +126,8 @@ class Runner(Protocol):
         Returns
         -------
         qk
-            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``; each row up to
-            a constant, which the softmax takes away.
+            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``; each row
+            up to a constant, which the softmax takes away.
         logits
             Float32 ``(n_text, n_vocab)``. Both may be written over by the next call.
         """
