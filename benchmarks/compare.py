@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time Sotto against openai-whisper, stage by stage, each in a process of its own.
 
-    python benchmarks/compare.py --models tiny base nano --repeat 5 --plot docs/speed.png
+    python benchmarks/compare.py --models tiny base nano --repeat 5 --plot speed.png
 
 The two run in turn (A B A B ...), so that a machine whose speed drifts treats them alike; a table gives medians and the
 median of the pairwise ratios, and the last line is one JSON object. Sizes other than nano get seeded random weights:

@@ -370,7 +370,9 @@ class _Packer:
         for start in range(0, len(weight), ROWS_AT_ONCE):
             rows = self._float(weight[start : start + ROWS_AT_ONCE])
             at = None if numbers is None else ctypes.c_void_p(numbers[start:].data_ptr())
-            self.library.sotto_linear_fill(ctypes.c_void_p(matrix), first + start, len(rows), _pointer(rows), at)
+            self.library.sotto_linear_fill(
+                ctypes.c_void_p(matrix), first + start, len(rows), _pointer(rows), at, torch.get_num_threads()
+            )
 
     def _float(self, rows: Tensor) -> Tensor:
         """Return some rows in float32 on the CPU, in memory that the next ones will use."""

@@ -172,18 +172,10 @@ struct Linear {
     const char* panel(int i) const { return packed + size_t(i) * depth * kPanelBytes; }
 
     // Take rows of the matrix (columns of the product) from `first` on; `b` may be null.
-    void fill(int first, int count, const float* w, const float* b) {
-        for (int i = 0; i < count; i++) {
-            const int column = first + i;
-            const float* row = w + size_t(i) * k;
-            char* at = packed + size_t(column / kPanel) * depth * kPanelBytes + column % kPanel * 4;
-            float largest = 0;
-            for (int j = 0; j < k; j++) largest = std::max(largest, std::fabs(row[j]));
-            scale[column] = type == kInt8 ? largest / 127 : 1;
-            bias[column] = b ? b[i] : 0;
-            const float inverse = largest > 0 ? 127 / largest : 0;
-            for (int unit = 0; unit < depth; unit++, at += kPanelBytes) pack_unit(row, unit, inverse, at);
-        }
+    void fill(int first, int count, const float* w, const float* b, int n_threads) {
+        run_team(n_threads, 1, [&](Member& team, int) {
+            team.each(count, [&](int i) { fill(first + i, w + size_t(i) * k, b ? b[i] : 0); }, 16);
+        });
     }
 
     // Give row `column` of the matrix back, as it is after packing.
@@ -221,6 +213,15 @@ struct Linear {
     }
 
   private:
+    void fill(int column, const float* row, float b) {
+        char* at = packed + size_t(column / kPanel) * depth * kPanelBytes + column % kPanel * 4;
+        float largest = 0;
+        for (int j = 0; j < k; j++) largest = std::max(largest, std::fabs(row[j]));
+        scale[column] = type == kInt8 ? largest / 127 : 1;
+        bias[column] = b;
+        const float inverse = largest > 0 ? 127 / largest : 0;
+        for (int unit = 0; unit < depth; unit++, at += kPanelBytes) pack_unit(row, unit, inverse, at);
+    }
     void pack_unit(const float* row, int unit, float inverse, char* at) {
         if (type == kFloat) {
             std::memcpy(at, row + unit, 4);

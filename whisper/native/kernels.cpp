@@ -52,8 +52,8 @@ void* sotto_linear_new(void* arena, int type, int n, int k) {
         return nullptr;
     }
 }
-void sotto_linear_fill(void* linear, int first, int count, const float* weight, const float* bias) {
-    static_cast<Linear*>(linear)->fill(first, count, weight, bias);
+void sotto_linear_fill(void* linear, int first, int count, const float* weight, const float* bias, int n_threads) {
+    static_cast<Linear*>(linear)->fill(first, count, weight, bias, n_threads);
 }
 
 // dims: n_mels n_ctx n_state n_head n_layer type
