@@ -19,7 +19,7 @@ import whisper
 from whisper.errors import WhisperError
 from whisper.model import Whisper
 
-from ..conftest import Original, run_python
+from ..conftest import Original, is_same, run_python
 from ..models import random_model
 
 # every public name of openai-whisper 20250625, by module
@@ -343,7 +343,7 @@ def test_transcriptions_interleaved_on_one_model_give_what_each_gives_alone(mode
         thread.start()
     for thread in threads:
         thread.join()
-    assert [together[i] for i in range(len(jobs))] == alone
+    assert is_same([together[i] for i in range(len(jobs))], alone)
 
 
 def test_a_call_returns_plain_functions_of_this_package() -> None:
