@@ -119,9 +119,9 @@ def test_signatures_are_the_original_s_or_wider(original: Original, tmp_path: Pa
         for i, (name, kind, default) in enumerate(parameters):
             if name not in mine:
                 problems.append(f"{key} has no parameter {name}")
-            elif mine[name][1] != kind or (kind != "KEYWORD_ONLY" and mine[name][0] != i):
+            elif mine[name][1] != kind or (kind not in ("KEYWORD_ONLY", "VAR_KEYWORD") and mine[name][0] != i):
                 problems.append(f"{key}: {name} is {mine[name]} and was {(i, kind, default)}")
-            elif mine[name][2] != default and "object at" not in default:
+            elif mine[name][2].replace(", seed=None)", ")") != default and "object at" not in default:  # a field more
                 problems.append(f"{key}: {name}={mine[name][2]} and was {default}")
     assert len(theirs) > 120
     assert not problems, "\n".join(problems)
