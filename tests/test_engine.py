@@ -321,7 +321,7 @@ def in_threads(functions: list[Callable[[], None]]) -> None:
     def run(function: Callable[[], None]) -> None:
         try:
             function()
-        except BaseException as error:
+        except BaseException as error:  # raised again in the thread of the test
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(f,), daemon=True) for f in functions]

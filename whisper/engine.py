@@ -91,7 +91,7 @@ class Handle:
         try:
             with self._engine._lock:
                 self._engine._wait(self._caller, lambda: self._is_done)
-        except BaseException:
+        except BaseException:  # whoever stops waiting, also by Ctrl-C, wants no more of it
             self.cancel()
             raise
         if self._error is not None:

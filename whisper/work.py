@@ -118,7 +118,7 @@ class Direct:
                     raise TypeError(f"without an engine nobody can answer {job!r}")
         except StopIteration as end:
             self._value = end.value
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: the request is over, and gives back what it has
             self._error = error
             self._steps.close()
             raise
