@@ -147,7 +147,6 @@ class Buffer {
         }
         return data_;
     }
-    T* get() const { return data_; }
     operator T*() const { return data_; }
 
   private:
