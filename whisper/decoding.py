@@ -86,6 +86,14 @@ class DecodingOptions:
     # of what is drawn above temperature 0; None draws from torch's own generator (`torch.manual_seed`)
     seed: int | None = None
 
+    # -- beyond openai-whisper --
+
+    no_repeat_ngram_size: int | None = None  # no so many tokens in a row twice
+    repetition_penalty: float = 1.0  # above 1, tokens that were said become less likely (arXiv:1909.05858)
+    hotwords: Sequence[str] | str | None = None  # words and phrases that become likelier
+    hotword_boost: float = 2.0  # added to the log-probability of each of their tokens
+    stop_loops: bool = False  # end a text that goes round in circles
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
 
@@ -103,6 +111,7 @@ class DecodingResult:
     no_speech_prob: float = math.nan
     temperature: float = math.nan
     compression_ratio: float = math.nan
+    is_loop: bool = False  # ended by `stop_loops`
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,17 @@ class TranscribeOptions:
     # cut a long recording at pauses, and transcribe so many of the stretches side by side; of a list, transcribe so
     # many recordings side by side
     batch_size: int | None = None
+
+    # hold text and speech against each other, and mend what does not fit; None: where `batch_size` cuts
+    audit: bool | None = None
+    vad_filter: bool | None = None  # skip pauses of 2 s and more; None: with `audit`
+    vad_parameters: Mapping[str, Any] | str | None = None  # fields of `vad.VadOptions`
+
+    languages: Sequence[str] | str | None = None  # detect one of these alone
+    language_detection_segments: int = 1  # windows that are asked for the language
+    multilingual: bool = False  # detect the language of each window
+    channels: str = "mix"  # "separate": a speaker on each channel
+
     progress: Callable[[float, float], object] | None = None  # told after each window: seconds done, seconds in all
     cancel: Any = None  # something like a `threading.Event`: once it is set, the transcription ends
 
