@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +21,8 @@ from .audio import CHUNK_LENGTH
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
 from .logit_filters import ApplyTimestampRules, LogitFilter, SuppressBlank, SuppressTokens
-from .options import check_names, settled
+from .options import DecodingOptions, check_names
+from .options import verify_options as verify_options
 from .runner import Audio, Runner
 from .sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
@@ -51,51 +51,6 @@ __all__ = [
     "decode",
     "detect_language",
 ]
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How to decode a window; names and defaults are openai-whisper's."""
-
-    # "transcribe" writes what is said, "translate" writes it in English, "lang_id" only names the language
-    task: str = "transcribe"
-    language: str | None = None  # code or name; None detects it
-
-    # choosing tokens
-    temperature: float = 0.0
-    sample_len: int | None = None  # at most so many tokens; None: half of the decoder's context
-    best_of: int | None = None  # samples to choose from; only above temperature 0
-    beam_size: int | None = None  # width of the beam search; None samples
-    patience: float | None = None  # of the beam search (arXiv:2204.05424); None is 1
-
-    # alpha of arXiv:1609.08144 when candidates are ranked; None ranks by the mean log-probability
-    length_penalty: float | None = None
-
-    prompt: str | list[int] | None = None  # what was said before: text or tokens
-    prefix: str | list[int] | None = None  # how this window's text begins
-
-    # token ids, or a string of them with commas; -1 stands for the symbols that nobody speaks
-    suppress_tokens: str | Iterable[int] | None = "-1"
-    suppress_blank: bool = True  # no text that begins with a space alone or is empty
-
-    without_timestamps: bool = False  # text only
-    max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
-
-    fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
-
-    # of what is drawn above temperature 0; None draws from torch's own generator (`torch.manual_seed`)
-    seed: int | None = None
-
-    # -- beyond openai-whisper --
-
-    no_repeat_ngram_size: int | None = None  # no so many tokens in a row twice
-    repetition_penalty: float = 1.0  # above 1, tokens that were said become less likely (arXiv:1909.05858)
-    hotwords: Sequence[str] | str | None = None  # words and phrases that become likelier
-    hotword_boost: float = 2.0  # added to the log-probability of each of their tokens
-    stop_loops: bool = False  # end a text that goes round in circles
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
 
 
 @dataclass(frozen=True)
@@ -223,35 +178,6 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
 # ---------------------------------------------------------------------------------------------------------
 # Decoding
 # ---------------------------------------------------------------------------------------------------------
-
-
-def verify_options(options: DecodingOptions) -> None:
-    """Raise `OptionError` for values out of range and for options that exclude each other."""
-    o = options
-    if o.task not in ("transcribe", "translate", "lang_id"):
-        raise OptionError(f"task must be 'transcribe', 'translate' or 'lang_id', not {o.task!r}")
-    if o.beam_size is not None and o.best_of is not None:
-        raise OptionError("beam_size and best_of can't be given together")
-    if o.temperature == 0 and o.best_of is not None:
-        raise OptionError("best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size")
-    if o.patience is not None and o.beam_size is None:
-        raise OptionError("patience requires beam_size to be given")
-    if o.length_penalty is not None and not 0 <= o.length_penalty <= 1:
-        raise OptionError(f"length_penalty (alpha) should be a value between 0 and 1, not {o.length_penalty}")
-    for name in ("beam_size", "best_of", "sample_len"):
-        value = getattr(o, name)
-        if value is not None and (not _is_whole(value) or value < 1):
-            raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
-    if o.seed is not None and (not _is_whole(o.seed) or not 0 <= o.seed < 2**63):
-        raise OptionError(f"seed must be a whole number from 0 to 2**63 - 1, or None, not {o.seed!r}")
-    for name in ("temperature", "patience", "max_initial_timestamp"):
-        value = getattr(o, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def suppressed_tokens(value: str | Iterable[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -554,7 +480,7 @@ def _named(
 def decode(
     model: Whisper,
     mel: Tensor,
-    options: DecodingOptions = DecodingOptions(),
+    options: DecodingOptions = DecodingOptions(),  # noqa: B008 - frozen
     **kwargs: Any,
 ) -> DecodingResult | list[DecodingResult]:
     """Decode one window of 30 s, or a batch of them.

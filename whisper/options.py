@@ -1,4 +1,4 @@
-"""The options of `transcribe`, checked at the door; no option is accepted and then ignored."""
+"""The options of `decode` and of `transcribe`, checked at the door; no option is accepted and then ignored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,51 @@ from .errors import OptionError, UnknownOptionError
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
 APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to decode a window; names and defaults are openai-whisper's."""
+
+    # "transcribe" writes what is said, "translate" writes it in English, "lang_id" only names the language
+    task: str = "transcribe"
+    language: str | None = None  # code or name; None detects it
+
+    # choosing tokens
+    temperature: float = 0.0
+    sample_len: int | None = None  # at most so many tokens; None: half of the decoder's context
+    best_of: int | None = None  # samples to choose from; only above temperature 0
+    beam_size: int | None = None  # width of the beam search; None samples
+    patience: float | None = None  # of the beam search (arXiv:2204.05424); None is 1
+
+    # alpha of arXiv:1609.08144 when candidates are ranked; None ranks by the mean log-probability
+    length_penalty: float | None = None
+
+    prompt: str | list[int] | None = None  # what was said before: text or tokens
+    prefix: str | list[int] | None = None  # how this window's text begins
+
+    # token ids, or a string of them with commas; -1 stands for the symbols that nobody speaks
+    suppress_tokens: str | Iterable[int] | None = "-1"
+    suppress_blank: bool = True  # no text that begins with a space alone or is empty
+
+    without_timestamps: bool = False  # text only
+    max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
+
+    fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
+
+    # of what is drawn above temperature 0; None draws from torch's own generator (`torch.manual_seed`)
+    seed: int | None = None
+
+    # -- beyond openai-whisper --
+
+    no_repeat_ngram_size: int | None = None  # no so many tokens in a row twice
+    repetition_penalty: float = 1.0  # above 1, tokens that were said become less likely (arXiv:1909.05858)
+    hotwords: Sequence[str] | str | None = None  # words and phrases that become likelier
+    hotword_boost: float = 2.0  # added to the log-probability of each of their tokens
+    stop_loops: bool = False  # end a text that goes round in circles
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
 
 
 @dataclass(frozen=True)
@@ -95,6 +140,35 @@ class TranscribeOptions:
         if wrong := [t for t in ladder if not is_number(t) or not 0 <= t < math.inf]:
             raise OptionError(f"temperature must be numbers of at least 0, and not {wrong[0]!r}")
         return tuple(float(t) for t in ladder)
+
+
+def verify_options(options: DecodingOptions) -> None:
+    """Raise `OptionError` for values out of range and for options that exclude each other."""
+    o = options
+    if o.task not in ("transcribe", "translate", "lang_id"):
+        raise OptionError(f"task must be 'transcribe', 'translate' or 'lang_id', not {o.task!r}")
+    if o.beam_size is not None and o.best_of is not None:
+        raise OptionError("beam_size and best_of can't be given together")
+    if o.temperature == 0 and o.best_of is not None:
+        raise OptionError("best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size")
+    if o.patience is not None and o.beam_size is None:
+        raise OptionError("patience requires beam_size to be given")
+    if o.length_penalty is not None and not 0 <= o.length_penalty <= 1:
+        raise OptionError(f"length_penalty (alpha) should be a value between 0 and 1, not {o.length_penalty}")
+    for name in ("beam_size", "best_of", "sample_len"):
+        value = getattr(o, name)
+        if value is not None and (not _is_whole(value) or value < 1):
+            raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if o.seed is not None and (not _is_whole(o.seed) or not 0 <= o.seed < 2**63):
+        raise OptionError(f"seed must be a whole number from 0 to 2**63 - 1, or None, not {o.seed!r}")
+    for name in ("temperature", "patience", "max_initial_timestamp"):
+        value = getattr(o, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def settled(value: Any) -> Any:
