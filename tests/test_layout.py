@@ -18,7 +18,7 @@ ROOMS = [
     "runner", "kernel_builds", "kernels", "quantize", "cuda_graphs", "token_rules", "torch_layers",
     "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
     "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing",
-    "pauses", "features", "scheduler", "work", "engine", "hearing", "progress",
+    "pauses", "features", "scheduler", "work", "engine", "hearing", "progress", "plan", "stretch",
     "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",

@@ -1,0 +1,130 @@
+"""What a call of `transcribe` asks for, checked and settled once for all its recordings and windows.
+
+Knows the options and the model; reads no sound and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .decoding import DecodingOptions, suppressed_tokens, verify_options
+from .engine import Caller, Handle
+from .errors import CancelledError, OptionError
+from .hearing import Hearing, hearing_for
+from .options import TranscribeOptions
+from .scheduler import Group
+from .tokenizer import Tokenizer, get_tokenizer
+from .windows import Window, parse_clips
+from .work import Direct, Steps
+
+if TYPE_CHECKING:
+    from .model import Whisper
+
+
+class Plan:
+    """What a call of `transcribe` wants, checked; all its recordings share it.
+
+    Parameters
+    ----------
+    options
+        How the windows are cut, judged and joined.
+    decoding
+        How each window is decoded; its `prompt`, `temperature` and `seed` are set window by window.
+    """
+
+    def __init__(self, model: Whisper, options: TranscribeOptions, decoding: DecodingOptions) -> None:
+        self.model, self.options, self.decoding = model, options, decoding
+        self._check()
+        self.hearing: Hearing = hearing_for(model, decoding.fp16)
+        self.n_rows = max(o.beam_size or o.best_of or 1 for o in map(self.at, options.temperatures()))
+        self.stretches = Group(options.batch_size)  # of all recordings together
+
+    def _check(self) -> None:
+        options, decoding = self.options, self.decoding
+        if decoding.task not in ("transcribe", "translate"):
+            raise OptionError(f"transcribe() takes task 'transcribe' or 'translate', not {decoding.task!r}")
+        if decoding.temperature != DecodingOptions.temperature or decoding.prompt is not None:
+            raise OptionError("transcribe() sets the prompt of each window itself: give initial_prompt instead")
+        # wrong or contradictory values are told before an hour of sound is read
+        for temperature in options.temperatures():
+            self.at(temperature)
+        tokenizer = self.tokenizer(decoding.language or "en")
+        suppressed_tokens(decoding.suppress_tokens, tokenizer)
+        parse_clips(options.clip_timestamps, 0)
+        text = options.initial_prompt
+        self.initial_prompt = [] if text is None else tokenizer.encode(" " + text.strip())
+        for message in self._doubts(tokenizer):
+            warnings.warn(message, stacklevel=4)
+
+    def _doubts(self, tokenizer: Tokenizer) -> Iterator[str]:
+        """Say which options can have no effect here, or a doubtful one."""
+        options, decoding, model = self.options, self.decoding, self.model
+        if options.word_timestamps and decoding.task == "translate":
+            yield "Word-level timestamps on translations may not be reliable."
+        if options.hallucination_silence_threshold is not None and not options.word_timestamps:
+            yield "hallucination_silence_threshold has no effect without word_timestamps"
+        if options.carry_initial_prompt and options.initial_prompt is None:
+            yield "carry_initial_prompt has no effect without initial_prompt"
+        if not model.is_multilingual:
+            if (decoding.language or "en").lower() not in ("en", "english"):
+                yield f"language={decoding.language!r} has no effect: the model knows only English"
+            if decoding.task == "translate":
+                yield "task='translate' has no effect: the model knows only English"
+        if model.device.type == "cpu" and torch.cuda.is_available():
+            yield "Performing inference on CPU when CUDA is available"
+        prompt, room = self.initial_prompt, self.prompt_room
+        if len(prompt) > room:
+            yield (
+                f"initial_prompt is too long: the model reads the last {room} of its {len(prompt)} tokens, from "
+                f"{tokenizer.decode(prompt[-room:])[:30]!r} on"
+            )
+
+    @property
+    def prompt_room(self) -> int:
+        """Tokens that the decoder takes as a prompt."""
+        return self.model.dims.n_text_ctx // 2 - 1
+
+    def tokenizer(self, language: str) -> Tokenizer:
+        """Return the tokenizer for a language."""
+        model = self.model
+        return get_tokenizer(
+            model.is_multilingual, num_languages=model.num_languages, language=language, task=self.decoding.task
+        )
+
+    def at(self, temperature: float, **changes: Any) -> DecodingOptions:
+        """Return the options at a temperature: beams belong to temperature 0, several samples to the others."""
+        changes["temperature"] = temperature
+        changes |= {"beam_size": None, "patience": None} if temperature > 0 else {"best_of": None}
+        options = replace(self.decoding, **changes)
+        verify_options(options)
+        return options
+
+    def seed(self, window: Window, temperature: float) -> int | None:
+        """Return the seed of one decoding, which must not depend on what was decoded before."""
+        if self.decoding.seed is None:
+            return None
+        name = f"{self.decoding.seed} {window.seek} {temperature}"
+        return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big")
+
+    def look_whether_cancelled(self) -> None:
+        """Raise `CancelledError` if the caller wants no more."""
+        if self.options.cancel is not None and self.options.cancel.is_set():
+            raise CancelledError("the transcription was cancelled")
+
+    def caller(self) -> Caller | None:
+        """Return who asks for all recordings of this call."""
+        engine, cancel = self.hearing.engine, self.options.cancel
+        return None if engine is None else engine.caller(None if cancel is None else cancel.is_set)
+
+    def start(self, steps: Steps, caller: Caller | None = None, group: Group | None = None) -> Handle | Direct:
+        """Return a request that does the steps when its result is asked for."""
+        engine = self.hearing.engine
+        if engine is None:
+            return Direct(steps)
+        return engine.submit(steps, self.n_rows, caller=caller or self.caller(), group=group)

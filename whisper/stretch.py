@@ -1,0 +1,199 @@
+"""A row of windows: each begins where, and with the text that, the last one left.
+
+What a window means is decided by the pure functions of `windows` and `segments`, and how the model is asked, in
+`hearing`. This is the original's algorithm and nothing else; `audited` is the same with speech held against the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .audio import N_FRAMES, pad_or_trim
+from .decoding import DecodingResult
+from .features import Features
+from .hearing import Hearing
+from .plan import Plan
+from .results import Segment
+from .segments import (
+    clear_empty,
+    cut_tokens,
+    drop_invented,
+    is_silence,
+    make_segments,
+    needs_fallback,
+    seek_after_words,
+)
+from .tokenizer import Tokenizer
+from .utils import exact_div, format_timestamp, get_end
+from .windows import Clip, PromptHistory, Window, next_window
+from .work import Deliver, Job, Steps
+
+
+@dataclass
+class Recording:
+    """What all stretches of a recording share."""
+
+    features: Features
+    language: str  # that of all windows, unless each has its own
+    add_words: Callable[..., None]  # `timing.add_word_timestamps`, or what a program has put in its place
+    opening: Any = None  # the first 30 s, encoded, where the language was detected on them
+
+    def take_opening(self, window: Window) -> Any:
+        """Return the first 30 s as they were encoded for the language, if that is this window; else None."""
+        opening, self.opening = self.opening, None
+        return opening if (window.seek, window.size) == (0, N_FRAMES) else None
+
+
+@dataclass
+class Heard:
+    """A window as the model listens to it."""
+
+    window: Window
+    encoded: Any  # what the `Hearing` makes of it
+    language: str
+    tokenizer: Tokenizer  # for that language
+
+
+@dataclass
+class Reading:
+    """What a window gave."""
+
+    segments: list[Segment]
+    seek: int  # frame at which the next window begins
+    temperature: float = 0.0
+    again: bool = False  # nothing is kept, and the sound from `seek` on is decoded anew
+
+
+class Stretch:
+    """Clips of a recording, window after window.
+
+    Parameters
+    ----------
+    take
+        Given what each window delivers; where None, somebody else takes it.
+    begins_at
+        Before here, in seconds, there are words that this stretch does not know.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        recording: Recording,
+        clips: list[Clip],
+        take: Callable[[Deliver], None] | None = None,
+        begins_at: float = 0.0,
+    ) -> None:
+        self.plan, self.recording = plan, recording
+        self._clips, self._take = clips, take
+        self._history = PromptHistory(plan.initial_prompt, plan.options.carry_initial_prompt, plan.prompt_room)
+        self._last_speech = begins_at  # where the last word ended, seconds
+
+    @property
+    def hearing(self) -> Hearing:
+        """How the model is asked."""
+        return self.plan.hearing
+
+    def steps(self) -> Steps:
+        """Decode window after window."""
+        clip = seek = 0
+        while (window := next_window(self._clips, clip, seek)) is not None:
+            self.plan.look_whether_cancelled()
+            reading = yield from self._transcribe(window)
+            lines = self._finish(reading)
+            # never stand still: times that lead back to the window's own start would lead there again
+            seek, clip = max(reading.seek, window.seek + 1), window.clip
+            done = min(self.recording.features.n_frames, seek) - window.seek
+            news = Deliver([] if reading.again else reading.segments, done, lines)
+            if self._take is not None:
+                self._take(news)
+            yield news
+
+    def _transcribe(self, window: Window) -> Generator[Job, Any, Reading]:
+        """Hear a window and return what it gave."""
+        heard = yield from self._hear(window)
+        result = yield from self._decode(heard)
+        return self._read(heard, result)
+
+    def _hear(self, window: Window) -> Generator[Job, Any, Heard]:
+        encoded = self.recording.take_opening(window)
+        if encoded is None:
+            mel: Tensor = self.recording.features.window(window.seek, window.size)
+            encoded = yield from self.hearing.encode(pad_or_trim(mel, N_FRAMES))
+        language = self.recording.language
+        return Heard(window, encoded, language, self.plan.tokenizer(language))
+
+    def _decode(self, heard: Heard) -> Generator[Job, Any, DecodingResult]:
+        """Decode at each temperature in turn until the text passes; the last result where none does."""
+        for temperature in self.plan.options.temperatures():
+            result = yield from self._attempt(heard, temperature, prompt=self._history.prompt())
+            if not needs_fallback(result, self.plan.options):
+                break
+            self.plan.look_whether_cancelled()
+        return result
+
+    def _attempt(self, heard: Heard, temperature: float, **changes: Any) -> Generator[Job, Any, DecodingResult]:
+        """Decode once."""
+        plan = self.plan
+        seed = plan.seed(heard.window, temperature)
+        options = plan.at(temperature, language=heard.language, seed=seed, **changes)
+        return (yield from self.hearing.decode(heard.encoded, options))
+
+    # -- what the tokens mean ----------------------------------------------------------------------------
+
+    def _read(self, heard: Heard, result: DecodingResult) -> Reading:
+        """Make segments of a window's tokens, and find where to go on."""
+        window, options, tokenizer = heard.window, self.plan.options, heard.tokenizer
+        if is_silence(result, options):
+            return Reading([], window.seek + window.size, result.temperature)
+        stride = exact_div(N_FRAMES, self.plan.model.dims.n_audio_ctx)
+        cut = cut_tokens(result.tokens, window, tokenizer.timestamp_begin, stride)
+        segments = make_segments(cut, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
+        reading = Reading(segments, cut.seek, result.temperature)
+        if options.word_timestamps:
+            self._place_words(heard, segments)
+            reading.seek = seek_after_words(cut, segments, window)
+            threshold = options.hallucination_silence_threshold
+            if threshold is not None:
+                n_frames = self.recording.features.n_frames
+                kept = drop_invented(segments, cut, window, n_frames, threshold, self._last_speech)
+                reading.segments, reading.seek, reading.again = kept.segments, kept.seek, kept.again
+            last_end = get_end(reading.segments)
+            if last_end is not None:
+                self._last_speech = last_end
+        return reading
+
+    def _place_words(self, heard: Heard, segments: list[Segment]) -> None:
+        """Give the segments words."""
+        window, options = heard.window, self.plan.options
+        self.recording.add_words(
+            segments=segments,
+            model=self.plan.model,
+            tokenizer=heard.tokenizer,
+            num_frames=window.size,
+            prepend_punctuations=options.prepend_punctuations,
+            append_punctuations=options.append_punctuations,
+            last_speech_timestamp=self._last_speech,
+            **self.hearing.to_align(heard.encoded),
+        )
+
+    def _finish(self, reading: Reading) -> tuple[str, ...]:
+        """Remember what the next window is told; returns the segments for people."""
+        if reading.again:
+            return ()
+        spoken = [segment for segment in reading.segments if segment["text"].strip()]
+        lines = tuple(map(_line, spoken)) if self.plan.options.verbose else ()
+        clear_empty(reading.segments)
+        for segment in reading.segments:
+            self._history.extend(segment["tokens"])
+        if not self.plan.options.condition_on_previous_text or reading.temperature > 0.5:
+            self._history.reset()  # a hot sample is no good example for what follows
+        return lines
+
+
+def _line(segment: Segment) -> str:
+    """A segment for people."""
+    return f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}] {segment['text']}"
