@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
+from functools import cached_property
 from itertools import chain
 from threading import Lock
 from typing import Any, Protocol
@@ -43,6 +44,10 @@ class Features:
 
     n_frames: int
     n_mels: int
+    _sound: _Samples
+
+    def __init__(self) -> None:
+        self._lock = Lock()
 
     @staticmethod
     def of(
@@ -100,14 +105,14 @@ class Features:
             source = load_audio(source)  # channels are mixed; a spectrogram would take them for a batch
         foreign = log_mel_spectrogram is not _log_mel_spectrogram or audio.load_audio is not _load_audio
         if foreign:
-            return HeldFeatures(log_mel_spectrogram(source, n_mels, padding=N_SAMPLES))
+            return HeldFeatures(log_mel_spectrogram(source, n_mels, padding=N_SAMPLES), source)
         samples: Array | _Samples
         if isinstance(source, (np.ndarray, Tensor)):
             samples = _ArraySamples(source) if len(source) > HELD else source
         else:
             samples = yield from _decoding(source)
         if isinstance(samples, (np.ndarray, Tensor)):
-            return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES))
+            return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES), samples)
         return (yield from StreamedFeatures.surveying(samples, n_mels))
 
     def window(self, seek: int, size: int) -> Tensor:
@@ -125,11 +130,24 @@ class Features:
         """Mean over the bands of each frame's power in decibels, shape ``(n_frames,)``, for `pauses`."""
         raise NotImplementedError
 
+    @property
+    def n_samples(self) -> int:
+        """Samples at 16 kHz that the recording has."""
+        return self._sound.n_samples
+
+    def samples(self, begin: int, end: int) -> audio.Samples:
+        """Samples `begin` to `end` of the recording, at 16 kHz, float32 ``(n,)``; fewer where it ends before."""
+        with self._lock:
+            samples: audio.Samples = self._sound.read(begin, max(begin, end))[0].cpu().numpy()
+        return samples
+
 
 class HeldFeatures(Features):
-    """A spectrogram in memory, ``(n_mels, n_frames + N_FRAMES)``."""
+    """A spectrogram in memory, ``(n_mels, n_frames + N_FRAMES)``, and what it was made of."""
 
-    def __init__(self, mel: Tensor) -> None:
+    def __init__(self, mel: Tensor, source: Source) -> None:
+        super().__init__()
+        self._source = source
         self.mel = mel
         self.n_mels = mel.shape[0]
         self.n_frames = mel.shape[1] - N_FRAMES
@@ -142,18 +160,24 @@ class HeldFeatures(Features):
         """See `Features.loudness`."""
         return _decibels(self.mel[:, : self.n_frames] * 4.0 - 4.0)
 
+    @cached_property
+    def _sound(self) -> _Samples:  # type: ignore[override]
+        # only when asked for: a function that a program has put in may have read what `load_audio` does not
+        source = self._source
+        return _ArraySamples(source if isinstance(source, (np.ndarray, Tensor)) else audio.load_audio(source))
+
 
 class StreamedFeatures(Features):
     """A spectrogram computed in blocks where it is asked for, after a first pass has found its level."""
 
     def __init__(self, samples: _Samples, n_mels: int) -> None:
+        super().__init__()
         self.n_mels = n_mels
-        self._samples = samples
+        self._sound = samples
         self._filters = audio.mel_filters(samples.device, n_mels)
         self._loudest = torch.full((), -torch.inf, device=samples.device)
         self._loudness: list[Loudness] = []  # of each block
         self._blocks: OrderedDict[int, Tensor] = OrderedDict()  # the last ones used, the latest at the end
-        self._lock = Lock()
 
     @staticmethod
     def surveying(samples: _Samples, n_mels: int) -> Generator[float, None, StreamedFeatures]:
@@ -192,11 +216,11 @@ class StreamedFeatures(Features):
 
     def _log_power(self, block: int) -> Tensor:
         """One block, ``(n_mels, n)``, cut as `log_mel_spectrogram` cuts it, as other cuts could round otherwise."""
-        total = self._samples.n_samples + N_SAMPLES
+        total = self._sound.n_samples + N_SAMPLES
         start = block * audio.BLOCK_FRAMES
         stop = min(start + audio.BLOCK_FRAMES, total // HOP_LENGTH)
         with torch.no_grad(), torch.autocast(self._filters.device.type, enabled=False):
-            return audio.log_power(self._samples.read, total, start, stop, self._filters)[0]
+            return audio.log_power(self._sound.read, total, start, stop, self._filters)[0]
 
     def _block(self, i: int) -> Tensor:
         """Block `i` at its level, computed anew unless it was used lately."""

@@ -1,7 +1,7 @@
-"""Where a long recording can be cut: in the middle of pauses, found by loudness alone.
+"""Where a long recording can be cut: in the middle of pauses of speech, or, where none is known, of loudness.
 
-Pure functions on numbers: one loudness per frame of 10 ms. Skips nothing, so silence stays within the stretches;
-does not know speech from music, and cuts there too when it must.
+Pure functions on numbers: one loudness per frame of 10 ms, and stretches of speech. Skips nothing, so silence stays
+within what is cut; cuts into speech when it must.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import OptionError, ShapeError
+from .vad import Speech
 from .windows import Clip
 
 Loudness = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 SHORTEST_PAUSE = 20  # frames: 200 ms; below it lie the closures of consonants
 LONGEST_PAUSE = 300  # frames: a pause of 3 s is as good as one of 10
@@ -26,7 +28,9 @@ LEAST_RANGE = 6.0  # decibels from floor to level; with less, nothing stands out
 MOST_RANGE = 40.0  # decibels: digital silence is no quieter than this, so that breath and room count as pauses, too
 
 
-def stretches(loudness: Loudness, n_frames: int, target: int, longest: int) -> list[Clip]:
+def stretches(
+    loudness: Loudness, n_frames: int, target: int, longest: int, speech: Speech | None = None, begin: int = 0
+) -> list[Clip]:
     """Cut a recording into stretches at its pauses.
 
     Parameters
@@ -39,6 +43,10 @@ def stretches(loudness: Loudness, n_frames: int, target: int, longest: int) -> l
         Length that the stretches should have, in frames.
     longest
         Length that none may exceed, in frames; at least `target`.
+    speech
+        Where somebody speaks: then a cut falls into a pause of speech wherever there is one within reach.
+    begin
+        Frame of the recording, whose clock `speech` goes by, that `loudness` begins at.
 
     Returns
     -------
@@ -58,10 +66,13 @@ def stretches(loudness: Loudness, n_frames: int, target: int, longest: int) -> l
         raise ShapeError(f"loudness of shape {loudness.shape} for {n_frames} frames; it must be ({n_frames},)")
     track = loudness[:n_frames]
     floor = noise_floor(track)
+    silent = _silent(speech, begin, n_frames) if speech else np.zeros(n_frames, np.bool_)
     cuts = [0]
     while (rest := n_frames - cuts[-1]) > 0:
         n_left = max(math.floor(rest / target + 0.5), math.ceil(rest / longest))
-        cuts.append(n_frames if n_left == 1 else cuts[-1] + _next_cut(track, floor, cuts[-1], rest / n_left, longest))
+        cuts.append(
+            n_frames if n_left == 1 else cuts[-1] + _next_cut(track, floor, silent, cuts[-1], rest / n_left, longest)
+        )
     return list(pairwise(cuts))
 
 
@@ -74,16 +85,21 @@ def noise_floor(loudness: Loudness) -> Loudness:
     return floor
 
 
-def _next_cut(track: Loudness, floor: Loudness, start: int, aim: float, longest: int) -> int:
+def _silent(speech: Speech, begin: int, n_frames: int) -> Flags:
+    """Whether nobody speaks in each of the frames from `begin` on, shape ``(n_frames,)``."""
+    silent = np.ones(n_frames, np.bool_)
+    for start, end in speech.clips(begin + n_frames, longest_pause=0.0):
+        silent[max(start - begin, 0) : max(end - begin, 0)] = False
+    return silent
+
+
+def _next_cut(track: Loudness, floor: Loudness, silent: Flags, start: int, aim: float, longest: int) -> int:
     """Length of the stretch from `start` on, which should be `aim`: half to one and a half of it, `longest` at most."""
     first, last = max(math.ceil(aim / 2), 1), min(math.floor(aim * 1.5), longest)
     reach = slice(start + first, start + last + 1)
-    around = track[max(reach.start - BLOCK, 0) : reach.stop + BLOCK]
-    level = float(np.percentile(around, LEVEL_SHARE))
-    lowest = np.maximum(floor[reach], level - MOST_RANGE)
-    limit = np.where(level - lowest >= LEAST_RANGE, lowest + PAUSE_HEIGHT * (level - lowest), -np.inf)
-    pauses = _runs(track[reach] < limit)
-    pauses = pauses[pauses[:, 1] - pauses[:, 0] >= SHORTEST_PAUSE]
+    pauses = _pauses(silent[reach])
+    if len(pauses) == 0:
+        pauses = _pauses(_quiet(track, floor, reach))
     if len(pauses) == 0:
         return first + _quietest(track[reach], aim - first)
     middles = pauses.sum(axis=1) // 2
@@ -93,10 +109,19 @@ def _next_cut(track: Loudness, floor: Loudness, start: int, aim: float, longest:
     return first + int(middles[best])
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """First index and index after the last of each run of true values, shape ``(n_runs, 2)``."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    return edges.reshape(-1, 2)
+def _quiet(track: Loudness, floor: Loudness, reach: slice) -> Flags:
+    """Whether each frame within reach is so little above the floor that it belongs to a pause."""
+    around = track[max(reach.start - BLOCK, 0) : reach.stop + BLOCK]
+    level = float(np.percentile(around, LEVEL_SHARE))
+    lowest = np.maximum(floor[reach], level - MOST_RANGE)
+    limit = np.where(level - lowest >= LEAST_RANGE, lowest + PAUSE_HEIGHT * (level - lowest), -np.inf)
+    return track[reach] < limit
+
+
+def _pauses(flags: Flags) -> npt.NDArray[np.intp]:
+    """First index and index after the last of each run of true values that is long enough, shape ``(n_runs, 2)``."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    return edges[edges[:, 1] - edges[:, 0] >= SHORTEST_PAUSE]
 
 
 def _quietest(track: Loudness, aim: float) -> int:
