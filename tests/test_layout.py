@@ -17,7 +17,7 @@ ROOMS = [
     "download", "huggingface", "bundled", "checkpoints",
     "runner", "kernel_builds", "kernels", "quantize", "cuda_graphs", "token_rules", "torch_layers",
     "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
-    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing",
+    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
     "pauses", "features", "scheduler", "work", "engine", "hearing", "inventions", "coverage", "timeline",
     "audit", "progress", "plan", "stretch", "audited",
     "transcribe",
