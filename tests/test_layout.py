@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "utils", "writers", "results", "options", "tokenizer", "normalizers", "spool", "media",
+    "version", "errors", "utils", "writers", "results", "declaring", "options", "tokenizer", "normalizers", "spool", "media",
     "audio", "vad",
     "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
     "download", "huggingface", "bundled", "checkpoints",
-    "runner", "kernel_builds", "kernels", "quantize", "cuda_graphs", "token_rules", "torch_layers",
+    "runner", "kernel_builds", "kernels", "quantize", "cuda_graphs", "loops", "token_rules", "torch_layers",
     "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
     "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
     "pauses", "features", "scheduler", "work", "engine", "hearing", "inventions", "coverage", "timeline",

@@ -20,11 +20,14 @@ from .hearing import Hearing, hearing_for
 from .options import TranscribeOptions
 from .scheduler import Group
 from .tokenizer import Tokenizer, get_tokenizer
+from .vad import VadOptions
 from .windows import Window, parse_clips
 from .work import Direct, Steps
 
 if TYPE_CHECKING:
     from .model import Whisper
+
+SECOND_LOOK_BEAMS = 5  # of an audit, where none are asked for
 
 
 class Plan:
@@ -40,9 +43,14 @@ class Plan:
 
     def __init__(self, model: Whisper, options: TranscribeOptions, decoding: DecodingOptions) -> None:
         self.model, self.options, self.decoding = model, options, decoding
+        self.audits = options.audit if options.audit is not None else (options.batch_size or 1) > 1
+        self.skips_silence = options.vad_filter if options.vad_filter is not None else self.audits
+        self.vad_options = VadOptions.of(options.vad_parameters)
         self._check()
         self.hearing: Hearing = hearing_for(model, decoding.fp16)
         self.n_rows = max(o.beam_size or o.best_of or 1 for o in map(self.at, options.temperatures()))
+        if self.audits:
+            self.n_rows = max(self.n_rows, decoding.beam_size or SECOND_LOOK_BEAMS)
         self.stretches = Group(options.batch_size)  # of all recordings together
 
     def _check(self) -> None:
@@ -60,7 +68,7 @@ class Plan:
         text = options.initial_prompt
         self.initial_prompt = [] if text is None else tokenizer.encode(" " + text.strip())
         for message in self._doubts(tokenizer):
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(message, stacklevel=5)
 
     def _doubts(self, tokenizer: Tokenizer) -> Iterator[str]:
         """Say which options can have no effect here, or a doubtful one."""

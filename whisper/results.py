@@ -31,6 +31,8 @@ class Segment(_SegmentWithoutWords, total=False):
     """A stretch of text between two timestamps."""
 
     words: list[Word]  # only where word times were asked for
+    language: str  # only with multilingual=True
+    channel: int  # only with channels="separate"; counts from 0
 
 
 class Transcript(TypedDict):

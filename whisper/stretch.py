@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .audio import N_FRAMES, pad_or_trim
+from .audit import Report
 from .decoding import DecodingResult
 from .features import Features
 from .hearing import Hearing
@@ -29,6 +30,7 @@ from .segments import (
 )
 from .tokenizer import Tokenizer
 from .utils import exact_div, format_timestamp, get_end
+from .vad import Speech
 from .windows import Clip, PromptHistory, Window, next_window
 from .work import Deliver, Job, Steps
 
@@ -40,6 +42,8 @@ class Recording:
     features: Features
     language: str  # that of all windows, unless each has its own
     add_words: Callable[..., None]  # `timing.add_word_timestamps`, or what a program has put in its place
+    report: Report
+    speech: Speech | None = None  # where somebody speaks, if that was looked at
     opening: Any = None  # the first 30 s, encoded, where the language was detected on them
 
     def take_opening(self, window: Window) -> Any:
@@ -152,6 +156,9 @@ class Stretch:
         stride = exact_div(N_FRAMES, self.plan.model.dims.n_audio_ctx)
         cut = cut_tokens(result.tokens, window, tokenizer.timestamp_begin, stride)
         segments = make_segments(cut, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
+        if options.multilingual:
+            for segment in segments:
+                segment["language"] = heard.language
         reading = Reading(segments, cut.seek, result.temperature)
         if options.word_timestamps:
             self._place_words(heard, segments)

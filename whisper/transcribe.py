@@ -12,6 +12,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
 from .audio import FRAMES_PER_SECOND, N_FRAMES, load_audio, log_mel_spectrogram, pad_or_trim
+from .audit import Report
+from .audited import AuditedStretch
 from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
@@ -25,14 +27,16 @@ from .options import (
 )
 from .pauses import stretches
 from .plan import Plan
-from .progress import Bar, Report, shares
+from .progress import Bar, shares
+from .progress import Report as Tell
 from .results import Segment, Transcript
 from .scheduler import Group
 from .stretch import Recording, Stretch
 from .timing import add_word_timestamps
 from .tokenizer import LANGUAGES
 from .utils import make_safe
-from .windows import Clip, parse_clips
+from .vad import Speech, detecting
+from .windows import Clip, common, parse_clips
 from .work import Deliver, Job, Next, Pause, Spawn, Steps
 
 if TYPE_CHECKING:
@@ -118,7 +122,9 @@ def transcribe(
     cancel
         Something like a `threading.Event`: once it is set, the transcription ends with `CancelledError`.
     **decode_options
-        Fields of `DecodingOptions`, such as ``language``, ``task``, ``beam_size``, ``seed`` or ``fp16``.
+        Fields of `DecodingOptions`, such as ``language``, ``task``, ``beam_size``, ``seed`` or ``fp16``, and what
+        `TranscribeOptions` has beyond openai-whisper, such as ``audit``, ``vad_filter``, ``languages``,
+        ``multilingual`` or ``channels``; all of them in docs/options.md.
 
     Returns
     -------
@@ -135,7 +141,7 @@ def transcribe(
     OptionError
         An option does not exist, or its value is wrong. (A ValueError, and a TypeError where it does not exist.)
     """
-    options = TranscribeOptions(
+    given = dict(  # noqa: C408
         verbose=verbose,
         temperature=temperature,
         compression_ratio_threshold=compression_ratio_threshold,
@@ -153,12 +159,47 @@ def transcribe(
         progress=progress,
         cancel=cancel,
     )
-    check_names(decode_options, "transcribe", DecodingOptions, TranscribeOptions)
-    plan = Plan(model, options, DecodingOptions(**decode_options))
+    plan = _plan(model, "transcribe", {**given, **decode_options})
+    if isinstance(audio, (list, tuple)):
+        return [transcript for transcript, _ in _transcribe_all(plan, audio)]
+    return _transcribe_one(plan, audio)[0]
+
+
+@overload
+def transcribe_with_report(model: Whisper, audio: Source, **options: Any) -> tuple[Transcript, Report]: ...
+@overload
+def transcribe_with_report(
+    model: Whisper, audio: list[Source] | tuple[Source, ...], **options: Any
+) -> list[tuple[Transcript, Report]]: ...
+def transcribe_with_report(
+    model: Whisper, audio: Source | list[Source] | tuple[Source, ...], **options: Any
+) -> tuple[Transcript, Report] | list[tuple[Transcript, Report]]:
+    """Transcribe, and account for it: what was mended, and what remains doubtful.
+
+    Parameters
+    ----------
+    model, audio
+        See `transcribe`.
+    **options
+        Those of `transcribe`; ``audit`` is True unless it is given.
+
+    Returns
+    -------
+    transcript
+        What `transcribe` returns.
+    report
+        Where somebody speaks, where text stands, and each place where the two did not fit (`audit.Report`). Of a
+        list, a list of such pairs.
+
+    Raises
+    ------
+    AudioError, OptionError, CancelledError
+        See `transcribe`.
+    """
+    plan = _plan(model, "transcribe_with_report", {"audit": True, **options})
     if isinstance(audio, (list, tuple)):
         return _transcribe_all(plan, audio)
-    transcript: Transcript = plan.start(Transcription(plan, audio, options.progress).steps()).result()
-    return transcript
+    return _transcribe_one(plan, audio)
 
 
 def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Segment]:
@@ -182,41 +223,51 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
     AudioError, OptionError, CancelledError
         See `transcribe`; wrong options at once, the others when it is iterated over.
     """
-    check_names(options, "iter_segments", TranscribeOptions, DecodingOptions)
     if isinstance(audio, (list, tuple)):
         raise OptionError("iter_segments() takes one recording, and not a list: call it for each, or transcribe()")
-    names = {field.name for field in fields(TranscribeOptions)}
-    chosen = TranscribeOptions(**{name: value for name, value in options.items() if name in names})
-    decoding = DecodingOptions(**{name: value for name, value in options.items() if name not in names})
-    plan = Plan(model, chosen, decoding)
+    plan = _plan(model, "iter_segments", options)
 
     def segments() -> Iterator[Segment]:
-        yield from plan.start(Transcription(plan, audio, chosen.progress).steps())
+        yield from plan.start(Transcription(plan, audio, plan.options.progress).steps())
 
     return segments()
 
 
-def _transcribe_all(plan: Plan, audios: Sequence[Source]) -> list[Transcript]:
+def _plan(model: Whisper, function: str, given: dict[str, Any]) -> Plan:
+    """Check the options of a call of `function`."""
+    check_names(given, function, TranscribeOptions, DecodingOptions)
+    names = {field.name for field in fields(TranscribeOptions)}
+    options = TranscribeOptions(**{name: value for name, value in given.items() if name in names})
+    decoding = DecodingOptions(**{name: value for name, value in given.items() if name not in names})
+    return Plan(model, options, decoding)
+
+
+def _transcribe_one(plan: Plan, audio: Source) -> tuple[Transcript, Report]:
+    result: tuple[Transcript, Report] = plan.start(Transcription(plan, audio, plan.options.progress).steps()).result()
+    return result
+
+
+def _transcribe_all(plan: Plan, audios: Sequence[Source]) -> list[tuple[Transcript, Report]]:
     """Transcribe recordings side by side; an error of one ends all."""
     if any(isinstance(audio, (int, float)) for audio in audios):
         raise AudioError("a list is taken for several recordings: give the samples of one as a numpy array or tensor")
     options, n = plan.options, len(audios)
-    reports = shares(options.progress, n) if options.progress else [None] * n
+    listeners = shares(options.progress, n) if options.progress else [None] * n
     caller, group = plan.caller(), None if options.batch_size is None else Group(options.batch_size)
     requests = [
-        plan.start(Transcription(plan, audio, report, label=f"[{i} of {n}] ").steps(), caller, group)
-        for i, (audio, report) in enumerate(zip(audios, reports, strict=True), start=1)
+        plan.start(Transcription(plan, audio, tell, label=f"[{i} of {n}] ").steps(), caller, group)
+        for i, (audio, tell) in enumerate(zip(audios, listeners, strict=True), start=1)
     ]
-    transcripts: list[Transcript] = []
+    results: list[tuple[Transcript, Report]] = []
     try:
         with Bar(n, options.verbose is False, "recordings") as bar:
             for request in requests:
-                transcripts.append(request.result())
+                results.append(request.result())
                 bar.advance(1)
     finally:
         for request in requests:
             request.cancel()  # no effect on those that are done
-    return transcripts
+    return results
 
 
 class Transcription:
@@ -224,7 +275,7 @@ class Transcription:
 
     Parameters
     ----------
-    report
+    tell
         Told after each window how many seconds are done, of how many.
     label
         Stands before what is printed; with it, there is no bar of its own.
@@ -233,34 +284,49 @@ class Transcription:
     features: Features
     recording: Recording
 
-    def __init__(self, plan: Plan, audio: Source, report: Report | None = None, label: str = "") -> None:
+    def __init__(self, plan: Plan, audio: Source, tell: Tell | None = None, label: str = "") -> None:
         self.plan = plan
         self.segments: list[Segment] = []
-        self._audio, self._report, self._label = audio, report, label
+        self._account = Report()
+        self._audio, self._progress, self._label = audio, tell, label
 
     def steps(self) -> Steps:
         """Transcribe to the end."""
         plan, options = self.plan, self.plan.options
         self.features = yield from self._read()
         clips = parse_clips(options.clip_timestamps, self.features.n_frames)
-        opening = None
-        language = plan.decoding.language
+        speech = None
+        if plan.audits or plan.skips_silence:
+            speech = yield from self._find_speech()
+        if speech is not None and plan.skips_silence:
+            clips = common(clips, speech.clips(self.features.n_frames))
+        report = self._account
+        language, opening = plan.decoding.language, None
         if language is None:
             language, opening = yield from self._detect_language()
-        self.recording = Recording(self.features, language, self._add_words, opening)
+        report.duration, report.language = self.features.n_frames / FRAMES_PER_SECOND, language
+        self.recording = Recording(self.features, language, self._add_words, report, speech, opening)
         n_frames = sum(end - start for start, end in clips)
         self._tell(0, n_frames)
         with Bar(self.features.n_frames, options.verbose is False and not self._label) as bar:
             take = self._taker(bar, n_frames)
             parts = self._cut(clips)
             if len(parts) == 1:
-                yield from Stretch(plan, self.recording, parts[0], take).steps()
+                yield from self._stretch(parts[0], take).steps()
             else:
                 yield from self._side_by_side(parts, take)
         if bar.n_done < n_frames:
             self._tell(n_frames, n_frames)
         tokens = [token for segment in self.segments for token in segment["tokens"]]
-        return {"text": plan.tokenizer(language).decode(tokens), "segments": self.segments, "language": language}
+        report.close(self.segments, speech)
+        transcript = {"text": plan.tokenizer(language).decode(tokens), "segments": self.segments, "language": language}
+        return transcript, report
+
+    def _stretch(
+        self, clips: list[Clip], take: Callable[[Deliver], None] | None = None, begins_at: float = 0.0
+    ) -> Stretch:
+        kind = AuditedStretch if self.plan.audits else Stretch
+        return kind(self.plan, self.recording, clips, take, begins_at)
 
     # -- before the first window -------------------------------------------------------------------------
 
@@ -274,6 +340,17 @@ class Transcription:
             except StopIteration as end:
                 features: Features = end.value
                 return features
+            self.plan.look_whether_cancelled()
+            yield Pause()
+
+    def _find_speech(self) -> Generator[Job, Any, Speech]:
+        finding = detecting(self.features.samples, self.features.n_samples, self.plan.vad_options)
+        while True:
+            try:
+                next(finding)
+            except StopIteration as end:
+                speech: Speech = end.value
+                return speech
             self.plan.look_whether_cancelled()
             yield Pause()
 
@@ -317,7 +394,7 @@ class Transcription:
         self.recording.opening = None
         running = []
         for clips in parts:
-            stretch = Stretch(plan, self.recording, clips, begins_at=clips[0][0] / FRAMES_PER_SECOND)
+            stretch = self._stretch(clips, begins_at=clips[0][0] / FRAMES_PER_SECOND)
             running.append((yield Spawn(stretch.steps(), plan.n_rows, plan.stretches)))
         for part in running:
             while (news := (yield Next(part))) is not None:
@@ -351,5 +428,5 @@ class Transcription:
         print(self._label + make_safe(line), flush=True)
 
     def _tell(self, n_done: int, n_frames: int) -> None:
-        if self._report is not None:
-            self._report(n_done / FRAMES_PER_SECOND, n_frames / FRAMES_PER_SECOND)
+        if self._progress is not None:
+            self._progress(n_done / FRAMES_PER_SECOND, n_frames / FRAMES_PER_SECOND)

@@ -34,6 +34,11 @@ class Window:
         return self.size * HOP_LENGTH / SAMPLE_RATE
 
     @property
+    def end(self) -> float:
+        """Seconds from the start of the recording to where the content ends."""
+        return float((self.seek + self.size) * HOP_LENGTH / SAMPLE_RATE)
+
+    @property
     def full_end(self) -> float:
         """Where the window would end if it were full, in seconds of the recording."""
         return float((self.seek + N_FRAMES) * HOP_LENGTH / SAMPLE_RATE)
@@ -77,6 +82,12 @@ def parse_clips(clip_timestamps: str | Sequence[float], content_frames: int) -> 
     if len(frames) % 2:
         frames.append(content_frames)
     return list(zip(frames[::2], frames[1::2], strict=True)) or [(0, content_frames)]
+
+
+def common(clips: Sequence[Clip], others: Sequence[Clip]) -> list[Clip]:
+    """Return what lies in a clip and in one of the others, too; both in order, and each apart from its neighbours."""
+    shared = [(max(a, c), min(b, d)) for a, b in clips for c, d in others]
+    return [(start, end) for start, end in shared if start < end]
 
 
 def next_window(clips: Sequence[Clip], clip: int, seek: int) -> Window | None:
