@@ -11,15 +11,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "utils", "writers", "results", "declaring", "options", "tokenizer", "normalizers", "spool", "media",
-    "audio", "vad",
+    "version", "errors", "utils", "writers", "results", "declaring", "options", "tokenizer", "normalizers", "spool",
+    "media", "audio", "vad",
     "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
     "download", "huggingface", "bundled", "checkpoints",
     "runner", "kernel_builds", "kernels", "quantize", "cuda_graphs", "loops", "token_rules", "torch_layers",
     "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
-    "windows", "segments", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
-    "pauses", "features", "scheduler", "work", "engine", "hearing", "inventions", "coverage", "timeline",
-    "audit", "progress", "plan", "stretch", "audited",
+    "windows", "segments", "hotwords", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
+    "pauses", "features", "scheduler", "work", "engine", "hearing", "languages", "channels",
+    "inventions", "coverage", "timeline", "audit", "progress", "plan", "stretch", "audited",
     "transcribe",
     "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
     "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
