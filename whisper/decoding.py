@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import fast_path
+from . import fast_path, loops
 from .audio import CHUNK_LENGTH
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
-from .logit_filters import ApplyTimestampRules, LogitFilter, SuppressBlank, SuppressTokens
+from .logit_filters import ApplyTimestampRules, LogitFilter, StopLoops, SuppressBlank, SuppressTokens
 from .options import DecodingOptions, check_names
 from .options import verify_options as verify_options
 from .runner import Audio, Runner
@@ -62,11 +62,11 @@ class DecodingResult:
     language_probs: dict[str, float] | None = None  # only where the language was detected
     tokens: list[int] = field(default_factory=list)
     text: str = ""
-    avg_logprob: float = math.nan  # of the tokens and the end, natural logarithm
+    avg_logprob: float = math.nan  # of the tokens and the end, natural logarithm; of a loop, of all its rounds
     no_speech_prob: float = math.nan
     temperature: float = math.nan
     compression_ratio: float = math.nan
-    is_loop: bool = False  # ended by `stop_loops`
+    is_loop: bool = False  # ended by `stop_loops`, and cut to the first round
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -254,6 +254,8 @@ class DecodingTask:
             filters.append(SuppressTokens(self._get_suppress_tokens()))
         if not self.options.without_timestamps:
             filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, self._max_initial_index()))
+        if self.options.stop_loops:
+            filters.append(StopLoops(self.tokenizer, self.sample_begin))
         return filters
 
     def _max_initial_index(self) -> int | None:
@@ -349,7 +351,7 @@ class DecodingTask:
             tokens.reshape(n_audio, self.n_group, -1), sum_logprobs.reshape(n_audio, self.n_group)
         )
         texts = [[self._without_frame(t) for t in group] for group in candidates]
-        best = self.sequence_ranker.rank(texts, logprobs)
+        best = self._rank(texts, logprobs)
         return [
             self._result(audio_features[i], languages[i], texts[i][j].tolist(), logprobs[i][j], no_speech)
             for i, (j, no_speech) in enumerate(zip(best, no_speech_probs[:: self.n_group], strict=True))
@@ -428,6 +430,7 @@ class DecodingTask:
             suppress_blank=self.options.suppress_blank,
             timestamps=not self.options.without_timestamps,
             max_initial_timestamp_index=self._max_initial_index(),
+            stop_loops=self.options.stop_loops,
         )
         plan = SamplingPlan(
             initial_tokens=tuple(initial),
@@ -446,9 +449,25 @@ class DecodingTask:
     def result(self, sampling: WindowSampling, language: str) -> DecodingResult:
         """Return what a window of `sampling` gave, once it is done."""
         texts, logprobs = sampling.candidates()
-        (best,) = self.sequence_ranker.rank([texts], [logprobs])
+        (best,) = self._rank([texts], [logprobs])
         features = sampling.audio.features
         return self._result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
+
+    def _loop(self, tokens: Sequence[int] | Tensor) -> loops.Loop | None:
+        """Return the loop by which a text was ended."""
+        if not self.options.stop_loops:
+            return None
+        sampled = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        return loops.detect(sampled, self.tokenizer.timestamp_begin)
+
+    def _rank(self, texts: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[float]]) -> list[int]:
+        """Return the index of the best text of each audio: of those that do not loop, where there are any."""
+        sound = [[i for i, text in enumerate(group) if not self._loop(text)] or range(len(group)) for group in texts]
+        best = self.sequence_ranker.rank(
+            [[group[i] for i in kept] for group, kept in zip(texts, sound, strict=True)],
+            [[group[i] for i in kept] for group, kept in zip(logprobs, sound, strict=True)],
+        )
+        return [kept[i] for kept, i in zip(sound, best, strict=True)]
 
     def _without_frame(self, tokens: Tensor) -> Tensor:
         """Cut the prompt, the start and everything from the end token on."""
@@ -458,16 +477,19 @@ class DecodingTask:
     def _result(
         self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
     ) -> DecodingResult:
-        text = self.tokenizer.decode(tokens).strip()
+        loop = self._loop(tokens)
+        kept = tokens[: loop.keep] if loop else tokens
+        text = self.tokenizer.decode(kept).strip()
         return DecodingResult(
             audio_features=features,
             language=language,
-            tokens=tokens,
+            tokens=kept,
             text=text,
             avg_logprob=sum_logprob / (len(tokens) + 1),
             no_speech_prob=no_speech_prob,
             temperature=self.options.temperature,
             compression_ratio=compression_ratio(text),
+            is_loop=loop is not None,
         )
 
 
@@ -480,7 +502,7 @@ def _named(
 def decode(
     model: Whisper,
     mel: Tensor,
-    options: DecodingOptions = DecodingOptions(),  # noqa: B008 - frozen
+    options: DecodingOptions = DecodingOptions(),
     **kwargs: Any,
 ) -> DecodingResult | list[DecodingResult]:
     """Decode one window of 30 s, or a batch of them.

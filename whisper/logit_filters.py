@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import loops
 from .tokenizer import Tokenizer
 
 
@@ -106,3 +107,17 @@ class ApplyTimestampRules(LogitFilter):
         any_timestamp = logits[:, first:].logsumexp(dim=-1, keepdim=True)
         best_text = logits[:, :first].amax(dim=-1, keepdim=True)
         logits[:, :first].masked_fill_(any_timestamp > best_text, -torch.inf)
+
+
+class StopLoops(LogitFilter):
+    """A text that goes round in circles ends, whatever the other rules say: this one comes last."""
+
+    def __init__(self, tokenizer: Tokenizer, sample_begin: int) -> None:
+        self.tokenizer = tokenizer
+        self.sample_begin = sample_begin
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        for row, sampled in zip(logits, tokens[:, self.sample_begin :].tolist(), strict=True):
+            if loops.detect(sampled, self.tokenizer.timestamp_begin):
+                row.fill_(-torch.inf)
+                row[self.tokenizer.eot] = 0

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from . import loops
 from .runner import Ints, Rules
 from .tokenizer import Tokenizer
 
@@ -51,6 +52,7 @@ class RowRules:
     eot: int
     timestamp_begin: int
     n_vocab: int
+    after_loop: Ints | None  # control tokens but the end: what a text that loops may not say beside text and timestamps
 
     @classmethod
     def make(
@@ -62,6 +64,7 @@ class RowRules:
         suppress_blank: bool = True,
         timestamps: bool = True,
         max_initial_timestamp_index: int | None = None,
+        stop_loops: bool = False,
     ) -> RowRules:
         """Derive the rules from options.
 
@@ -77,6 +80,8 @@ class RowRules:
             False for text alone: then the next two do not apply.
         max_initial_timestamp_index
             The first timestamp is at most this many steps of 20 ms into the window; None for no limit.
+        stop_loops
+            A text that goes round in circles ends (`loops.detect`).
         """
         never = {int(t) for t in suppress_tokens}
         if timestamps:
@@ -90,11 +95,14 @@ class RowRules:
             tokenizer.eot,
             tokenizer.timestamp_begin,
             n_vocab,
+            _sorted_ids(frozenset(range(tokenizer.eot + 1, tokenizer.timestamp_begin))) if stop_loops else None,
         )
 
     def next_rule(self, sampled: Sequence[int]) -> RowRule:
         """Return what a row may not say after it has sampled these tokens (start and prompt are not among them)."""
         begin, n_vocab = self.timestamp_begin, self.n_vocab
+        if self.after_loop is not None and loops.detect(sampled, begin):
+            return RowRule(self.after_loop, self.eot, n_vocab, n_vocab, False, begin)
         if not self.timestamps:
             return RowRule(self.suppressed if sampled else self.suppressed_first, 0, begin, n_vocab, False, begin)
         if not sampled:  # a timestamp, not too late

@@ -1,0 +1,103 @@
+"""Loops are found early, whatever comes round; what people say again and again is none."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from whisper import loops
+
+BEGIN, EOT = 50364, 50257
+WORD = st.integers(0, EOT - 1)
+PHRASE = st.lists(WORD, min_size=1, max_size=30)
+
+
+def at(seconds: float) -> int:
+    return BEGIN + round(seconds * 50)
+
+
+def first_trip(tokens: list[int]) -> tuple[int, loops.Loop] | None:
+    """How many tokens a decoder says before it is stopped, and why."""
+    for n in range(1, len(tokens) + 1):
+        if loop := loops.detect(tokens[:n], BEGIN):
+            return n, loop
+    return None
+
+
+def text_of(tokens: list[int]) -> list[int]:
+    return [t for t in tokens if t < BEGIN]
+
+
+@settings(deadline=None)
+@given(st.lists(WORD, max_size=20), PHRASE)
+def test_a_loop_without_timestamps_ends_early_and_leaves_one_round(before: list[int], phrase: list[int]) -> None:
+    said = [at(0), *before, *phrase * 60]
+    tripped = first_trip(said)
+    assert tripped
+    n, loop = tripped
+    rounds = max(4, -(-40 // len(phrase)))
+    assert n <= 1 + len(before) + rounds * len(phrase) <= 224 - 50
+    kept = text_of(said[: loop.keep])
+    # the words before it, and no word of the round twice that it does not have twice itself
+    assert kept[: len(before)] == before[: len(kept)]
+    assert len(kept) <= len(before) + len(phrase)
+    assert set(phrase) <= set(kept)
+
+
+@settings(deadline=None)
+@given(PHRASE, st.integers(1, 6), st.integers(1, 3), st.floats(0, 20))
+def test_a_loop_whose_times_hardly_advance_ends_early(phrase: list[int], steps: int, pieces: int, start: float) -> None:
+    assume(len(phrase) >= 3 * pieces)
+    said = [at(start), 7, 8, at(start + 0.5)]
+    time = said[-1]
+    for _ in range(60):
+        size = len(phrase) // pieces
+        for piece in range(pieces):
+            cut = phrase[piece * size : None if piece == pieces - 1 else (piece + 1) * size]
+            said += [time, *cut, time + steps]
+            time += steps
+    assume(len(phrase) / 15 > pieces * steps / 50 + 0.1)  # said faster than anybody could
+    tripped = first_trip(said)
+    assert tripped
+    n, loop = tripped
+    n_rounds = (len(text_of(said[:n])) - 2) / len(phrase)
+    assert n_rounds <= 7 or n < 120
+    kept = said[: loop.keep]
+    assert text_of(kept)[:2] == [7, 8]
+    assert len(text_of(kept)) - 2 < 2 * len(phrase)
+    assert kept[-1] >= BEGIN  # the piece that stays has an end
+
+
+@settings(deadline=None)
+@given(
+    st.lists(WORD, min_size=1, max_size=12),
+    st.lists(st.tuples(st.floats(0, 0.5), st.floats(1, 1.5)), min_size=10, max_size=12),
+    st.integers(1, 3),
+)
+def test_a_phrase_said_ten_times_is_no_loop(phrase: list[int], gaps: list[tuple[float, float]], together: int) -> None:
+    said, time = [], 0.0
+    for i, (gap, factor) in enumerate(gaps):
+        start = time + gap
+        time = start + factor * max(0.3, len(phrase) / 8)  # fast, but speech
+        if i % together == 0:
+            said.append(at(start))
+        said += phrase
+        if i % together == together - 1:
+            said.append(at(time))
+    assume(time < 30)
+    assert first_trip(said) is None
+
+
+def test_ten_times_the_same_three_words_in_one_breath_are_no_loop() -> None:
+    assert first_trip([at(0), *[1, 2, 3] * 10, at(12), EOT]) is None
+    assert first_trip([at(0), *[5] * 30, at(28), EOT]) is None  # counting heads
+    assert first_trip([at(29.5), *[1, 2, 3] * 10])  # in half a second they are
+
+
+def test_counting_is_no_loop() -> None:
+    assert first_trip([at(0), *[t for i in range(100) for t in (11, 1000 + i)]]) is None
+
+
+def test_nothing_at_all() -> None:
+    assert loops.detect([], BEGIN) is None
+    assert loops.detect([at(0)], BEGIN) is None
