@@ -28,6 +28,7 @@ from .segments import (
     needs_fallback,
     seek_after_words,
 )
+from .snapping import snap_words
 from .tokenizer import Tokenizer
 from .utils import exact_div, format_timestamp, get_end
 from .vad import Speech
@@ -175,7 +176,7 @@ class Stretch:
 
     def _place_words(self, heard: Heard, segments: list[Segment]) -> None:
         """Give the segments words."""
-        window, options = heard.window, self.plan.options
+        window, options, speech = heard.window, self.plan.options, self.recording.speech
         self.recording.add_words(
             segments=segments,
             model=self.plan.model,
@@ -186,6 +187,8 @@ class Stretch:
             last_speech_timestamp=self._last_speech,
             **self.hearing.to_align(heard.encoded),
         )
+        if speech is not None:
+            snap_words(segments, speech.within(window.start, window.end), window.start, window.end)
 
     def _finish(self, reading: Reading) -> tuple[str, ...]:
         """Remember what the next window is told; returns the segments for people."""

@@ -377,11 +377,11 @@ class Transcription:
         if n == 1 or total < 2 * SHORTEST_STRETCH:
             return [clips]
         target = min(max(SHORTEST_STRETCH, -(-total // n)), LONGEST_STRETCH)
-        loudness = self.features.loudness()
+        longest, loudness = 3 * target // 2, self.features.loudness()
         parts: list[list[Clip]] = [[]]
         length = 0
         for begin, end in clips:
-            for start, stop in stretches(loudness[begin:end], end - begin, target, 3 * target // 2):
+            for start, stop in stretches(loudness[begin:end], end - begin, target, longest, self.recording.speech, begin):
                 length += stop - start
                 if parts[-1] and length > target:
                     parts.append([])
