@@ -16,12 +16,12 @@ import torch
 
 from . import lora
 from .composing import Recipe
+from .declaring import is_number
 from .errors import DeviceError, OptionError
 from .learner import FINE_TUNING, FROM_SCRATCH
 from .loop import NANO, Settings, Stage
 from .manifests import NOBODY, resolve_language
 from .model import ModelDimensions
-from .options import is_number
 
 
 def _shape(width: int, layers: int, decoder_layers: int | None = None, **others: int) -> ModelDimensions:

@@ -1,191 +1,245 @@
-"""The options of `decode` and of `transcribe`, checked at the door; no option is accepted and then ignored."""
+"""The options of `decode` and of `transcribe`, each declared once: name, type, default, values, group, help and flag.
+
+The checks in Python, the flags of ``whisper`` and ``whisper eval`` (`arguments`) and ``docs/options.md`` come from
+here; names and defaults are openai-whisper's where it has the option. Decodes nothing; what a model or a recording
+makes of an option is for others to say.
+"""
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any
 
+from .declaring import (
+    EVENT,
+    FIELDS,
+    FINITE,
+    FLAG,
+    FUNCTION,
+    NAMES,
+    TEMPERATURE,
+    TEMPERATURES,
+    TEXT,
+    TEXT_OR_TOKENS,
+    TIMES,
+    TOKENS,
+    check_values,
+    idle,
+    number,
+    one_of,
+    option,
+    whole,
+)
 from .errors import OptionError, UnknownOptionError
+from .utils import str2bool
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
 APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
+# headings of the help and of docs/options.md
+TASK = "what is written"
+LANGUAGE = "languages"
+PROMPT = "text that is known before"
+SEARCH = "how tokens are chosen"
+RETRY = "when a text is doubted and tried again"
+TIMING = "times"
+PARTS = "which parts of a recording are transcribed"
+REPETITION = "repetition"
+RUNNING = "how it runs"
+DECODE = "of decode() alone"
+
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How to decode a window; names and defaults are openai-whisper's."""
+    """How to decode a window; names, defaults and order are openai-whisper's."""
 
-    # "transcribe" writes what is said, "translate" writes it in English, "lang_id" only names the language
-    task: str = "transcribe"
-    language: str | None = None  # code or name; None detects it
+    task: str = option(
+        TASK, "transcribe", one_of("transcribe", "translate", "lang_id"),
+        "transcribe writes the language that is spoken, translate writes English",
+        cli={"choices": ["transcribe", "translate"]},  # lang_id, the name of the language alone, is for decode()
+    )  # fmt: skip
+    language: str | None = option(
+        LANGUAGE, None, TEXT, "language that is spoken, a code or a name; where not given, it is heard from the sound"
+    )
 
-    # choosing tokens
-    temperature: float = 0.0
-    sample_len: int | None = None  # at most so many tokens; None: half of the decoder's context
-    best_of: int | None = None  # samples to choose from; only above temperature 0
-    beam_size: int | None = None  # width of the beam search; None samples
-    patience: float | None = None  # of the beam search (arXiv:2204.05424); None is 1
+    temperature: float = option(DECODE, 0.0, TEMPERATURE, "0 takes the likeliest text, above it is drawn", cli=None)
+    sample_len: int | None = option(
+        SEARCH, None, whole(1), "at most so many tokens in a window; None is half of the decoder's context"
+    )
+    best_of: int | None = option(
+        SEARCH, None, whole(1), "samples to choose from at temperatures above 0", cli={"default": 5}
+    )
+    beam_size: int | None = option(
+        SEARCH, None, whole(1), "beams of the search at temperature 0; None for greedy", cli={"default": 5}
+    )
+    patience: float | None = option(
+        SEARCH, None, number(0, FINITE), "patience of the beam search (arXiv:2204.05424); None is 1, the "
+        "ordinary search", needs=("beam_size",), cli={"type": float},
+    )  # fmt: skip
+    length_penalty: float | None = option(
+        SEARCH, None, number(0, 1), "alpha of the length penalty (arXiv:1609.08144) by which candidates are "
+        "ranked; None takes the mean", cli={"type": float},
+    )  # fmt: skip
 
-    # alpha of arXiv:1609.08144 when candidates are ranked; None ranks by the mean log-probability
-    length_penalty: float | None = None
+    prompt: str | list[int] | None = option(DECODE, None, TEXT_OR_TOKENS, "what was said before the window", cli=None)
+    prefix: str | list[int] | None = option(
+        PROMPT, None, TEXT_OR_TOKENS, "how the text of each window begins", cli=None
+    )
 
-    prompt: str | list[int] | None = None  # what was said before: text or tokens
-    prefix: str | list[int] | None = None  # how this window's text begins
+    suppress_tokens: str | Iterable[int] | None = option(
+        SEARCH, "-1", TOKENS, "ids of tokens never to write; -1 stands for most signs that nobody speaks"
+    )
+    suppress_blank: bool = option(SEARCH, True, FLAG, "no text that is empty or begins with a space alone")
 
-    # token ids, or a string of them with commas; -1 stands for the symbols that nobody speaks
-    suppress_tokens: str | Iterable[int] | None = "-1"
-    suppress_blank: bool = True  # no text that begins with a space alone or is empty
+    without_timestamps: bool = option(
+        TIMING, False, FLAG, "text alone: each window becomes one segment, and none ends before its window does"
+    )
+    max_initial_timestamp: float | None = option(
+        TIMING, 1.0, number(0, FINITE), "the first segment of a window begins within so many seconds; None and 0 "
+        "set no limit",
+    )  # fmt: skip
 
-    without_timestamps: bool = False  # text only
-    max_initial_timestamp: float | None = 1.0  # seconds; None (or 0, as in the original) for no limit
+    fp16: bool = option(
+        RUNNING, True, FLAG, "compute in half precision where the device does that well; False is float32 everywhere"
+    )
+    seed: int | None = option(
+        SEARCH, None, whole(0, 2**63 - 1), "settles what is drawn above temperature 0, so that all runs write "
+        "the same; None draws from torch's own generator", ours=True,
+    )  # fmt: skip
 
-    fp16: bool = True  # half precision where the device computes well in it; False is float32 everywhere
-
-    # of what is drawn above temperature 0; None draws from torch's own generator (`torch.manual_seed`)
-    seed: int | None = None
-
-    # -- beyond openai-whisper --
-
-    no_repeat_ngram_size: int | None = None  # no so many tokens in a row twice
-    repetition_penalty: float = 1.0  # above 1, tokens that were said become less likely (arXiv:1909.05858)
-    hotwords: Sequence[str] | str | None = None  # words and phrases that become likelier
-    hotword_boost: float = 2.0  # added to the log-probability of each of their tokens
-    stop_loops: bool = False  # end a text that goes round in circles
+    no_repeat_ngram_size: int | None = option(
+        REPETITION, None, whole(1), "never the same so many tokens in a row twice in a window", ours=True
+    )
+    repetition_penalty: float = option(
+        REPETITION, 1.0, number(0, FINITE, above=True),
+        "above 1, tokens that stand in the window already become less likely (arXiv:1909.05858)", ours=True,
+    )  # fmt: skip
+    hotwords: Sequence[str] | str | None = option(
+        PROMPT, None, NAMES, "words and phrases that become likelier, in every window", ours=True
+    )
+    hotword_boost: float = option(
+        PROMPT, 2.0, number(0, FINITE), "added to the log-probability of each token of the hotwords",
+        ours=True, needs=("hotwords",),
+    )  # fmt: skip
+    stop_loops: bool = option(REPETITION, False, FLAG, "end a text that goes round in circles; audit does that, too",
+                              ours=True)  # fmt: skip
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "suppress_tokens", settled(self.suppress_tokens))
+        check_values(self)
 
 
 @dataclass(frozen=True)
 class TranscribeOptions:
     """What `transcribe` takes beside the fields of `DecodingOptions`; names and defaults are openai-whisper's."""
 
-    # True prints each segment as it comes, False shows a progress bar, None prints nothing
-    verbose: bool | None = None
+    verbose: bool | None = option(
+        RUNNING, None, FLAG, "True prints the text as it comes, False shows a progress bar, None prints nothing",
+        cli={"default": True, "type": str2bool,
+             "help": "True prints the text as it comes, False shows a progress bar"},
+    )  # fmt: skip
 
-    # tried in turn while a window's text looks wrong by one of the next two thresholds
-    temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
-    compression_ratio_threshold: float | None = 2.4  # text that zlib packs tighter than this repeats itself
-    logprob_threshold: float | None = -1.0  # mean log-probability of the tokens below which a text is doubted
-    no_speech_threshold: float | None = 0.6  # above this, with a doubted text, the window counts as silence
+    temperature: float | Sequence[float] = option(
+        RETRY, FALLBACK_TEMPERATURES, TEMPERATURES, "tried in turn while a text fails a threshold; 0 takes the "
+        "likeliest text",
+        cli={"default": 0, "help": "temperature of the first try; 0 takes the likeliest text"},
+    )  # fmt: skip
+    compression_ratio_threshold: float | None = option(
+        RETRY, 2.4, number(), "a text that packs tighter than this repeats itself, and fails"
+    )
+    logprob_threshold: float | None = option(
+        RETRY, -1.0, number(), "a text whose mean log-probability is lower than this fails"
+    )
+    no_speech_threshold: float | None = option(
+        RETRY, 0.6, number(), "a window is silent where the probability of no speech is higher than this and the "
+        "text fails logprob_threshold",
+    )  # fmt: skip
 
-    condition_on_previous_text: bool = True  # prompt each window with the text before it
-    initial_prompt: str | None = None  # prompt of the first window: names, spellings, style
-    carry_initial_prompt: bool = False  # ... and of every other window, too
+    condition_on_previous_text: bool = option(
+        PROMPT, True, FLAG, "show each window the text before it; False is less consistent and less prone to loops"
+    )
+    initial_prompt: str | None = option(
+        PROMPT, None, TEXT, "text before the first window, such as names and their spelling"
+    )
+    carry_initial_prompt: bool = option(
+        PROMPT, False, FLAG, "put initial_prompt before every window; leaves less room for the text that went before",
+        needs=("initial_prompt",),
+    )  # fmt: skip
 
-    word_timestamps: bool = False
-    prepend_punctuations: str = PREPEND_PUNCTUATIONS  # marks that belong to the word after them
-    append_punctuations: str = APPEND_PUNCTUATIONS  # marks that belong to the word before them
+    word_timestamps: bool = option(
+        TIMING, False, FLAG, "find the times of words, and improve those of segments by them"
+    )
+    prepend_punctuations: str = option(
+        TIMING, PREPEND_PUNCTUATIONS, TEXT, "marks that belong to the word after them", needs=("word_timestamps",)
+    )
+    append_punctuations: str = option(
+        TIMING, APPEND_PUNCTUATIONS, TEXT, "marks that belong to the word before them", needs=("word_timestamps",)
+    )
 
-    # seconds "start,end,start,end,..." to transcribe; without the last end, up to the end of the recording
-    clip_timestamps: str | Sequence[float] = "0"
+    clip_timestamps: str | Sequence[float] = option(
+        PARTS, "0", TIMES, "seconds start,end,start,end,... of the parts to transcribe; the last end is optional"
+    )
+    hallucination_silence_threshold: float | None = option(
+        PARTS, None, number(0), "with word_timestamps: skip silences longer than this (seconds) around text that "
+        "looks invented", needs=("word_timestamps",),
+    )  # fmt: skip
 
-    # with word times: skip silences longer than this (seconds) around words that look invented
-    hallucination_silence_threshold: float | None = None
+    batch_size: int | None = option(
+        RUNNING, None, whole(1), "transcribe so many pieces of a long recording side by side, which is cut at pauses; "
+        "of a list, so many recordings", ours=True,
+    )  # fmt: skip
 
-    # -- beyond openai-whisper --
+    audit: bool | None = option(
+        PARTS, None, FLAG, "hold text and speech against each other and mend what does not fit: no text where nobody "
+        "speaks, no speech without text, no loops; None does so where batch_size is above 1", ours=True,
+    )  # fmt: skip
+    vad_filter: bool | None = option(
+        PARTS, None, FLAG, "transcribe the stretches with speech alone; pauses of 2 s and more are skipped; None does "
+        "so with audit", ours=True,
+    )  # fmt: skip
+    vad_parameters: Mapping[str, Any] | str | None = option(
+        PARTS, None, FIELDS, "how speech is told from silence: fields of VadOptions, such as "
+        "threshold=0.4,speech_pad_ms=200", ours=True, needs=("vad_filter", "audit", "batch_size"),
+    )  # fmt: skip
 
-    # cut a long recording at pauses, and transcribe so many of the stretches side by side; of a list, transcribe so
-    # many recordings side by side
-    batch_size: int | None = None
+    languages: Sequence[str] | str | None = option(
+        LANGUAGE, None, NAMES, "languages that may be spoken; the one to transcribe is heard among these", ours=True
+    )
+    language_detection_segments: int = option(
+        LANGUAGE, 1, whole(1), "how many windows are asked for the language", ours=True
+    )
+    multilingual: bool = option(LANGUAGE, False, FLAG, "hear the language of each window anew", ours=True)
+    channels: str = option(
+        PARTS, "mix", one_of("mix", "separate"), "separate transcribes each channel by itself, as a speaker of its "
+        "own, and says with each segment which", ours=True,
+    )  # fmt: skip
 
-    # hold text and speech against each other, and mend what does not fit; None: where `batch_size` cuts
-    audit: bool | None = None
-    vad_filter: bool | None = None  # skip pauses of 2 s and more; None: with `audit`
-    vad_parameters: Mapping[str, Any] | str | None = None  # fields of `vad.VadOptions`
-
-    languages: Sequence[str] | str | None = None  # detect one of these alone
-    language_detection_segments: int = 1  # windows that are asked for the language
-    multilingual: bool = False  # detect the language of each window
-    channels: str = "mix"  # "separate": a speaker on each channel
-
-    progress: Callable[[float, float], object] | None = None  # told after each window: seconds done, seconds in all
-    cancel: Any = None  # something like a `threading.Event`: once it is set, the transcription ends
+    progress: Callable[[float, float], object] | None = option(
+        RUNNING, None, FUNCTION, "called after each window with the seconds that are done and those that there are; "
+        "of a list, with recordings", ours=True, cli=None,
+    )  # fmt: skip
+    cancel: Any = option(RUNNING, None, EVENT, "once it is set, the transcription ends with CancelledError",
+                         ours=True, cli=None)  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "clip_timestamps"):
-            object.__setattr__(self, name, settled(getattr(self, name)))
-        self.temperatures()
-        for name in (
-            "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold",
-            "hallucination_silence_threshold",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not is_number(value):
-                raise OptionError(f"{name} must be a number or None, not {value!r}")
-        silence = self.hallucination_silence_threshold
-        if silence is not None and silence < 0:
-            raise OptionError(f"hallucination_silence_threshold must be seconds of at least 0, not {silence}")
-        size = self.batch_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
-            raise OptionError(f"batch_size must be a whole number of at least 1, or None, not {size!r}")
-        if self.progress is not None and not callable(self.progress):
-            raise OptionError(f"progress must be a function of two numbers, or None, not {self.progress!r}")
-        if self.cancel is not None and not callable(getattr(self.cancel, "is_set", None)):
-            raise OptionError(f"cancel must be something like a threading.Event, with is_set(), not {self.cancel!r}")
-        if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
-            raise OptionError(f"initial_prompt must be text, not {type(self.initial_prompt).__name__}")
+        check_values(self)
 
     def temperatures(self) -> tuple[float, ...]:
         """Return the ladder of temperatures, at least one step."""
         given = self.temperature
-        ladder = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-        if not ladder:
-            raise OptionError("temperature is empty: give a number or at least one step of a ladder")
-        if wrong := [t for t in ladder if not is_number(t) or not 0 <= t < math.inf]:
-            raise OptionError(f"temperature must be numbers of at least 0, and not {wrong[0]!r}")
-        return tuple(float(t) for t in ladder)
+        return tuple(map(float, given)) if isinstance(given, (list, tuple)) else (float(given),)  # type: ignore[arg-type]
 
 
 def verify_options(options: DecodingOptions) -> None:
-    """Raise `OptionError` for values out of range and for options that exclude each other."""
-    o = options
-    if o.task not in ("transcribe", "translate", "lang_id"):
-        raise OptionError(f"task must be 'transcribe', 'translate' or 'lang_id', not {o.task!r}")
-    if o.beam_size is not None and o.best_of is not None:
+    """Raise `OptionError` for options that exclude each other, or that need one which is not given."""
+    if options.beam_size is not None and options.best_of is not None:
         raise OptionError("beam_size and best_of can't be given together")
-    if o.temperature == 0 and o.best_of is not None:
+    if options.temperature == 0 and options.best_of is not None:
         raise OptionError("best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size")
-    if o.patience is not None and o.beam_size is None:
-        raise OptionError("patience requires beam_size to be given")
-    if o.length_penalty is not None and not 0 <= o.length_penalty <= 1:
-        raise OptionError(f"length_penalty (alpha) should be a value between 0 and 1, not {o.length_penalty}")
-    for name in ("beam_size", "best_of", "sample_len"):
-        value = getattr(o, name)
-        if value is not None and (not _is_whole(value) or value < 1):
-            raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
-    if o.seed is not None and (not _is_whole(o.seed) or not 0 <= o.seed < 2**63):
-        raise OptionError(f"seed must be a whole number from 0 to 2**63 - 1, or None, not {o.seed!r}")
-    for name in ("temperature", "patience", "max_initial_timestamp"):
-        value = getattr(o, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise OptionError(f"{name} must be a number of at least 0, not {value!r}")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def settled(value: Any) -> Any:
-    """Return lists, tuples, text and single values as they are, and anything else to iterate over as a tuple.
-
-    An iterator is empty the second time it is read, and every window reads the options; an array has no truth value.
-    """
-    plain = isinstance(value, (str, list, tuple)) or not isinstance(value, Iterable)
-    return value if plain else tuple(value)
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a number that is one (not NaN, not text, not a flag)."""
-    try:
-        return not isinstance(value, (bool, str, bytes)) and not math.isnan(value)  # type: ignore[arg-type]
-    except TypeError:
-        return False
+    for name, needed in idle(options):
+        raise OptionError(f"{name} requires {needed} to be given")
 
 
 def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:
