@@ -171,7 +171,7 @@ USAGE_ERRORS = [
     (["--output_format", "doc"], "invalid choice: 'doc'"),
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
-    (["--word_timestamps", "True", "--max_words_per_line", "-2"], "max_words_per_line must be positive"),
+    (["--word_timestamps", "True", "--max_words_per_line", "-2"], "max_words_per_line must be a whole number"),
     (["--temperature_increment_on_fallback", "0"], "must be above 0"),
     (["--temperature", "-1"], "temperature must be"),
     (["--clip_timestamps", "1,x"], "clip_timestamps must be"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import reprlib
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from . import bundled, huggingface
 from .compute_types import resolve
 from .download import _download as _download
 from .download import written_whole
-from .errors import CheckpointError, DeviceError, ModelNotFoundError
+from .errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
 from .formats import is_safetensors, read_torch
 from .model import Whisper
 from .stored import OpenFile, left_in_files
@@ -124,8 +125,11 @@ def load_model(
     DeviceError
         Where this machine has no such device.
     OptionError
-        Where the device cannot compute in `compute_type`.
+        Where the device cannot compute in `compute_type`, or `name` is neither text nor a path.
     """
+    for what, given in (("the name of a model", name), ("download_root", download_root or "")):
+        if not isinstance(given, (str, os.PathLike)):
+            raise OptionError(f"{what} must be text or a path, not {reprlib.repr(given)}")
     device = _usable_device(device)
     resolve(compute_type, device)
     if download_root is None:
@@ -159,10 +163,10 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     try:
         torch.empty(0, device=device)  # before gigabytes are loaded for it
         return torch.device(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise DeviceError(
-            f"device {str(device)!r} cannot be used here ({reason}); leave it out or give 'cpu'"
+            f"device {reprlib.repr(device)} cannot be used here ({reason[:200]}); leave it out or give 'cpu'"
         ) from error
 
 
@@ -191,7 +195,7 @@ def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, 
         )
     near = difflib.get_close_matches(path.lower(), available_models(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ModelNotFoundError(f"model {path!r} not found; {hint}available models: {known}")
+    raise ModelNotFoundError(f"model {reprlib.repr(path)} not found; {hint}available models: {known}")
 
 
 _FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf", ".ggml", ".onnx", ".zip")

@@ -55,6 +55,10 @@ class NumberError(WhisperError, ValueError, AssertionError):
     """A number that cannot be meant: a remainder where none may be left, a time before zero."""
 
 
+class ResultError(WhisperError, ValueError, TypeError):
+    """A result that is not of the form that `transcribe` gives, so that no file can be made of it."""
+
+
 class CancelledError(WhisperError, RuntimeError):
     """A transcription that was told to stop; nothing is wrong with it."""
 

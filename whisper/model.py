@@ -185,7 +185,7 @@ class MultiHeadAttention(nn.Module):
         float32, or None where the fused kernel ran (see `disable_sdpa`).
         """
         n_batch, n_ctx, n_state = q.shape
-        if (n_group := n_batch // k.shape[0]) > 1:
+        if (n_group := n_batch // max(k.shape[0], 1)) > 1:
             # several rows of text over one audio: they line up as queries, and keys and values are not copied
             folded, qk = self.qkv_attention(q.reshape(k.shape[0], n_group * n_ctx, n_state), k, v)
             if qk is not None:

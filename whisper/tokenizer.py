@@ -8,6 +8,7 @@ The language table and the two vocabularies are openai-whisper's (MIT, ``assets/
 
 from __future__ import annotations
 
+import reprlib
 import string
 from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
@@ -140,10 +141,14 @@ class Tokenizer:
 
         Raises
         ------
-        ValueError
-            If `text` holds the text of a special token and ``allowed_special`` does not permit it.
+        OptionError
+            If `text` holds the text of a special token and ``allowed_special`` does not permit it. (A ValueError.)
         """
-        return self.encoding.encode(text, **kwargs)
+        try:
+            return self.encoding.encode(text, **kwargs)
+        except ValueError as error:  # its first sentence names the token
+            what = str(error).partition("\n")[0]
+            raise OptionError(f"{what} Leave it out of the text, or permit it with allowed_special") from None
 
     def decode(self, token_ids: Iterable[int], **kwargs: Any) -> str:
         """Return the text of `token_ids` without the timestamps; bytes that are no text read as U+FFFD."""
@@ -296,10 +301,12 @@ class Tokenizer:
 def _unknown_language(language: str) -> LanguageError:
     nearest = get_close_matches(language.lower(), [*LANGUAGES, *TO_LANGUAGE_CODE], n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else "tokenizer.LANGUAGES lists the codes and names"
-    return LanguageError(f"Unsupported language: {language!r}; {hint}")
+    return LanguageError(f"Unsupported language: {reprlib.repr(language)}; {hint}")
 
 
 def _to_code(language: str) -> str:
+    if not isinstance(language, str):
+        raise LanguageError(f"a language is a code or a name such as 'fr' or 'French', not {reprlib.repr(language)}")
     lowered = language.lower()
     if lowered in LANGUAGES:
         return lowered
@@ -310,7 +317,7 @@ def _to_code(language: str) -> str:
 
 def _check_task(task: str | None) -> None:
     if task is not None and task not in TASKS:
-        raise OptionError(f"there is no task {task!r}; it must be one of {', '.join(TASKS)}, or None")
+        raise OptionError(f"there is no task {reprlib.repr(task)}; it must be one of {', '.join(TASKS)}, or None")
 
 
 def _special_texts(num_languages: int) -> list[str]:
@@ -363,7 +370,6 @@ def get_encoding(name: str = "gpt2", num_languages: int = 99) -> tiktoken.Encodi
     )
 
 
-@cache
 def get_tokenizer(
     multilingual: bool,
     *,
@@ -391,10 +397,16 @@ def get_tokenizer(
     LanguageError
         If the language is unknown (the message names the nearest one), or not one of the model's.
     OptionError
-        If there is no such `task`.
+        If there is no such `task`, or `num_languages` is no whole number.
     """
     _check_task(task)
-    code = None if language is None else _to_code(language)
+    if not isinstance(num_languages, int) or num_languages < 0:
+        raise OptionError(f"num_languages must be a whole number of at least 0, not {reprlib.repr(num_languages)}")
+    return _tokenizer(bool(multilingual), num_languages, None if language is None else _to_code(language), task)
+
+
+@cache
+def _tokenizer(multilingual: bool, num_languages: int, code: str | None, task: str | None) -> Tokenizer:
     if not multilingual:
         return Tokenizer(encoding=get_encoding(name="gpt2", num_languages=num_languages), num_languages=num_languages)
     return Tokenizer(

@@ -6,6 +6,7 @@ programs look for them under this module's name, so it hands them out when they 
 
 from __future__ import annotations
 
+import math
 import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,10 +115,10 @@ def format_timestamp(seconds: float, always_include_hours: bool = False, decimal
     Raises
     ------
     NumberError
-        The time is negative or not a number.
+        The time is negative, infinite or not a number.
     """
-    if not seconds >= 0:
-        raise NumberError(f"a time must not be negative: {seconds} s")
+    if not 0 <= seconds < math.inf:
+        raise NumberError(f"a time must be a number, and not negative: {seconds} s")
     whole_seconds, milliseconds = divmod(round(seconds * 1000.0), 1000)
     whole_minutes, second = divmod(whole_seconds, 60)
     hour, minute = divmod(whole_minutes, 60)

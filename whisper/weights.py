@@ -310,7 +310,7 @@ def _check_tensors(weights: Weights) -> None:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def dimensions_of(model: Whisper) -> dict[str, int]:

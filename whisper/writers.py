@@ -10,14 +10,16 @@ import errno
 import json
 import os
 import re
+import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from . import utils
-from .errors import OptionError
+from .errors import OptionError, ResultError, WhisperError
 
 LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
 UNLIMITED_WIDTH = 1000  # characters, where no width is given
@@ -46,13 +48,17 @@ class Layout:
     max_words_per_line: int | None = None  # words in a cue; without meaning where cues cross segments
 
     def __post_init__(self) -> None:
-        if self.max_words_per_line is not None and self.max_words_per_line < 0:
-            raise OptionError(f"max_words_per_line must be positive, not {self.max_words_per_line}")
+        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Integral) and int(value) >= 0):
+                raise OptionError(f"{name} must be a whole number of at least 0, or None, not {reprlib.repr(value)}")
 
     @classmethod
     def merged(cls, options: Mapping[str, Any] | None, **given: Any) -> Layout:
         """Take what is `given` and truthy, and what is in `options` for the rest."""
         options = options or {}
+        if not isinstance(options, Mapping):
+            raise OptionError(f"options must be a dictionary of the layout, or None, not {reprlib.repr(options)}")
         return cls(**{f.name: given[f.name] or options.get(f.name, f.default) for f in fields(cls)})
 
     @property
@@ -193,7 +199,13 @@ class ResultWriter:
         ------
         OSError
             The folder is missing or cannot be written to.
+        OptionError
+            The layout, or `audio_path`, is of a wrong kind. (A ValueError.)
+        ResultError
+            The result has not the form of a transcript. (A ValueError, and a TypeError.)
         """
+        if not isinstance(audio_path, (str, os.PathLike)):
+            raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
         stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
         path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
         temporary = _temporary_beside(path)
@@ -201,10 +213,14 @@ class ResultWriter:
             with open(temporary, "x", encoding="utf-8") as file:
                 self.write_result(result, file=file, options=options, **kwargs)
             os.replace(temporary, os.path.realpath(path))  # through a link, as a plain open() would
-        except BaseException:  # Ctrl-C too: what was there before stays as it was
+        except (WhisperError, OSError):
+            raise
+        except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ResultError(f"{path} cannot be written ({what}); the result must be one of transcribe()") from error
+        finally:  # after Ctrl-C, too: what was there before stays as it was
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
-            raise
 
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
@@ -215,7 +231,10 @@ class ResultWriter:
 
 def _temporary_beside(path: str) -> str:
     """Name a file in the folder that `path` leads to: a rename is atomic only within a file system."""
-    folder = os.path.dirname(os.path.realpath(path))
+    try:
+        folder = os.path.dirname(os.path.realpath(path))
+    except ValueError as error:  # a null, or letters that the file system has not
+        raise OptionError(f"no file can be called {path!a}: {error}") from None
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "the output folder does not exist", folder)
     return os.path.join(folder, f".whisper-{uuid.uuid4().hex}.tmp")
@@ -268,7 +287,7 @@ class SubtitlesWriter(ResultWriter):
         Raises
         ------
         OptionError
-            `max_words_per_line` is negative.
+            A setting is not a whole number of at least 0, or None.
         """
         layout = Layout.merged(
             options,
@@ -389,12 +408,14 @@ def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer
     Raises
     ------
     OptionError
-        There is no such format.
+        There is no such format, or the folder is neither text nor a path.
     """
-    if output_format in WRITERS:
-        return WRITERS[output_format](output_dir)
+    if not isinstance(output_dir, (str, os.PathLike)):
+        raise OptionError(f"output_dir must be text or a path, not {reprlib.repr(output_dir)}")
+    if not isinstance(output_format, str) or output_format not in OUTPUT_FORMATS:
+        raise OptionError(f"no writer for {reprlib.repr(output_format)}; there are {', '.join(OUTPUT_FORMATS)}")
     if output_format != "all":
-        raise OptionError(f"no writer for {output_format!r}; there are {', '.join(OUTPUT_FORMATS)}")
+        return WRITERS[output_format](output_dir)
     writers = [writer(output_dir) for writer in WRITERS.values()]
 
     def write_all(
