@@ -65,7 +65,7 @@ def test_a_loop_whose_times_hardly_advance_ends_early(phrase: list[int], steps: 
     kept = said[: loop.keep]
     assert text_of(kept)[:2] == [7, 8]
     assert len(text_of(kept)) - 2 < 2 * len(phrase)
-    assert kept[-1] >= BEGIN  # the piece that stays has an end
+    assert kept[-1] >= BEGIN or loop.period < len(phrase)  # the piece that stays has an end
 
 
 @settings(deadline=None)
