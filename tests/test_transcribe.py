@@ -342,7 +342,7 @@ def test_each_of_a_list_gives_what_it_gives_alone(model: Whisper, way: str, opti
     together = model.transcribe(sounds, progress=lambda *done: told.append(done), **options)
     assert is_same(together, alone)
     assert len({r["text"] for r in alone}) > 2
-    assert is_same(model.transcribe(tuple(sounds), batch_size=2, **options), alone)
+    assert is_same(model.transcribe(tuple(sounds), batch_size=2, audit=False, **options), alone)
     assert told[-1] == (4.0, 4)
     assert model.transcribe([], **options) == []
     iterated = [list(whisper.iter_segments(model, sound, **options)) for sound in sounds]
@@ -383,7 +383,7 @@ def test_stretches_of_a_long_recording_run_side_by_side(model: Whisper, way: str
     for start in (70, 140, 220):
         sound[start * RATE : (start + 1) * RATE] *= 0.001
     told: list[tuple[float, float]] = []
-    whole = model.transcribe(sound, batch_size=3, progress=lambda *done: told.append(done), **PLAIN)
+    whole = model.transcribe(sound, batch_size=3, audit=False, progress=lambda *done: told.append(done), **PLAIN)
     segments = whole["segments"]
     assert [s["id"] for s in segments] == list(range(len(segments)))
     assert [s["seek"] for s in segments] == sorted(s["seek"] for s in segments)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import languages
 from .decoding import DecodingOptions, suppressed_tokens, verify_options
 from .engine import Caller, Handle
 from .errors import CancelledError, OptionError
@@ -46,6 +47,7 @@ class Plan:
         self.audits = options.audit if options.audit is not None else (options.batch_size or 1) > 1
         self.skips_silence = options.vad_filter if options.vad_filter is not None else self.audits
         self.vad_options = VadOptions.of(options.vad_parameters)
+        self.languages = languages.candidates(model, options.languages) if model.is_multilingual else ("en",)
         self._check()
         self.hearing: Hearing = hearing_for(model, decoding.fp16)
         self.n_rows = max(o.beam_size or o.best_of or 1 for o in map(self.at, options.temperatures()))
@@ -79,11 +81,7 @@ class Plan:
             yield "hallucination_silence_threshold has no effect without word_timestamps"
         if options.carry_initial_prompt and options.initial_prompt is None:
             yield "carry_initial_prompt has no effect without initial_prompt"
-        if not model.is_multilingual:
-            if (decoding.language or "en").lower() not in ("en", "english"):
-                yield f"language={decoding.language!r} has no effect: the model knows only English"
-            if decoding.task == "translate":
-                yield "task='translate' has no effect: the model knows only English"
+        yield from languages.doubts(model, options, decoding)
         if model.device.type == "cpu" and torch.cuda.is_available():
             yield "Performing inference on CPU when CUDA is available"
         prompt, room = self.initial_prompt, self.prompt_room

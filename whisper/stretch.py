@@ -7,7 +7,7 @@ What a window means is decided by the pure functions of `windows` and `segments`
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from .audit import Report
 from .decoding import DecodingResult
 from .features import Features
 from .hearing import Hearing
+from .languages import Following
 from .plan import Plan
 from .results import Segment
 from .segments import (
@@ -45,12 +46,13 @@ class Recording:
     add_words: Callable[..., None]  # `timing.add_word_timestamps`, or what a program has put in its place
     report: Report
     speech: Speech | None = None  # where somebody speaks, if that was looked at
-    opening: Any = None  # the first 30 s, encoded, where the language was detected on them
+    language_probs: dict[str, float] = field(default_factory=dict)  # empty where the language was told
+    encoded: dict[int, Any] = field(default_factory=dict)  # windows, by first frame, that the language was detected on
 
-    def take_opening(self, window: Window) -> Any:
-        """Return the first 30 s as they were encoded for the language, if that is this window; else None."""
-        opening, self.opening = self.opening, None
-        return opening if (window.seek, window.size) == (0, N_FRAMES) else None
+    def take_encoded(self, window: Window) -> Any:
+        """Return a window as it was encoded for the language; None where it was not."""
+        encoded = self.encoded.pop(window.seek, None)
+        return encoded if window.size == N_FRAMES else None  # a shorter one is filled up with zeros, not with sound
 
 
 @dataclass
@@ -96,6 +98,8 @@ class Stretch:
         self._clips, self._take = clips, take
         self._history = PromptHistory(plan.initial_prompt, plan.options.carry_initial_prompt, plan.prompt_room)
         self._last_speech = begins_at  # where the last word ended, seconds
+        switches = plan.options.multilingual and recording.language_probs
+        self._following = Following(recording.language_probs) if switches else None
 
     @property
     def hearing(self) -> Hearing:
@@ -124,11 +128,13 @@ class Stretch:
         return self._read(heard, result)
 
     def _hear(self, window: Window) -> Generator[Job, Any, Heard]:
-        encoded = self.recording.take_opening(window)
+        encoded = self.recording.take_encoded(window)
         if encoded is None:
             mel: Tensor = self.recording.features.window(window.seek, window.size)
             encoded = yield from self.hearing.encode(pad_or_trim(mel, N_FRAMES))
         language = self.recording.language
+        if self._following is not None:
+            language = yield from self._following.hear(self.hearing, encoded)
         return Heard(window, encoded, language, self.plan.tokenizer(language))
 
     def _decode(self, heard: Heard) -> Generator[Job, Any, DecodingResult]:

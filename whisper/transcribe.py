@@ -11,13 +11,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
-from .audio import FRAMES_PER_SECOND, N_FRAMES, load_audio, log_mel_spectrogram, pad_or_trim
+from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit import Report
 from .audited import AuditedStretch
 from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .features import Features
+from .languages import Detection
+from .languages import detecting as detecting_language
 from .options import (
     APPEND_PUNCTUATIONS,
     FALLBACK_TEMPERATURES,
@@ -301,11 +303,15 @@ class Transcription:
         if speech is not None and plan.skips_silence:
             clips = common(clips, speech.clips(self.features.n_frames))
         report = self._account
-        language, opening = plan.decoding.language, None
+        report.duration = self.features.n_frames / FRAMES_PER_SECOND
+        language = plan.decoding.language
+        encoded: dict[int, Any] = {}
         if language is None:
-            language, opening = yield from self._detect_language()
-        report.duration, report.language = self.features.n_frames / FRAMES_PER_SECOND, language
-        self.recording = Recording(self.features, language, self._add_words, report, speech, opening)
+            language = yield from self._detect_language(speech, encoded)
+        report.language = language
+        self.recording = Recording(
+            self.features, language, self._add_words, report, speech, report.language_probs, encoded
+        )
         n_frames = sum(end - start for start, end in clips)
         self._tell(0, n_frames)
         with Bar(self.features.n_frames, options.verbose is False and not self._label) as bar:
@@ -354,20 +360,21 @@ class Transcription:
             self.plan.look_whether_cancelled()
             yield Pause()
 
-    def _detect_language(self) -> Generator[Job, Any, tuple[str, Any]]:
-        """Ask the model about the first 30 seconds; returns these, too, as they were encoded, if they can be used."""
-        plan, verbose = self.plan, self.plan.options.verbose
-        if not plan.model.is_multilingual:
-            return "en", None
-        if verbose:
-            self._print("Detecting language using up to the first 30 seconds. Use `--language` to specify the language")
-        opening = yield from plan.hearing.encode(pad_or_trim(self.features.opening(), N_FRAMES))
-        probs = yield from plan.hearing.detect(opening)
-        language: str = max(probs, key=probs.__getitem__)
-        if verbose is not None:
-            self._print(f"Detected language: {LANGUAGES[language].title()}")
-        # a shorter recording's first window is filled up with zeros, not with silence
-        return language, opening if self.features.n_frames >= N_FRAMES else None
+    def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> Generator[Job, Any, str]:
+        """Ask the model about one window or several; `encoded` takes them up, so that they can be used again."""
+        plan, options = self.plan, self.plan.options
+        n = options.language_detection_segments
+        if options.verbose and len(plan.languages) > 1:
+            part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
+            self._print(f"Detecting language using {part}. Use `--language` to specify the language")
+        spans = () if speech is None else speech.spans
+        detection: Detection = yield from detecting_language(
+            plan.hearing, self.features, n, plan.languages, spans, encoded
+        )
+        self._account.language_probs = detection.probs
+        if options.verbose is not None and len(plan.languages) > 1:
+            self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
+        return detection.language
 
     # -- windows in one row, or in several ---------------------------------------------------------------
 
@@ -381,7 +388,9 @@ class Transcription:
         parts: list[list[Clip]] = [[]]
         length = 0
         for begin, end in clips:
-            for start, stop in stretches(loudness[begin:end], end - begin, target, longest, self.recording.speech, begin):
+            for start, stop in stretches(
+                loudness[begin:end], end - begin, target, longest, self.recording.speech, begin
+            ):
                 length += stop - start
                 if parts[-1] and length > target:
                     parts.append([])
@@ -391,7 +400,7 @@ class Transcription:
 
     def _side_by_side(self, parts: list[list[Clip]], take: Callable[[Deliver], None]) -> Generator[Job, Any, None]:
         plan = self.plan
-        self.recording.opening = None
+        self.recording.encoded.clear()
         running = []
         for clips in parts:
             stretch = self._stretch(clips, begins_at=clips[0][0] / FRAMES_PER_SECOND)
