@@ -17,20 +17,22 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from . import silero
 from .audio import FRAMES_PER_SECOND, SAMPLE_RATE, Samples
-from .errors import OptionError, UnknownOptionError
+from .errors import OptionError, UnknownOptionError, WhisperError
 
 Span: TypeAlias = tuple[float, float]  # seconds
 _Time = TypeVar("_Time", int, float)
 Track: TypeAlias = npt.NDArray[np.float32]  # one number for each step
 
-STEP = 512  # samples that get one probability: what Silero's network takes at 16 kHz
+STEP = silero.STEP  # samples that get one probability
 STEP_MS = 1000 * STEP // SAMPLE_RATE
 BLOCK = 256  # steps that are read and judged at once: 8 s; always as many, as other cuts could round otherwise
 
 # Loudness, in decibels; full scale is 0
 SILENCE = -100.0  # nothing that 16 bits can say is quieter, but for digital silence
-NEIGHBOURS = 312  # steps: the floor is that of 10 s and the 10 s on either side
+NEIGHBOURS = 312  # steps: what is loud and what is quiet is a matter of 10 s and the 10 s on either side
+LOUDEST = -5.0  # for Silero's network
 FLOOR_SHARE = 10  # per cent of the steps that are quieter than the floor
 LEAST_RANGE = 6.0  # from the floor to the loudest step; with less, nothing stands out, and all of it may be speech
 RISE, MOST_RISE = 0.2, 8.0  # speech begins so far up the range, but at most so much above the floor
@@ -228,21 +230,72 @@ def detecting(read: Read, n_samples: int, options: VadOptions | None = None) -> 
     options
         See `VadOptions`.
 
-    Yields how many seconds have been looked at; returns the speech. May be closed at any step.
+    Yields how many seconds have been looked at, for Silero's network twice over; returns the speech. May be closed at
+    any step. However the recording is read and whatever runs beside it, the result is the same to the bit.
+
+    Raises
+    ------
+    ModelNotFoundError, CheckpointError
+        ``method="silero"``, and its network is not installed, or is another than the one known here.
     """
     options = options or VadOptions()
-    tracks: list[Track] = []
-    for begin in range(0, n_samples, BLOCK * STEP):
-        piece = read(begin, min(begin + BLOCK * STEP, n_samples))
-        block = np.zeros(BLOCK * STEP, np.float32)
-        block[: len(piece)] = piece
-        tracks.append(_decibels(block))
-        yield min(begin + BLOCK * STEP, n_samples) / SAMPLE_RATE
-    track = np.concatenate([np.zeros(0, np.float32), *tracks])[: math.ceil(n_samples / STEP)]
-    probabilities = _likelihood(track)
+    network = _network(options.method)
+    decibels = yield from _hearing(_decibels, read, n_samples)
+    if network is None:
+        probabilities = _likelihood(decibels)
+    else:
+        level = _Level(decibels)
+        listener = silero.Listener(network)
+        probabilities = yield from _hearing(lambda block: listener.hear(level.bring(block)), read, n_samples)
     total = 1000 * n_samples // SAMPLE_RATE  # whole milliseconds
     spans = tuple((start / 1000, end / 1000) for start, end in _spans(probabilities, total, options))
-    return Speech(spans, probabilities, n_samples / SAMPLE_RATE, "energy")
+    return Speech(spans, probabilities, n_samples / SAMPLE_RATE, "silero" if network else "energy")
+
+
+def _network(method: str) -> silero.Network | None:
+    """The network that is to judge; None where loudness is."""
+    if method == "energy":
+        return None
+    try:
+        return silero.load()
+    except WhisperError:
+        if method == "silero":
+            raise
+        return None
+
+
+def _hearing(judge: Callable[[Samples], Track], read: Read, n_samples: int) -> Generator[float, None, Track]:
+    """Let `judge` hear block after block, the last one filled up with silence; returns a number for each step."""
+    tracks = [np.zeros(0, np.float32)]
+    for begin in range(0, n_samples, BLOCK * STEP):
+        end = min(begin + BLOCK * STEP, n_samples)
+        block = np.zeros(BLOCK * STEP, np.float32)
+        block[: end - begin] = read(begin, end)
+        tracks.append(judge(block))
+        yield end / SAMPLE_RATE
+    return np.concatenate(tracks)[: math.ceil(n_samples / STEP)]
+
+
+class _Level:
+    """Brings the loudest step of each half minute to `LOUDEST`: Silero's network does not hear quiet speech."""
+
+    def __init__(self, decibels: Track) -> None:
+        self._n_done = 0
+        starts = range(0, len(decibels), NEIGHBOURS)
+        self._middles = [start + NEIGHBOURS / 2 for start in starts]
+        self._gains = [LOUDEST - float(_around(decibels, start).max()) for start in starts]
+
+    def bring(self, block: Samples) -> Samples:
+        """Return the next block at its level."""
+        steps = np.arange(self._n_done, self._n_done + BLOCK)
+        self._n_done += BLOCK
+        gains = 10.0 ** (np.interp(steps, self._middles, self._gains) / 20.0)
+        return (block.reshape(BLOCK, STEP) * gains.astype(np.float32)[:, None]).reshape(-1)
+
+
+def _around(decibels: Track, start: int) -> Track:
+    """The neighbourhood of the 10 s from step `start` on: these and the 10 s on either side."""
+    return decibels[max(start - NEIGHBOURS, 0) : start + 2 * NEIGHBOURS]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -298,7 +351,7 @@ def _likelihood(decibels: Track) -> Track:
     """How likely speech is by loudness alone: what stands out of its neighbourhood, or all where nothing does."""
     likelihood = np.zeros_like(decibels)
     for start in range(0, len(decibels), NEIGHBOURS):
-        around = decibels[max(start - NEIGHBOURS, 0) : start + 2 * NEIGHBOURS]
+        around = _around(decibels, start)
         floor = float(np.percentile(around, FLOOR_SHARE))
         reach = float(around.max()) - floor
         limit = floor + min(RISE * reach, MOST_RISE) if reach >= LEAST_RANGE else SILENCE
