@@ -37,9 +37,9 @@ words = st.lists(st.tuples(seconds, seconds).map(lambda pair: tuple(sorted(pair)
 
 
 @st.composite
-def ordinary_words(draw: Any) -> Times:
+def ordinary_words(draw: Any, most: int = 15) -> Times:
     """Words without a gap, as the attention gives them, some of no length."""
-    edges = sorted(draw(st.lists(seconds, min_size=2, max_size=16)))
+    edges = sorted(draw(st.lists(seconds, min_size=2, max_size=most + 1)))
     return list(pairwise(edges))
 
 
@@ -93,12 +93,12 @@ def test_no_word_reaches_over_a_pause_of_a_second(times: Times, speech: Times) -
         assert all(overlap(word, pause) <= 1.001 for pause in pauses(speech)), word
 
 
-@given(ordinary_words(), st.integers(2, 25), st.integers(1, 5))
+@given(ordinary_words(most=2), st.integers(1, 25), st.integers(1, 5))
 def test_no_word_begins_in_a_pause_with_room_beside_it(times: Times, n: int, length: int) -> None:
-    """Speech of 2 s or more, with pauses of the same length up to 5 s: there is always room for 16 words nearby."""
+    """Speech of 2 s or more: room for two words, wherever they were."""
     speech = [(2.0 * length * i, 2.0 * length * i + length + 1) for i in range(n)]
     for start, _ in snapped(times, speech):
-        assert any(a <= start < b for a, b in speech) or start > speech[-1][1] + 5, start
+        assert any(a <= start < b for a, b in speech), start
 
 
 def test_more_words_than_hundredths_of_a_second_reach_past_the_end() -> None:
@@ -125,8 +125,9 @@ def test_more_words_than_hundredths_of_a_second_reach_past_the_end() -> None:
         # a word that lies wholly in a pause: into the free end of the speech before, or shared with a neighbour
         ([(0.0, 0.5), (1.2, 1.4), (4.5, 5.0)], [(0.0, 1.0), (4.5, 5.0)], [(0.0, 0.5), (0.5, 0.7), (4.5, 5.0)]),
         ([(0.0, 1.0), (4.0, 4.3), (4.3, 5.0)], [(0.0, 1.0), (4.4, 5.0)], [(0.0, 1.0), (4.4, 4.61), (4.61, 5.0)]),
-        # far from all speech: left there, with no more than a second
-        ([(10.0, 14.0)], [(0.0, 1.0), (30.0, 31.0)], [(13.0, 14.0)]),
+        # no room on the nearer side, and then on neither: left there, with no more than a second
+        ([(0.8, 1.0), (1.2, 1.4), (4.5, 5.0)], [(0.9, 1.0), (4.0, 5.0)], [(0.9, 1.0), (4.0, 4.2), (4.5, 5.0)]),
+        ([(0.9, 1.0), (1.2, 3.0), (4.5, 4.6)], [(0.9, 1.0), (4.5, 4.6)], [(0.9, 1.0), (2.0, 3.0), (4.5, 4.6)]),
         ([(1.0, 4.0), (4.0, 4.0)], [], [(3.0, 4.0), (4.0, 4.01)]),
     ],
 )

@@ -16,8 +16,7 @@ from .results import Segment, Word
 
 # in hundredths of a second, as everything in this file: whole numbers stay in order when they are added up
 SHORTEST_PAUSE = 20  # below it lie the closures of consonants
-LONGEST_IN_PAUSE = 100  # of a word that stays in a pause, since no speech is near
-NEAR = 500  # speech that is farther away is not where the word was said
+LONGEST_IN_PAUSE = 100  # of a word that stays in a pause, since no speech has room
 LEAST = 10  # what overlaps less (and by less than half) only touches; and what each word has that shares a place
 MOST = 30  # what a word from a pause asks for
 
@@ -43,6 +42,16 @@ class _Span:
     end: int
     words: list[_Timing]
 
+    @property
+    def lowest(self) -> int:
+        """Where its last word could begin at the earliest."""
+        return self.words[-2].end if len(self.words) > 1 else self.start
+
+    @property
+    def highest(self) -> int:
+        """Where its first word could end at the latest."""
+        return self.words[1].start if len(self.words) > 1 else self.end
+
 
 def snap_words(
     segments: Sequence[Segment],
@@ -53,7 +62,7 @@ def snap_words(
     """Give the words of segments times at which somebody speaks, in place.
 
     Afterwards words follow each other without overlap, each lasts at least 0.01 s and at most 1 s of it lies in a pause
-    between stretches of speech, and none begins in such a pause if there is room in speech that is near (5 s). Segments
+    between stretches of speech, and none begins in such a pause if there is room in the speech on either side. Segments
     begin and end with their words. A second call changes nothing.
 
     Parameters
@@ -134,14 +143,10 @@ def _go_home(timings: Iterable[_Timing], spans: Sequence[_Span]) -> list[list[_T
 def _find_room(homeless: Sequence[_Timing], before: _Span | None, behind: _Span | None) -> None:
     """Move the words of a pause into the speech on either side, each to the nearer one that has room."""
     n = len(homeless)
-    to_before = [timing.start - before.end if before else NEAR + 1 for timing in homeless]  # grows from word to word
-    to_behind = [behind.start - timing.end if behind else NEAR + 1 for timing in homeless]  # shrinks
-    n_nearer = sum(left < right for left, right in zip(to_before, to_behind, strict=True))
-    most_before = min(_room(before, -1), sum(distance <= NEAR for distance in to_before))
-    most_behind = min(_room(behind, 0), sum(distance <= NEAR for distance in to_behind))
-    n_before = min(most_before, n_nearer)
-    n_behind = min(most_behind, n - n_before)
-    n_before = min(most_before, n - n_behind)
+    n_nearer = sum(t.start - before.end < behind.start - t.end for t in homeless) if before and behind else 0
+    room_before, room_behind = _room(before, last=True), _room(behind, last=False)
+    n_behind = min(room_behind, n - min(room_before, n_nearer))
+    n_before = min(room_before, n - n_behind)
     if before and n_before:
         _append(before, homeless[:n_before])
     if behind and n_behind:
@@ -150,36 +155,37 @@ def _find_room(homeless: Sequence[_Timing], before: _Span | None, behind: _Span 
         timing.start = max(timing.start, timing.end - LONGEST_IN_PAUSE)
 
 
-def _room(span: _Span | None, edge: int) -> int:
-    """How many more words there is room for, if the word at this edge (0 first, -1 last) shares its place."""
+def _room(span: _Span | None, last: bool) -> int:
+    """How many more words there is room for behind the last word of a span, or before the first, if that one gives."""
     if span is None:
         return 0
-    if not span.words:
-        return (span.end - span.start) // LEAST
-    room = span.words[0].end - span.start if edge == 0 else span.end - span.words[-1].start
-    return max(room // LEAST - 1, 0)
+    first, stop = (span.lowest, span.end) if last else (span.start, span.highest)
+    return max((stop - first) // LEAST - len(span.words[:1]), 0)
 
 
 def _append(span: _Span, arriving: Sequence[_Timing]) -> None:
-    """Put words behind the last one of a span, which gives them of its time where there is too little."""
-    sharing = [*span.words[-1:], *arriving]
-    position = sharing[0].start if span.words else span.start
-    sizes = _sizes(span.words[-1:], arriving, span.end - position)
-    for timing, size in zip(sharing, sizes, strict=True):
+    """Put words behind the last one of a span, which is shortened, or moved, only as far as it must be."""
+    there = span.words[-1:]
+    latest = span.end - LEAST * len([*there, *arriving])
+    position = max(span.lowest, min([latest, *(timing.start for timing in there)])) if there else span.start
+    sizes = _sizes(there, arriving, span.end - position)
+    for timing, size in zip([*there, *arriving], sizes, strict=True):
         timing.start, timing.end = position, position + size
         position += size
     span.words += arriving
 
 
 def _prepend(span: _Span, arriving: Sequence[_Timing]) -> None:
-    """Put words before the first one of a span."""
-    stop = span.words[0].end if span.words else span.end
+    """Put words before the first one of a span, which is shortened, or moved, only as far as it must be."""
+    there = span.words[:1]
+    earliest = span.start + LEAST * len([*there, *arriving])
+    stop = min(span.highest, max([earliest, *(timing.end for timing in there)])) if there else span.end
     position = span.start
-    for timing, size in zip(arriving, _sizes(span.words[:1], arriving, stop - position)[-len(arriving) :], strict=True):
+    for timing, size in zip(arriving, _sizes(there, arriving, stop - position)[len(there) :], strict=True):
         timing.start, timing.end = position, position + size
         position += size
-    for first in span.words[:1]:
-        first.start = max(first.start, position)
+    for first in there:
+        first.start, first.end = max(first.start, position), stop
     span.words[:0] = arriving
 
 
