@@ -1,0 +1,59 @@
+"""Text that nobody said: the known phrases, and the evidence that it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from whisper.inventions import PHRASES, Evidence, is_known, why_invented
+from whisper.tokenizer import LANGUAGES
+
+SURE = Evidence(speech_seconds=4.0, speech_probability=0.99, no_speech_prob=0.01, avg_logprob=-0.2)
+WEAK = Evidence(speech_seconds=4.0, speech_probability=0.99, no_speech_prob=0.01, avg_logprob=-1.3)
+WORSE = Evidence(speech_seconds=4.0, speech_probability=0.4, no_speech_prob=0.9, avg_logprob=-1.3)
+NOBODY = Evidence(speech_seconds=0.0, speech_probability=0.0, no_speech_prob=0.01, avg_logprob=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (" Thanks for watching!", "en"),
+        (" Thank you. Thank you.", "en"),
+        (" Untertitelung des ZDF, 2020", "de"),
+        (" Sous-titres réalisés par la communauté d'Amara.org", "fr"),
+        ("ご視聴ありがとうございました", "ja"),
+        (" subtitles by the AMARA.ORG community", "sw"),
+        ("謝謝觀看", "yue"),
+    ],
+)
+def test_the_known_phrases_take_one_weak_sign(text: str, language: str) -> None:
+    assert is_known(text, language)
+    assert why_invented(text, language, SURE) is None  # people do say so
+    assert "invents" in (why_invented(text, language, WEAK) or "")
+    assert why_invented(text, language, NOBODY) == "nobody speaks"
+
+
+@pytest.mark.parametrize(
+    "text", [" Thank you for coming to this meeting.", " Thanks for watching the children.", " You know.", " ", " ..."]
+)
+def test_other_text_is_not_known_and_takes_several_signs(text: str) -> None:
+    assert not is_known(text, "en")
+    assert why_invented(text, "en", WEAK) is None
+    assert "model hears no speech" in (why_invented(text, "en", WORSE) or "")
+
+
+def test_a_phrase_counts_in_its_own_language_alone() -> None:
+    assert is_known("Vielen Dank fürs Zuschauen", "de")
+    assert not is_known("Vielen Dank fürs Zuschauen", "en")
+
+
+def test_more_text_than_the_speech_could_hold_is_a_sign() -> None:
+    short = Evidence(speech_seconds=0.3, speech_probability=0.99, no_speech_prob=0.0, avg_logprob=-0.2)
+    assert "0.3 s of speech" in (why_invented(" Thank you for watching", "en", short) or "")
+    assert why_invented(" no", "en", short) is None
+
+
+def test_each_phrase_is_known_in_the_language_that_it_stands_under() -> None:
+    rows = [line.split("\t") for line in PHRASES.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    assert all(len(row) == 2 and (row[0] in LANGUAGES or row[0] == "any") for row in rows)
+    assert all(is_known(phrase, "en" if code == "any" else code) for code, phrase in rows)
+    assert len({tuple(row) for row in rows}) == len(rows) > 100
