@@ -94,7 +94,13 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-OURS = {"compute_type": "auto", "batch_size": None, "seed": None}  # options that openai-whisper does not have
+OURS = {  # options that openai-whisper does not have
+    "compute_type": "auto", "report": False, "batch_size": None, "seed": None, "audit": None, "vad_filter": None,
+    "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
+    "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
+    "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
+    "max_initial_timestamp": 1.0,
+}  # fmt: skip
 
 
 def test_defaults_are_openai_whispers() -> None:
@@ -104,6 +110,25 @@ def test_defaults_are_openai_whispers() -> None:
     assert {name: found.pop(name) for name in OURS} == OURS
     assert found == DEFAULTS
     assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in DEFAULTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--lang", {"language": "de"}),  # not --languages
+        ("--no", {"no_speech_threshold": 0.5}),  # not --no_repeat_ngram_size
+        ("--suppress", {"suppress_tokens": "5"}),  # not --suppress_blank
+        ("--hot", None),  # two options of ours
+        ("--be", None),  # two of openai-whisper's
+    ],
+)
+def test_abbreviations_mean_what_they_mean_in_openai_whisper(given: str, meant: dict[str, Any] | None) -> None:
+    value = str(next(iter(meant.values()))) if meant else "5"
+    if meant is None:
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(["a.wav", given, value])
+    else:
+        assert meant.items() <= vars(build_parser().parse_args(["a.wav", given, value])).items()
 
 
 SAMPLES = ["None", "True", "true", "1", "-1", "0.5", "x", "1e-3", ""]
@@ -147,6 +172,7 @@ def test_every_option_is_the_originals(original: Original, tmp_path: Path, monke
     ours = space["facts"](build_parser(), SAMPLES)
     theirs = original(PARSER_FACTS + THEIR_PARSER, tmp_path, samples=SAMPLES)
     assert set(ours) - set(theirs) == {"version", "doctor", *OURS}
+    assert set(theirs) - {"help", "audio"} == cli_module.OPENAI_WHISPER
     for name in ("version", "doctor", *OURS):
         assert ours.pop(name)["options"] == [f"--{name}"]
     assert (ours["device"].pop("default"), theirs["device"].pop("default")) in [("auto", "cpu"), ("auto", "cuda")]
@@ -168,6 +194,11 @@ USAGE_ERRORS = [
     (["--compute_type", "int4"], "invalid choice: 'int4'"),
     (["--batch_size", "0"], "batch_size must be a whole number of at least 1"),
     (["--seed", "-1"], "seed must be a whole number from 0"),
+    (["--beam_size", "None", "--patience", "2"], "patience requires beam_size"),
+    (["--vad_parameters", "treshold=0.4"], "did you mean 'threshold'"),
+    (["--audit", "yes"], "argument --audit"),
+    (["--channels", "both"], "invalid choice: 'both' (choose from"),
+    (["--hotwords", "one,,two"], "hotwords must be words"),
     (["--output_format", "doc"], "invalid choice: 'doc'"),
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
@@ -206,7 +237,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     """All options of the command that are not its own, with their defaults."""
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
-        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type",
+        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "report",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

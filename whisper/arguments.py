@@ -1,7 +1,7 @@
 """What the commands share: the options of a model and of `transcribe`, their checks, and messages to people.
 
-Every default that a dataclass has is read off it, so that no command retypes one. Knows no command, opens no
-recording and writes no file; all that it prints goes to standard error, a line at a time.
+The flags of `transcribe`'s options are made of their declarations, so that no command retypes a default. Knows no
+command, opens no recording and writes no file; all that it prints goes to standard error, a line at a time.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .declaring import facts, takes_none
 from .errors import DownloadError, OptionError, WhisperError
-from .utils import optional_float, optional_int, str2bool
-from .writers import Layout
+from .options import GROUPS, RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
+from .utils import optional_bool, optional_float, optional_int, str2bool
 
 if TYPE_CHECKING:
     from .model import Whisper
@@ -30,8 +31,6 @@ DEBUG_VARIABLE = "SOTTO_DEBUG"  # set to anything but nothing: errors come with 
 DEFAULT_MODEL = "turbo"
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-
-AddOption = Callable[..., None]
 
 
 def model_name(name: str) -> str:
@@ -49,16 +48,26 @@ def model_name(name: str) -> str:
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints can be read: one line on what is wrong, one on where to look.
 
-    `what` stands in that second line for the arguments that the command needs.
+    Parameters
+    ----------
+    what
+        Stands in that second line for the arguments that the command needs.
+    first
+        Options that an abbreviation means where it fits just one of them, whatever others it fits.
     """
 
-    def __init__(self, *, what: str, **settings: Any) -> None:
+    def __init__(self, *, what: str, first: Collection[str] = (), **settings: Any) -> None:
         super().__init__(
             epilog=f"{DEBUG_VARIABLE}=1 in the environment shows where an error comes from.",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             **settings,
         )
-        self.what = what
+        self.what, self.first = what, first
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        fitting: list[Any] = super()._get_option_tuples(option_string)
+        first = [match for match in fitting if match[0].dest in self.first]
+        return first if len(first) == 1 else fitting
 
     def error(self, message: str) -> NoReturn:
         wrong, _, choices = message.partition(" (choose from ")
@@ -70,97 +79,71 @@ class Parser(argparse.ArgumentParser):
                      f"all options: {self.prog} --help\n")  # fmt: skip
 
 
-def adder(parser: argparse.ArgumentParser) -> AddOption:
-    """Return a function that adds an option by its name, with the default that its dataclass has.
-
-    It takes what `argparse` does, and ``short`` for a list of short names.
-    """
-    from .decoding import DecodingOptions
-    from .options import TranscribeOptions
-
-    known = (*fields(Layout), *fields(DecodingOptions), *fields(TranscribeOptions))
-    defaults = {field.name: field.default for field in known}
-
-    def add(name: str, **settings: Any) -> None:
-        if "default" not in settings:
-            settings["default"] = defaults[name]
-        flags = [f"--{name}", *settings.pop("short", [])]
-        parser.add_argument(*flags, **settings)
-
-    return add
-
-
-def add_model(add: AddOption, **settings: Any) -> None:
+def add_model(parser: Parser, **settings: Any) -> None:
     """Add which model runs where; `settings` go to ``--model``."""
     from .compute_types import COMPUTE_TYPES
 
-    add("model", type=model_name, **{"default": DEFAULT_MODEL, **settings},
+    parser.add_argument(
+        "--model", type=model_name, **{"default": DEFAULT_MODEL, **settings},
         help="name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; "
-             "nano comes with this package and needs no download")  # fmt: skip
-    add("model_dir", type=str, default=None,
-        help="folder for downloaded models; where not given, ~/.cache/whisper")  # fmt: skip
-    add("device", default="auto",
-        help="where the model runs, such as cpu or cuda:1; auto is cuda if there is one")  # fmt: skip
-    add("compute_type", choices=list(COMPUTE_TYPES), default="auto",
+             "nano comes with this package and needs no download",
+    )  # fmt: skip
+    parser.add_argument("--model_dir", help="folder for downloaded models; where not given, ~/.cache/whisper")
+    parser.add_argument(
+        "--device", default="auto",
+        help="where the model runs, such as cpu or cuda:1; auto is cuda if there is one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compute_type", choices=list(COMPUTE_TYPES), default="auto",
         help="precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor "
-             "that has the instructions and float16 on cuda")  # fmt: skip
-    add("threads", type=optional_int, default=0,
-        help="threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS")  # fmt: skip
+             "that has the instructions and float16 on cuda",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=optional_int, default=0,
+        help="threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS",
+    )  # fmt: skip
 
 
-def add_decoding(add: AddOption, no_language: str = "it is heard from the first 30 seconds") -> None:
-    """Add how a window is decoded; `no_language` says what happens without ``--language``."""
+def add_options(parser: Parser, without: Collection[str] = (), **changed: Mapping[str, Any]) -> None:
+    """Add a flag for each option of `transcribe` that can be given as text.
+
+    Parameters
+    ----------
+    without
+        Options that the command does not have.
+    **changed
+        By the name of an option, what `argparse` is told of it instead.
+    """
     from .tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
-    add("task", type=str, choices=["transcribe", "translate"],
-        help="transcribe writes the language that is spoken, translate writes English")  # fmt: skip
-    add("language", type=str, choices=sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE),
-        help=f"language that is spoken; where not given, {no_language}")  # fmt: skip
-    add("temperature", type=float, default=0, help="temperature of the first try; 0 takes the likeliest text")
-    add("best_of", type=optional_int, default=5, help="samples to choose from at temperatures above 0")
-    add("beam_size", type=optional_int, default=5, help="beams of the search at temperature 0; None for greedy")
-    add("patience", type=float,
-        help="patience of the beam search (arXiv:2204.05424); None is 1, the ordinary search")  # fmt: skip
-    add("length_penalty", type=float,
-        help="alpha of the length penalty (arXiv:1609.08144), 0 to 1; None takes the mean")  # fmt: skip
-    add("suppress_tokens", type=str,
-        help="ids of tokens never to write, with commas; -1 stands for most signs that nobody speaks")  # fmt: skip
-    add("initial_prompt", type=str, help="text before the first window, such as names and their spelling")
-    add("carry_initial_prompt", type=str2bool,
-        help="put initial_prompt before every window; leaves less room for the text that went before")  # fmt: skip
-    add("condition_on_previous_text", type=str2bool,
-        help="show each window the text before it; False is less consistent and less prone to loops")  # fmt: skip
-    add("fp16", type=str2bool, help="compute in half precision where the device does that well")
+    spoken = sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE)
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    for declared in options_of_transcribe():
+        name, known = declared.name, facts(declared)
+        if known.cli is None or name in without:
+            continue
+        settings = {
+            "default": declared.default,
+            "type": _reader(declared),
+            "choices": spoken if name == "language" else list(known.kind.choices) or None,
+            "help": known.help,
+            **known.cli,
+            **changed.get(name, {}),
+        }
+        groups[known.group].add_argument(f"--{name}", **settings)
+    groups[RETRY].add_argument(
+        "--temperature_increment_on_fallback", type=optional_float, default=0.2,
+        help="how much hotter each further try is, up to 1, when a text fails a threshold; None for no further try",
+    )  # fmt: skip
 
 
-def add_fallback(add: AddOption) -> None:
-    """Add when a text is doubted and tried again."""
-    add("temperature_increment_on_fallback", type=optional_float, default=0.2,
-        help="how much hotter each further try is, up to 1, when a text fails a threshold; "
-             "None for no further try")  # fmt: skip
-    add("compression_ratio_threshold", type=optional_float,
-        help="a text that packs tighter than this repeats itself, and fails")  # fmt: skip
-    add("logprob_threshold", type=optional_float,
-        help="a text whose mean log-probability is lower than this fails")  # fmt: skip
-    add("no_speech_threshold", type=optional_float,
-        help="a window is silent where the probability of no speech is higher than this and the text fails "
-             "logprob_threshold")  # fmt: skip
-
-
-def add_words(add: AddOption) -> None:
-    """Add the times of words."""
-    add("word_timestamps", type=str2bool, help="find the times of words, and improve those of segments by them")
-    add("prepend_punctuations", type=str, help="marks that belong to the word after them")
-    add("append_punctuations", type=str, help="marks that belong to the word before them")
-
-
-def add_clips(add: AddOption) -> None:
-    """Add which parts of a recording are read."""
-    add("clip_timestamps", type=str,
-        help="seconds start,end,start,end,... of the parts to transcribe; the last end is optional")  # fmt: skip
-    add("hallucination_silence_threshold", type=optional_float,
-        help="with --word_timestamps True: skip silences longer than this (seconds) around text that looks "
-             "invented")  # fmt: skip
+def _reader(declared: Field[Any]) -> Callable[[str], Any]:
+    """What makes a value of an option out of text."""
+    read = facts(declared).kind.read
+    optional: dict[Callable[[str], Any], Callable[[str], Any]] = {
+        int: optional_int, float: optional_float, str2bool: optional_bool,
+    }  # fmt: skip
+    return optional.get(read, read) if takes_none(declared) else read
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -170,15 +153,19 @@ def add_clips(add: AddOption) -> None:
 
 def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
     """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
-    from .decoding import DecodingOptions, verify_options
-    from .options import TranscribeOptions
+    from .vad import VadOptions
     from .windows import parse_clips
 
-    names = {field.name for field in fields(TranscribeOptions)}
+    def of(options_type: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in fields(options_type) if f.name in options}
+
     try:
-        TranscribeOptions(**{name: value for name, value in options.items() if name in names})
-        parse_clips(options["clip_timestamps"], sys.maxsize)
-        verify_options(DecodingOptions(seed=options.get("seed")))
+        chosen = TranscribeOptions(**of(TranscribeOptions))
+        decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
+        for temperature in chosen.temperatures():
+            decoding.at(temperature)
+        parse_clips(chosen.clip_timestamps, sys.maxsize)
+        VadOptions.of(chosen.vad_parameters)
     except OptionError as error:
         parser.error(str(error))
 

@@ -8,7 +8,8 @@ whole or not at all, also after Ctrl-C. Everything but the transcript itself goe
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import json
 import os
 import re
 import signal
@@ -19,14 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import DEBUG_VARIABLE as DEBUG_VARIABLE
 from .arguments import (
-    AddOption,
     Parser,
-    add_clips,
-    add_decoding,
-    add_fallback,
     add_model,
-    add_words,
-    adder,
+    add_options,
     check_options,
     explain,
     fail,
@@ -42,6 +38,7 @@ from .version import __release__, __version__
 from .writers import OUTPUT_FORMATS, Layout, Writer, get_writer
 
 if TYPE_CHECKING:
+    from .audit import Report
     from .model import Whisper
 
 EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
@@ -49,6 +46,16 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 COMMANDS = {"eval": ".eval_command", "train": ".train_command"}  # each has a ``main(arguments) -> exit code``
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
+
+# openai-whisper's options: what abbreviates one of them there does so here, so that --lang is no --languages
+OPENAI_WHISPER = {
+    "model", "model_dir", "device", "output_dir", "output_format", "verbose", "task", "language", "temperature",
+    "best_of", "beam_size", "patience", "length_penalty", "suppress_tokens", "initial_prompt",
+    "carry_initial_prompt", "condition_on_previous_text", "fp16", "temperature_increment_on_fallback",
+    "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "word_timestamps",
+    "prepend_punctuations", "append_punctuations", "highlight_words", "max_line_width", "max_line_count",
+    "max_words_per_line", "threads", "clip_timestamps", "hallucination_silence_threshold",
+}  # fmt: skip
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -116,8 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="whisper",
         description="Write down what is said in recordings. To score a model on recordings whose text is known: "
         "whisper eval --help; to train one: whisper train --help.",
+        first=OPENAI_WHISPER,
     )
-    add = adder(parser)
     parser.add_argument("audio", nargs="+", type=str, help="recordings, sound or video, in any common format")
     version = f"sotto {__release__} (openai-whisper interface {__version__})"
     parser.add_argument("--version", action="version", version=version, help="print the version and exit")
@@ -126,17 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="examine this installation and exit: versions, processor, precisions, devices, models and a short trial; "
              "the exit code is 1 if something is broken",
     )  # fmt: skip
-    add_model(add)
-    _add_files(add)
-    add_decoding(add)
-    add_fallback(add)
-    add_words(add)
-    _add_layout(add)
-    add_clips(add)
-    add("batch_size", type=optional_int,
-        help="cut a long recording at pauses, and transcribe so many of the pieces side by side")  # fmt: skip
-    add("seed", type=optional_int,
-        help="settles what is drawn above temperature 0, so that all runs write the same")  # fmt: skip
+    add_model(parser)
+    _add_files(parser)
+    add_options(parser)
     return parser
 
 
@@ -152,20 +151,29 @@ class _Doctor(argparse.Action):
         parser.exit(main())
 
 
-def _add_files(add: AddOption) -> None:
-    add("output_dir", short=["-o"], type=str, default=".", help="folder for the files, made where it is missing")
-    add("output_format", short=["-f"], type=str, default="all", choices=list(OUTPUT_FORMATS),
-        help="kind of file to write; all is one of each")  # fmt: skip
-    add("verbose", type=str2bool, default=True,
-        help="True prints the text as it comes, False shows a progress bar")  # fmt: skip
-
-
-def _add_layout(add: AddOption) -> None:
+def _add_files(parser: Parser) -> None:
+    """Add what is written of a transcript, and how its words are laid out."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--output_dir", "-o", default=".", help="folder for the files, made where it is missing")
+    group.add_argument(
+        "--output_format", "-f", default="all", choices=list(OUTPUT_FORMATS),
+        help="kind of file to write; all is one of each",
+    )  # fmt: skip
+    group.add_argument(
+        "--report", type=str2bool, default=False,
+        help="with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
+             "NAME.report.json and, where matplotlib is installed, NAME.report.png",
+    )  # fmt: skip
     needs = "with --word_timestamps True, in srt and vtt: "
-    add("highlight_words", type=str2bool, help=needs + "underline each word while it is spoken")
-    add("max_line_width", type=optional_int, help=needs + "characters in a line")
-    add("max_line_count", type=optional_int, help=needs + "lines in a cue; needs --max_line_width")
-    add("max_words_per_line", type=optional_int, help=needs + "words in a cue; without --max_line_width")
+    layout = {
+        "highlight_words": (str2bool, "underline each word while it is spoken"),
+        "max_line_width": (optional_int, "characters in a line"),
+        "max_line_count": (optional_int, "lines in a cue; needs --max_line_width"),
+        "max_words_per_line": (optional_int, "words in a cue; without --max_line_width"),
+    }
+    for field in fields(Layout):
+        read, help = layout[field.name]
+        group.add_argument(f"--{field.name}", type=read, default=field.default, help=needs + help)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -194,6 +202,7 @@ class Plan:
     threads: int
     writer: Writer
     layout: dict[str, Any]
+    reports: str | None  # folder for reports, where they are wanted
     options: dict[str, Any]  # for `transcribe`
 
 
@@ -209,7 +218,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if threads < 0:
         parser.error(f"argument --threads: must not be negative: {threads}")
     device = None if args.device == "auto" else args.device
-    paths, output_dir = given.pop("audio"), given.pop("output_dir")
+    paths, output_dir, reports = given.pop("audio"), given.pop("output_dir"), given.pop("report")
+    if reports and given["audit"] is None:
+        given["audit"] = True
     taken = {name: given.pop(name) for name in ("model", "model_dir", "output_format", "device", "compute_type")}
     check_options(parser, given)
     try:
@@ -227,6 +238,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         threads=threads,
         writer=get_writer(taken["output_format"], output_dir),
         layout=layout,
+        reports=output_dir if reports else None,
         options=given,
     )
 
@@ -318,10 +330,14 @@ def spoken_language(plan: Plan, model: Whisper) -> str | None:
 
 def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: dict[str, Any]) -> bool:
     """Transcribe one recording and write its files; say so and return False where that fails."""
-    from .transcribe import transcribe
+    from .transcribe import transcribe, transcribe_with_report
 
     try:
-        result = transcribe(model, recording.path, **options)
+        if plan.reports is None:
+            result = transcribe(model, recording.path, **options)
+        else:
+            result, report = transcribe_with_report(model, recording.path, **options)
+            write_report(report, os.path.join(plan.reports, f"{recording.stem}.report"))
         plan.writer(dict(result), recording.stem + ".", **plan.layout)  # the writer takes off an extension
     except BrokenPipeError:
         raise
@@ -329,3 +345,16 @@ def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: di
         fail(recording.path, explain(error))
         return False
     return True
+
+
+def write_report(report: Report, path: str) -> None:
+    """Print a report's table, and write it to ``path.json`` and, where matplotlib is installed, ``path.png``."""
+    from .download import written_whole
+
+    print(report.table(), file=sys.stderr, flush=True)
+    with written_whole(f"{path}.json") as file:
+        file.write(json.dumps(report.to_dict(), ensure_ascii=False, indent=1).encode("utf-8"))
+    if importlib.util.find_spec("matplotlib"):
+        unfinished = f"{path}.{os.getpid()}.tmp.png"
+        report.plot(unfinished)
+        os.replace(unfinished, f"{path}.png")

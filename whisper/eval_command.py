@@ -19,12 +19,8 @@ from typing import TYPE_CHECKING, Any
 from .arguments import (
     DEFAULT_MODEL,
     Parser,
-    add_clips,
-    add_decoding,
-    add_fallback,
     add_model,
-    add_words,
-    adder,
+    add_options,
     check_options,
     explain,
     fail,
@@ -105,13 +101,13 @@ def build_parser() -> Parser:
                         help="keep what was read in this file, and do not read it again")  # fmt: skip
     parser.add_argument("--detect_language", action="store_true",
                         help="let the model find each recording's language, and score that, too")  # fmt: skip
-    add = adder(parser)
-    add_model(add, action="append", default=argparse.SUPPRESS)
-    add_decoding(add, "the manifest's, and the model's own choice where it has none")
-    add_fallback(add)
-    add_words(add)
-    add_clips(add)
-    parser.set_defaults(word_timestamps=None)  # None: where the manifest knows times of words
+    add_model(parser, action="append", default=argparse.SUPPRESS)
+    add_options(
+        parser, without=("verbose", "seed", "channels"),
+        language={"help": "language that is spoken; where not given, the manifest's, and the model's own choice where "
+                          "it has none"},
+        word_timestamps={"default": None},  # None: where the manifest knows times of words
+    )  # fmt: skip
     return parser
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from .declaring import (
@@ -26,6 +26,7 @@ from .declaring import (
     TIMES,
     TOKENS,
     check_values,
+    facts,
     idle,
     number,
     one_of,
@@ -39,17 +40,18 @@ FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
 APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 
-# headings of the help and of docs/options.md
-TASK = "what is written"
-LANGUAGE = "languages"
-PROMPT = "text that is known before"
-SEARCH = "how tokens are chosen"
-RETRY = "when a text is doubted and tried again"
-TIMING = "times"
-PARTS = "which parts of a recording are transcribed"
-REPETITION = "repetition"
-RUNNING = "how it runs"
-DECODE = "of decode() alone"
+# headings of the help and of docs/options.md, in their order
+GROUPS = (
+    TASK := "what is written",
+    PARTS := "which parts of a recording are transcribed",
+    PROMPT := "text and words that are known before",
+    SEARCH := "how tokens are chosen",
+    RETRY := "when a text is doubted and tried again",
+    REPETITION := "repetition",
+    TIMING := "times",
+    RUNNING := "how it runs",
+    DECODE := "of decode() alone",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class DecodingOptions:
         cli={"choices": ["transcribe", "translate"]},  # lang_id, the name of the language alone, is for decode()
     )  # fmt: skip
     language: str | None = option(
-        LANGUAGE, None, TEXT, "language that is spoken, a code or a name; where not given, it is heard from the sound"
+        TASK, None, TEXT, "language that is spoken, a code or a name; where not given, it is heard from the sound"
     )
 
     temperature: float = option(DECODE, 0.0, TEMPERATURE, "0 takes the likeliest text, above it is drawn", cli=None)
@@ -129,6 +131,13 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         check_values(self)
+
+    def at(self, temperature: float, **changes: Any) -> DecodingOptions:
+        """Return the options for one decoding: beams belong to temperature 0, several samples to the others."""
+        changes |= {"beam_size": None, "patience": None} if temperature > 0 else {"best_of": None}
+        options = replace(self, temperature=temperature, **changes)
+        verify_options(options)
+        return options
 
 
 @dataclass(frozen=True)
@@ -205,14 +214,14 @@ class TranscribeOptions:
     )  # fmt: skip
 
     languages: Sequence[str] | str | None = option(
-        LANGUAGE, None, NAMES, "languages that may be spoken; the one to transcribe is heard among these", ours=True
+        TASK, None, NAMES, "languages that may be spoken; the one to transcribe is heard among these", ours=True
     )
     language_detection_segments: int = option(
-        LANGUAGE, 1, whole(1), "how many windows are asked for the language", ours=True
+        TASK, 1, whole(1), "how many windows are asked for the language", ours=True
     )
-    multilingual: bool = option(LANGUAGE, False, FLAG, "hear the language of each window anew", ours=True)
+    multilingual: bool = option(TASK, False, FLAG, "hear the language of each window anew", ours=True)
     channels: str = option(
-        PARTS, "mix", one_of("mix", "separate"), "separate transcribes each channel by itself, as a speaker of its "
+        TASK, "mix", one_of("mix", "separate"), "separate transcribes each channel by itself, as a speaker of its "
         "own, and says with each segment which", ours=True,
     )  # fmt: skip
 
@@ -240,6 +249,12 @@ def verify_options(options: DecodingOptions) -> None:
         raise OptionError("best_of with greedy sampling (T=0) is not compatible: raise temperature or use beam_size")
     for name, needed in idle(options):
         raise OptionError(f"{name} requires {needed} to be given")
+
+
+def options_of_transcribe() -> list[Field[Any]]:
+    """Return the declarations of all that `transcribe` takes, each name once."""
+    declared = {f.name: f for f in (*fields(DecodingOptions), *fields(TranscribeOptions))}
+    return [f for f in declared.values() if facts(f).group != DECODE]
 
 
 def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:

@@ -64,6 +64,11 @@ def str2bool(string: str) -> bool:
     return string == "True"
 
 
+def optional_bool(string: str) -> bool | None:
+    """Read ``True``, ``False`` or ``None``."""
+    return None if string == "None" else str2bool(string)
+
+
 def optional_int(string: str) -> int | None:
     """Read a whole number, or ``None``."""
     return None if string == "None" else int(string)
