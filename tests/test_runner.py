@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from whisper import kernels, load_model, native_runner
-from whisper.errors import ShapeError
+from whisper.capabilities import free_memory
+from whisper.errors import OptionError, ShapeError
 from whisper.kv_cache import KVCache
 from whisper.model import Whisper, disable_sdpa
-from whisper.runner import Audio, RowTable, Runner
+from whisper.runner import Audio, RowTable, Runner, check_room
 from whisper.token_rules import RowRules, apply_rules, best_tokens, rules
 from whisper.tokenizer import get_tokenizer
 from whisper.torch_runner import TorchRunner
@@ -327,6 +328,24 @@ def test_row_table() -> None:
 # ---------------------------------------------------------------------------------------------------------
 # Word times, choice
 # ---------------------------------------------------------------------------------------------------------
+
+
+def test_more_rows_than_memory_has_are_refused(model: Whisper) -> None:
+    cpu = torch.device("cpu")
+    assert 0 < free_memory(cpu) < 2**50
+    check_room(100, model.dims, cpu)
+    with pytest.raises(OptionError, match="asks for 1000000000 texts at once"):
+        check_room(10**9, model.dims, cpu)
+
+
+def test_the_memory_of_many_rows_is_given_back(model: Whisper) -> None:
+    runner = native_factory("float32")(model)
+    few, many = runner.take_rows(2), runner.take_rows(200)
+    runner.free_rows(many)
+    assert runner.take_rows(1) == [2]  # while others run, nothing is moved
+    runner.free_rows([*few, 2])
+    assert len(runner._caches) == 0  # type: ignore[attr-defined]
+    assert runner.take_rows(3) == [0, 1, 2]
 
 
 def test_attend_sees_what_the_reference_sees(

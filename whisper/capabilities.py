@@ -1,13 +1,15 @@
-"""What the processor can do, by the names that Linux has for it: "avx2", "avx512_vnni", "asimddp".
+"""What the processor can do, by the names that Linux has for it ("avx2", "avx512_vnni", "asimddp"), and what is free.
 
 Asks the processor (through the kernel, or through torch) and decides nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -84,3 +86,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes are free on a device, 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        try:
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        except (AttributeError, OSError, ValueError):
+            return 0
+    with contextlib.suppress(OSError, ValueError):  # a container may be given less; "max" is no number
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) // 2)
+    return free

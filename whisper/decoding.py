@@ -19,11 +19,22 @@ from torch import Tensor, nn
 from . import fast_path, loops
 from .audio import CHUNK_LENGTH
 from .errors import LanguageError, OptionError, ShapeError
+from .hotwords import hotwords_for
 from .kv_cache import KVCache
-from .logit_filters import ApplyTimestampRules, LogitFilter, StopLoops, SuppressBlank, SuppressTokens
+from .logit_filters import (
+    ApplyTimestampRules,
+    BoostHotwords,
+    LogitFilter,
+    NoRepeatNgram,
+    PenalizeRepetition,
+    RowFilter,
+    StopLoops,
+    SuppressBlank,
+    SuppressTokens,
+)
 from .options import DecodingOptions, check_names
 from .options import verify_options as verify_options
-from .runner import Audio, Runner
+from .runner import Audio, Runner, check_room
 from .sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .token_rules import RowRules
@@ -221,6 +232,7 @@ class DecodingTask:
             task=options.task,
         )
         self.n_group: int = options.beam_size or options.best_of or 1
+        check_room(self.n_group, model.dims, model.device)
         self.n_ctx: int = model.dims.n_text_ctx
         self.sample_len: int = options.sample_len or model.dims.n_text_ctx // 2
 
@@ -237,6 +249,8 @@ class DecodingTask:
             self.decoder = BeamSearchDecoder(options.beam_size, tokenizer.eot, self.inference, options.patience)
         else:
             self.decoder = GreedyDecoder(options.temperature, tokenizer.eot, options.seed)
+        self._edits = self._get_edits()
+        self._boosts = next((f for f in self._edits if isinstance(f, BoostHotwords)), None)
         self.logit_filters = self._get_logit_filters()
         self._own_parts = self._parts()
 
@@ -246,8 +260,21 @@ class DecodingTask:
         verify_options(options)
         return options
 
+    def _get_edits(self) -> tuple[RowFilter, ...]:
+        """Return what changes logits by what a row has said, before the rules decide what may be said at all."""
+        options, at = self.options, (self.tokenizer, self.sample_begin)
+        edits: list[RowFilter] = []
+        if options.repetition_penalty != 1:
+            edits.append(PenalizeRepetition(*at, options.repetition_penalty))
+        if options.no_repeat_ngram_size is not None:
+            edits.append(NoRepeatNgram(*at, options.no_repeat_ngram_size))
+        if options.hotwords is not None and options.hotword_boost:
+            known = self.model.is_multilingual, self.model.num_languages
+            edits.append(BoostHotwords(*at, hotwords_for(tuple(options.hotwords), options.hotword_boost, *known)))
+        return tuple(edits)
+
     def _get_logit_filters(self) -> list[LogitFilter]:
-        filters: list[LogitFilter] = []
+        filters: list[LogitFilter] = [*self._edits]
         if self.options.suppress_blank:
             filters.append(SuppressBlank(self.tokenizer, self.sample_begin))
         if self.options.suppress_tokens:
@@ -325,11 +352,15 @@ class DecodingTask:
                 logits = logits[:, -1]  # (n_batch, n_vocab)
                 for logit_filter in self.logit_filters:
                     logit_filter.apply(logits, tokens)
+                if self._boosts is not None:
+                    sum_logprobs += self._boosts.settle_all(logits, tokens)
                 tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
                 if completed or tokens.shape[-1] > self.n_ctx:
                     break
         finally:
             self.inference.cleanup_caching()
+        if self._boosts is not None:
+            sum_logprobs -= self._boosts.unsettled_all(tokens)
         return tokens, sum_logprobs, no_speech_probs
 
     @torch.no_grad()
@@ -443,6 +474,8 @@ class DecodingTask:
             temperature=self.options.temperature,
             max_candidates=self.decoder.max_candidates if isinstance(self.decoder, BeamSearchDecoder) else None,
             seed=self.options.seed,
+            edits=self._edits,
+            boosts=self._boosts,
         )
         return WindowSampling(plan, audio)
 
@@ -477,6 +510,8 @@ class DecodingTask:
     def _result(
         self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
     ) -> DecodingResult:
+        if self._boosts is not None:
+            sum_logprob -= self._boosts.hotwords.place(tokens).kept
         loop = self._loop(tokens)
         kept = tokens[: loop.keep] if loop else tokens
         text = self.tokenizer.decode(kept).strip()

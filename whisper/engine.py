@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 
 from . import fast_path
+from .capabilities import free_memory
 from .errors import CancelledError
 from .results import Segment
 from .runner import Audio, Runner
@@ -535,20 +534,3 @@ def engine_for(model: Whisper, fp16: bool) -> Engine:
             engine = Engine(runner, encoder_batch=ENCODER_BATCH.get(kind, 1), **limits)
             of_model.engines[runner.compute_type] = engine
         return engine
-
-
-def free_memory(device: torch.device) -> int:
-    """Return how many bytes are free on a device, 0 where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        try:
-            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        except (AttributeError, OSError, ValueError):
-            return 0
-    with contextlib.suppress(OSError, ValueError):  # a container may be given less; "max" is no number
-        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) // 2)
-    return free

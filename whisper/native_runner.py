@@ -24,6 +24,7 @@ from .runner import Audio, Ints, RowTable, Rules
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LANES = 16  # numbers that the kernels take at once; head and state must be multiples
+MAX_ROWS_KEPT = 64  # rows whose memory is kept for the next
 MAX_SPARE = 2  # audios whose memory is kept for the next
 ROWS_AT_ONCE = 256  # of a matrix that is packed: bounds its float32 copy
 
@@ -152,8 +153,12 @@ class NativeRunner:
         return rows
 
     def free_rows(self, rows: Sequence[int]) -> None:
-        """See `Runner.free_rows`."""
+        """See `Runner.free_rows`; the memory of many goes with the last."""
         self._table.free(rows)
+        if self._table.n_taken == 0 and self._table.n_rows > MAX_ROWS_KEPT:
+            self._table = RowTable(self.dims.n_text_ctx)
+            self._caches, self._cache_pointers = [], self._cache_pointers[:0]
+            self._logits = self._logits[:0].clone()
 
     def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
         """See `Runner.reorder`."""

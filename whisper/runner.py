@@ -16,9 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from .capabilities import free_memory
+from .errors import OptionError
 from .model import ModelDimensions
+
+ASK_FROM = 1 << 30  # bytes; for fewer it is not worth asking how many are free
 
 Ints = npt.NDArray[np.int32]
 
@@ -132,6 +137,16 @@ class Runner(Protocol):
             Float32 ``(n_text, n_vocab)``. Both may be written over by the next call.
         """
         ...
+
+
+def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None:
+    """Raise `OptionError` where so many rows for one window, in float32, would not fit the memory that is free."""
+    n_bytes = n_rows * 4 * (2 * dims.n_text_layer * dims.n_text_ctx * dims.n_text_state + 2 * dims.n_vocab)
+    if n_bytes > ASK_FROM and 0 < (free := free_memory(device)) < n_bytes:
+        raise OptionError(
+            f"beam_size or best_of asks for {n_rows} texts at once, which take {n_bytes / 2**30:.3g} GiB, and "
+            f"{free / 2**30:.3g} GiB of memory are free: give less"
+        )
 
 
 class RowTable:
