@@ -126,7 +126,7 @@ def add_options(parser: Parser, without: Collection[str] = (), **changed: Mappin
             "default": declared.default,
             "type": _reader(declared),
             "choices": spoken if name == "language" else list(known.kind.choices) or None,
-            "help": known.help,
+            "help": known.explained,
             **known.cli,
             **changed.get(name, {}),
         }

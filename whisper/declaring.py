@@ -136,6 +136,11 @@ class Facts(NamedTuple):
     needs: tuple[str, ...]  # without one of these options, it has no effect
     cli: Mapping[str, Any] | None  # what `argparse` is told where the flag differs from the option; None: no flag
 
+    @property
+    def explained(self) -> str:
+        """The help, and what the option needs."""
+        return self.help + (f"; needs {' or '.join(self.needs)}" if self.needs else "")
+
 
 def option(
     group: str, default: Any, kind: Kind, help: str, *,

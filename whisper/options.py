@@ -191,8 +191,8 @@ class TranscribeOptions:
         PARTS, "0", TIMES, "seconds start,end,start,end,... of the parts to transcribe; the last end is optional"
     )
     hallucination_silence_threshold: float | None = option(
-        PARTS, None, number(0), "with word_timestamps: skip silences longer than this (seconds) around text that "
-        "looks invented", needs=("word_timestamps",),
+        PARTS, None, number(0), "skip silences longer than this (seconds) around text that looks invented",
+        needs=("word_timestamps",),
     )  # fmt: skip
 
     batch_size: int | None = option(
