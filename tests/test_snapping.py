@@ -135,6 +135,11 @@ def test_usual_faults(times: Times, speech: Times, expected: Times) -> None:
     assert snapped(times, speech) == expected
 
 
+def test_what_was_added_to_the_speech_is_no_room_for_words() -> None:
+    times, padded = [(0.0, 1.0), (1.0, 6.0), (6.0, 6.2)], [(0.0, 1.2), (4.3, 5.2), (5.9, 6.3)]
+    assert snapped(times, padded, padding=0.2) == [(0.0, 1.0), (4.5, 5.0), (6.05, 6.15)]
+
+
 def test_words_of_no_length_and_marks_get_one_inside_their_speech() -> None:
     times = snapped([(0.5, 0.5), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)], [(0.5, 1.0), (9.0, 10.0)])
     assert times == [(0.5, 0.51), (0.51, 0.52), (0.52, 0.9), (0.9, 1.0)]

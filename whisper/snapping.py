@@ -58,6 +58,7 @@ def snap_words(
     speech: Iterable[tuple[float, float]],
     begin: float = 0.0,
     end: float = math.inf,
+    padding: float = 0.0,
 ) -> None:
     """Give the words of segments times at which somebody speaks, in place.
 
@@ -74,12 +75,15 @@ def snap_words(
     begin, end
         Seconds of the recording that the words lie between, such as the end of the word before them and the end of
         their window. Only where there are more words than hundredths of a second do they reach past `end`.
+    padding
+        Seconds that were added to both ends of each stretch of speech; they are taken off again. (0.2 s before its
+        speech a word begins in the pause.)
     """
     words = [word for segment in segments for word in segment.get("words", ())]
     first, last = math.ceil(begin * 100 - 1e-6), None if end == math.inf else math.floor(end * 100 + 1e-6)
     timings = [_Timing(word, round(word["start"] * 100), round(word["end"] * 100)) for word in words]
     _put_in_order(timings, first, last)
-    spans = _join(speech, first, last)
+    spans = _join((_without_padding(span, padding) for span in speech), first, last)
     for gap, homeless in enumerate(_go_home(timings, spans)):
         _find_room(homeless, spans[gap - 1] if gap else None, spans[gap] if gap < len(spans) else None)
     for timing in timings:
@@ -100,6 +104,13 @@ def _put_in_order(timings: Sequence[_Timing], first: int, last: int | None) -> N
     for earliest, timing in reversed(list(enumerate(timings, start=first))):
         timing.end = max(min(timing.end, last), earliest + 1)
         last = timing.start = max(min(timing.start, timing.end - 1), earliest)
+
+
+def _without_padding(span: tuple[float, float], padding: float) -> tuple[float, float]:
+    """Take it off again, unless there was no room for it before the beginning or next to nothing would be left."""
+    start, end = span
+    off = max(min(padding, (end - start - LEAST / 100) / 2), 0.0)
+    return (start + off if start > 0 else start), end - off
 
 
 def _join(speech: Iterable[tuple[float, float]], first: int, last: int | None) -> list[_Span]:
