@@ -189,6 +189,13 @@ def test_prompt_and_prefix_reach_the_decoder(model: Whisper, tokenizer: Tokenize
     assert options.prompt == list(range(300))
 
 
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_tokens_that_are_none_are_told(model: Whisper, mels: Tensor, name: str) -> None:
+    for tokens in ([5, 51865], [-1], [10**9]):
+        with pytest.raises(OptionError, match="the vocabulary has ids from 0 to 51864"):
+            decode(model, mels, language="en", fp16=False, **{name: tokens})
+
+
 def test_subclasses_may_replace_the_steps(model: Whisper, mels: Tensor) -> None:
     seen = []
 

@@ -330,16 +330,25 @@ def test_row_table() -> None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def test_more_rows_than_memory_has_are_refused(model: Whisper) -> None:
-    cpu = torch.device("cpu")
+@pytest.mark.parametrize("token", [-1, 51865, 2**40])
+def test_tokens_that_are_none_do_not_read_foreign_memory(token: int) -> None:
+    runner = native_factory("float32")(random_model(1, n_state=32))
+    audio = runner.listen(torch.zeros(1500, 32))
+    rows = runner.take_rows(1)
+    with pytest.raises(ShapeError, match="for a vocabulary of 51865"):
+        runner.forward([1, token], rows * 2, [0, 1], [audio] * 2, [1])
+
+
+def test_more_rows_than_memory_has_are_refused() -> None:
+    dims, cpu = random_model(1, n_state=32).dims, torch.device("cpu")
     assert 0 < free_memory(cpu) < 2**50
-    check_room(100, model.dims, cpu)
+    check_room(100, dims, cpu)
     with pytest.raises(OptionError, match="asks for 1000000000 texts at once"):
-        check_room(10**9, model.dims, cpu)
+        check_room(10**9, dims, cpu)
 
 
-def test_the_memory_of_many_rows_is_given_back(model: Whisper) -> None:
-    runner = native_factory("float32")(model)
+def test_the_memory_of_many_rows_is_given_back() -> None:
+    runner = native_factory("float32")(random_model(1, n_state=32))
     few, many = runner.take_rows(2), runner.take_rows(200)
     runner.free_rows(many)
     assert runner.take_rows(1) == [2]  # while others run, nothing is moved

@@ -311,7 +311,10 @@ class DecodingTask:
     def _encode(self, text: str | Sequence[int] | None) -> list[int]:
         if isinstance(text, str):
             return self.tokenizer.encode(" " + text.strip()) if text else []
-        return list(text or ())
+        tokens, n_vocab = list(text or ()), self.model.dims.n_vocab
+        if wrong := [token for token in tokens if not 0 <= token < n_vocab]:
+            raise OptionError(f"prompt and prefix: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong[:3]}")
+        return tokens
 
     # -- the steps of a run ------------------------------------------------------------------------------
 

@@ -215,6 +215,8 @@ class NativeRunner:
     ) -> None:
         if max(positions) >= self.dims.n_text_ctx:
             raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
+        if not 0 <= min(tokens) <= max(tokens) < self.dims.n_vocab:
+            raise ShapeError(f"tokens from {min(tokens)} to {max(tokens)} for a vocabulary of {self.dims.n_vocab}")
         self._table.write(rows, positions)
         arrays = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions, wanted)]
         listened = np.array([audio.keys_and_values.data_ptr() for audio in audios], dtype=np.uintp)
