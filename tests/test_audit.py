@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper.audit import KINDS, Finding, Report, joined
+from whisper.audit import KINDS, Finding, Report, finding, joined
 from whisper.errors import OptionError
 from whisper.vad import Speech
 
@@ -16,8 +16,8 @@ from whisper.vad import Speech
 @pytest.fixture
 def report() -> Report:
     report = Report(duration=700.0, language="en", language_probs={"en": 0.9, "de": 0.1})
-    report.note("uncovered", (61.5, 65.25), "", "no text passed")
-    report.note("dropped", (3.0, 4.0), " Thank you.", "nobody speaks")
+    report.findings.append(finding("uncovered", (61.5, 65.25), "", "no text passed"))
+    report.findings.append(finding("dropped", (3.0, 4.0), " Thank you.", "nobody speaks"))
     words = [{"word": " a", "start": 10.0, "end": 10.5, "probability": 1.0}]
     segments = [{"start": 9.0, "end": 12.0, "text": " a", "words": words}, {"start": 20, "end": 22, "text": " b"}]
     speech = Speech(((10.0, 11.0), (20.0, 22.0), (61.5, 65.25)), np.zeros(4, np.float32), 700.0, "energy")

@@ -40,6 +40,11 @@ class Finding:
     channel: int | None = None  # with channels="separate"
 
 
+def finding(kind: Kind, span: Span, text: str, reason: str) -> Finding:
+    """Return a finding with times to the millisecond and bare text."""
+    return Finding(kind, round(span[0], 3), round(span[1], 3), text.strip(), reason)
+
+
 @dataclass
 class Report:
     """An account of one transcription.
@@ -67,10 +72,6 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     language: str = ""
     language_probs: dict[str, float] = field(default_factory=dict)
-
-    def note(self, kind: Kind, span: Span, text: str, reason: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(kind, round(span[0], 3), round(span[1], 3), text.strip(), reason))
 
     def close(self, segments: Sequence[Segment], speech: Speech | None) -> None:
         """Take in what is known at the end."""

@@ -1,109 +1,180 @@
 """A row of windows whose text is held against the speech in them, window by window, before it prompts anything.
 
-Text where nobody speaks is dropped, loops are stopped, and speech that has no text is decoded again on its own. What
-was done, and what remains doubtful, is noted in the recording's `Report`. Cannot hear better than the model: what fails
+Text where nobody speaks is dropped, loops are stopped, speech that has no text is decoded again on its own, and where a
+window has too little text for its speech, piece by piece; if that helps, the windows after it are short, too. What was
+done, and what remains doubtful, is noted for the recording's `Report`. Cannot hear better than the model: what fails
 in every attempt is kept at its best, and noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from .audio import FRAMES_PER_SECOND, N_FRAMES
-from .audit import Kind
-from .coverage import Span, covered_by, gaps, goes_round, is_echo
+from .audit import Finding, Kind, finding
+from .coverage import Span, covered_by, gaps, goes_round, is_echo, is_thin, n_bytes, pieces
 from .decoding import DecodingResult
 from .inventions import Evidence, why_invented
-from .plan import SECOND_LOOK_BEAMS
+from .plan import SECOND_LOOK_BEAMS, Plan
 from .results import Segment
-from .segments import is_silence, needs_fallback
-from .stretch import Heard, Reading, Stretch
+from .segments import is_improbable, is_silence
+from .stretch import Heard, Reading, Recording, Stretch
 from .vad import Speech
-from .windows import Window
-from .work import Job
+from .windows import Clip, Window
+from .work import Deliver, Job
 
 PAD = 0.2  # seconds around speech that is decoded on its own; the model wants to hear the onset
 SHORTEST = 300  # frames: a window is not cut below this when its text goes round in circles
+PIECE = 3.0  # seconds: weak models read this much speech at once as well as a single word
+MORE = 1.2  # times as much text, which speaks for the shorter windows
+PATIENCE = 2  # hotter attempts in a row that are no better than the best so far, until no further is made
+GOOD_WINDOWS = 16  # short ones in a row, after which one twice as long is tried
 TOKENS_PER_SECOND = 30.0  # of speech; the most wasteful scripts take 20 at normal speed
 SPARE_TOKENS = 24  # timestamps, and slack for very short windows
+FASTEST = 30.0  # bytes of text in a second of speech
 KEPT_TEXTS = 8  # texts that a loop over several windows is looked for in
 
 
 class AuditedStretch(Stretch):
     """See `Stretch`; its recording must have speech."""
 
-    _texts: list[str]  # the last ones that were kept
-
-    @property
-    def speech(self) -> Speech:
-        """Where somebody speaks."""
-        assert self.recording.speech is not None
-        return self.recording.speech
+    def __init__(
+        self,
+        plan: Plan,
+        recording: Recording,
+        clips: list[Clip],
+        take: Callable[[Deliver], None] | None = None,
+        begins_at: float = 0.0,
+    ) -> None:
+        super().__init__(plan, recording, clips, take, begins_at)
+        assert recording.speech is not None
+        self._speech: Speech = recording.speech
+        self._texts: list[str] = []  # the last ones that were kept
+        self._longest = N_FRAMES / FRAMES_PER_SECOND  # seconds of the windows, as far as pauses allow
+        self._n_good = 0  # windows in a row that were short and had enough text
+        self._findings: list[Finding] = []  # of the window that is being read
 
     def _transcribe(self, window: Window) -> Generator[Job, Any, Reading]:
         """See `Stretch`."""
+        self._findings, last_speech = [], self._last_speech
+        tries_longer = self._n_good >= GOOD_WINDOWS
+        window = self._shortened(window, 2 * self._longest if tries_longer else self._longest)
+        reading = yield from self._read_whole(window)
+        if not reading.again:
+            islands = self._speech.within(window.start, min(reading.seek / FRAMES_PER_SECOND, window.end))
+            if tries_longer or is_thin(_text(reading.segments), islands):
+                whole, of_whole = (reading, self._last_speech), self._findings
+                self._findings, self._last_speech = [], last_speech
+                reading = yield from self._read_in_pieces(window, islands, reading.seek)
+                if n_bytes(_text(reading.segments)) < MORE * n_bytes(_text(whole[0].segments)):
+                    (reading, self._last_speech), self._findings = whole, of_whole
+                    self._longest *= 2 if tries_longer else 1
+                elif len(islands) > 1:
+                    self._longest = PIECE
+                self._n_good = 0
+            elif self._longest < N_FRAMES / FRAMES_PER_SECOND:
+                self._n_good += 1
+            yield from self._fill_gaps(window, reading)
+        self._texts = [*self._texts, *(s["text"] for s in reading.segments)][-KEPT_TEXTS:]
+        self.recording.report.findings += self._findings
+        return reading
+
+    def _note(self, kind: Kind, span: Span, text: str, reason: str) -> None:
+        self._findings.append(finding(kind, span, text, reason))
+
+    # -- a window, whole and in pieces -------------------------------------------------------------------
+
+    def _read_whole(self, window: Window) -> Generator[Job, Any, Reading]:
         heard = yield from self._hear(window)
         result = yield from self._decode(heard)
         if result.is_loop and window.size >= 2 * SHORTEST:
             self._history.reset()
-            return (yield from self._transcribe(self._half(window)))
+            return (yield from self._read_whole(self._shortened(window, window.duration / 2)))
         reading = self._read(heard, result)
-        if reading.again:
-            return reading
-        if self._goes_round(reading.segments):
-            self._history.reset()
+        if self._history.prompt() and goes_round([*self._texts, *(s["text"] for s in reading.segments)]):
+            self._history.reset()  # the prompt may have suggested it
             reading = self._read(heard, (yield from self._decode(heard)))
         reading.segments = [s for s in reading.segments if self._is_said(s, heard.language)]
-        end = min(reading.seek, window.seek + window.size) / FRAMES_PER_SECOND
-        for gap in gaps(self.speech.spans, covered_by(reading.segments), window.start, end):
-            recovered = yield from self._recover(gap, window, reading.segments)
-            reading.segments = sorted([*reading.segments, *recovered], key=lambda s: s["start"])
-        self._texts = [*self._recent(), *(s["text"] for s in reading.segments)][-KEPT_TEXTS:]
         return reading
+
+    def _read_in_pieces(self, window: Window, islands: list[Span], seek: int) -> Generator[Job, Any, Reading]:
+        """Decode the stretches of speech in a window on their own, a few seconds at a time."""
+        segments: list[Segment] = []
+        for piece in pieces(islands, PIECE):
+            heard = yield from self._hear(self._window_around(piece, window))
+            result = yield from self._look(heard, self.plan.decoding.beam_size)
+            if not result.is_loop and not is_silence(result, self.plan.options):
+                segments += [s for s in self._read(heard, result).segments if self._is_said(s, heard.language)]
+        return Reading(segments, seek)
+
+    def _shortened(self, window: Window, longest: float) -> Window:
+        """Cut a window off behind the speech that fits into so many seconds, in the pause behind it."""
+        if window.duration <= longest:
+            return window
+        parts = pieces(self._speech.within(window.start, window.end), longest)
+        end = window.start + longest
+        if parts and parts[0][1] <= end + PIECE:  # else somebody speaks without a pause, and is cut off
+            end = (parts[0][1] + parts[1][0]) / 2 if len(parts) > 1 else window.end
+        return Window(window.clip, window.seek, max(round(end * FRAMES_PER_SECOND) - window.seek, 1))
+
+    def _window_around(self, span: Span, window: Window) -> Window:
+        seek = max(round((span[0] - PAD) * FRAMES_PER_SECOND), 0)
+        end = min(round((span[1] + PAD) * FRAMES_PER_SECOND), seek + N_FRAMES, self.recording.features.n_frames)
+        return Window(window.clip, seek, end - seek)
 
     # -- decoding ----------------------------------------------------------------------------------------
 
     def _decode(self, heard: Heard) -> Generator[Job, Any, DecodingResult]:
         """Decode at each temperature in turn until the text passes; the best result where none does."""
         best: DecodingResult | None = None
+        n_worse = 0
         changes = {"stop_loops": True, "sample_len": self._most_tokens(heard.window)}
         for temperature in self.plan.options.temperatures():
             result = yield from self._attempt(heard, temperature, prompt=self._history.prompt(), **changes)
-            if self._passes(result):
+            if self._passes(result, heard.window):
                 return result
-            if best is None or self._rank(result) > self._rank(best):
-                best = result
+            if best is None or self._rank(result, heard.window) > self._rank(best, heard.window):
+                best, n_worse = result, 0
+            else:
+                n_worse += 1
+            if n_worse >= PATIENCE:
+                break
             self.plan.look_whether_cancelled()
         assert best is not None
         kind: Kind = "loop" if best.is_loop else "doubtful"
         why = f"no attempt passed; log-probability {best.avg_logprob:.2f}"
-        self.recording.report.note(kind, (heard.window.start, heard.window.end), best.text, why)
+        self._note(kind, (heard.window.start, heard.window.end), best.text, why)
         return best
 
-    def _passes(self, result: DecodingResult) -> bool:
-        return not result.is_loop and not needs_fallback(result, self.plan.options)
+    def _look(self, heard: Heard, beam_size: int | None) -> Generator[Job, Any, DecodingResult]:
+        """Decode once, without the text before."""
+        most = self._most_tokens(heard.window)
+        return (yield from self._attempt(heard, 0.0, prompt=[], beam_size=beam_size, stop_loops=True, sample_len=most))
 
-    def _rank(self, result: DecodingResult) -> tuple[bool, bool, float]:
-        """What makes one failed attempt better than another."""
+    def _passes(self, result: DecodingResult, window: Window) -> bool:
+        """Whether nothing speaks against a text. What somebody says ten times may repeat itself."""
+        if result.is_loop or self._is_too_much(result, window):
+            return False
+        return not is_improbable(result, self.plan.options) or is_silence(result, self.plan.options)
+
+    def _is_too_much(self, result: DecodingResult, window: Window) -> bool:
+        """Whether a text repeats itself more than there is time for."""
         most = self.plan.options.compression_ratio_threshold
-        return not result.is_loop, most is None or result.compression_ratio <= most, result.avg_logprob
+        seconds = self._speech.seconds_within(window.start, window.end)
+        return most is not None and result.compression_ratio > most and n_bytes(result.text) > FASTEST * seconds
+
+    def _rank(self, result: DecodingResult, window: Window) -> tuple[bool, bool, float]:
+        """What makes one failed attempt better than another."""
+        return not result.is_loop, not self._is_too_much(result, window), result.avg_logprob
 
     def _most_tokens(self, window: Window) -> int:
         """Return how many tokens the speech in a window can fill."""
-        seconds = self.speech.seconds_within(window.start, window.end)
+        seconds = self._speech.seconds_within(window.start, window.end)
         fixed = self.plan.decoding.sample_len or self.plan.model.dims.n_text_ctx // 2
         return min(fixed, int(TOKENS_PER_SECOND * seconds) + SPARE_TOKENS)
 
-    def _half(self, window: Window) -> Window:
-        """Return the first half of a window, up to the pause that lies nearest to its middle."""
-        middle = window.start + window.duration / 2
-        reach = window.duration / 4
-        pauses = [(a + b) / 2 for a, b in self.speech.pauses()]
-        cut = min((p for p in pauses if abs(p - middle) < reach), key=lambda p: abs(p - middle), default=middle)
-        return Window(window.clip, window.seek, round(cut * FRAMES_PER_SECOND) - window.seek)
-
-    # -- text without speech -----------------------------------------------------------------------------
+    # -- text without speech, and speech without text ----------------------------------------------------
 
     def _is_said(self, segment: Segment, language: str) -> bool:
         """Whether a segment stays; notes why it does not."""
@@ -111,51 +182,48 @@ class AuditedStretch(Stretch):
             return True
         span = segment["start"], segment["end"]
         evidence = Evidence(
-            self.speech.seconds_within(*span),
-            self.speech.highest_probability(*span),
+            self._speech.seconds_within(*span),
+            self._speech.highest_probability(*span),
             segment["no_speech_prob"],
             segment["avg_logprob"],
         )
         why = why_invented(segment["text"], language, evidence)
         if why is not None:
-            self.recording.report.note("dropped", span, segment["text"], why)
+            self._note("dropped", span, segment["text"], why)
         return why is None
 
-    def _goes_round(self, segments: list[Segment]) -> bool:
-        """Whether the text before a window is repeated in it, as the prompt may suggest."""
-        return bool(self._history.prompt()) and goes_round([*self._recent(), *(s["text"] for s in segments)])
-
-    def _recent(self) -> list[str]:
-        return getattr(self, "_texts", [])
-
-    # -- speech without text -----------------------------------------------------------------------------
+    def _fill_gaps(self, window: Window, reading: Reading) -> Generator[Job, Any, None]:
+        """Decode again what is spoken in a window and has no text."""
+        end = min(reading.seek / FRAMES_PER_SECOND, window.end)
+        for gap in gaps(self._speech.spans, covered_by(reading.segments), window.start, end):
+            recovered = yield from self._recover(gap, window, reading.segments)
+            reading.segments = sorted([*reading.segments, *recovered], key=lambda s: s["start"])
 
     def _recover(self, gap: Span, window: Window, others: list[Segment]) -> Generator[Job, Any, list[Segment]]:
-        """Decode a stretch on its own, without the text before it; returns the segments that are good."""
-        note, last_speech = self.recording.report.note, self._last_speech
-        seek = max(round((gap[0] - PAD) * FRAMES_PER_SECOND), 0)
-        end = min(round((gap[1] + PAD) * FRAMES_PER_SECOND), seek + N_FRAMES, self.recording.features.n_frames)
-        heard = yield from self._hear(Window(window.clip, seek, end - seek))
-        result = yield from self._second_look(heard)
-        if not self._passes(result) or is_silence(result, self.plan.options) or not result.text:
-            note("uncovered", gap, result.text, f"no text passed; log-probability {result.avg_logprob:.2f}")
+        """Decode a stretch on its own; returns the segments that are good."""
+        last_speech, n_findings = self._last_speech, len(self._findings)
+        heard = yield from self._hear(self._window_around(gap, window))
+        result = yield from self._look(heard, self.plan.decoding.beam_size or SECOND_LOOK_BEAMS)
+        segments: list[Segment] = []
+        if self._passes(result, heard.window) and not is_silence(result, self.plan.options):
+            segments = [s for s in self._read(heard, result).segments if s["text"].strip()]
+            segments = [s for s in segments if self._is_said(s, heard.language)]
+            self._last_speech = max(last_speech, self._last_speech)
+        del self._findings[n_findings:]
+        text = _text(segments)
+        if not text:
+            self._note("uncovered", gap, result.text, f"no text passed; log-probability {result.avg_logprob:.2f}")
+        elif any(is_echo(text, other["text"]) and self._is_crowded(other) for other in others):
+            self._note("uncovered", gap, text, "what was heard stands beside it already")
             return []
-        segments = self._read(heard, result).segments
-        self._last_speech = max(last_speech, self._last_speech)
-        segments = [s for s in segments if s["text"].strip() and self._is_said(s, heard.language)]
-        text = "".join(s["text"] for s in segments)
-        if not text or any(is_echo(text, other["text"]) and self._is_crowded(other) for other in others):
-            note("uncovered", gap, text, "what was heard stands beside it already" if text else "nothing was said")
-            return []
-        note("recovered", gap, text, "speech without text, decoded on its own")
+        else:
+            self._note("recovered", gap, text, "speech without text, decoded on its own")
         return segments
-
-    def _second_look(self, heard: Heard) -> Generator[Job, Any, DecodingResult]:
-        beams = self.plan.decoding.beam_size or SECOND_LOOK_BEAMS
-        most = self._most_tokens(heard.window)
-        return (yield from self._attempt(heard, 0.0, prompt=[], beam_size=beams, stop_loops=True, sample_len=most))
 
     def _is_crowded(self, segment: Segment) -> bool:
         """Whether a segment's time holds too little speech for its text, so that some of it was said elsewhere."""
-        seconds = self.speech.seconds_within(segment["start"], segment["end"])
-        return len(segment["text"].strip()) > 12.0 * seconds
+        return n_bytes(segment["text"]) > 12.0 * self._speech.seconds_within(segment["start"], segment["end"])
+
+
+def _text(segments: list[Segment]) -> str:
+    return "".join(segment["text"] for segment in segments)

@@ -14,6 +14,7 @@ Span = tuple[float, float]  # seconds of the recording
 
 SLACK = 0.5  # seconds by which times of text may be wrong
 LEAST_GAP = 0.8  # seconds of speech without text that are worth another look
+THINNEST = 4.0  # bytes of text in a second of speech, its padding counted in; slow reading has 8
 JOINED = 1.0  # seconds: gaps closer to each other are one
 
 
@@ -59,6 +60,36 @@ def gaps(speech: Sequence[Span], covered: Sequence[Span], start: float, end: flo
 def _without(span: Span, hole: Span) -> list[Span]:
     """Return what remains of a span when a hole is cut into it."""
     return [(a, b) for a, b in ((span[0], min(span[1], hole[0])), (max(span[0], hole[1]), span[1])) if b > a]
+
+
+def is_thin(text: str, islands: Sequence[Span]) -> bool:
+    """Whether there is too little text for the speech, given the stretches of speech in which it was said.
+
+    Every stretch between two pauses has a word at least, and no language takes a second for four letters.
+    """
+    seconds = sum(end - start for start, end in islands)
+    return n_words(text) < len(islands) or n_bytes(text) < THINNEST * seconds
+
+
+def n_words(text: str) -> int:
+    """Words, or what may be as many in a script without spaces."""
+    return max(len(text.split()), n_bytes(text) // 8)
+
+
+def n_bytes(text: str) -> int:
+    """Bytes of letters and digits: in UTF-8 they say about as much in one script as in another."""
+    return len("".join(c for c in text if c.isalnum()).encode())
+
+
+def pieces(islands: Sequence[Span], longest: float) -> list[Span]:
+    """Join stretches of speech into pieces of at most so many seconds; a longer stretch is a piece of its own."""
+    joined: list[Span] = []
+    for start, end in islands:
+        if joined and end - joined[-1][0] <= longest:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def is_echo(text: str, neighbour: str) -> bool:

@@ -30,11 +30,16 @@ class Scores(Protocol):
 def needs_fallback(result: Scores, options: TranscribeOptions) -> bool:
     """Whether the window should be decoded again at the next temperature."""
     o = options
-    improbable = o.logprob_threshold is not None and result.avg_logprob < o.logprob_threshold
+    improbable = is_improbable(result, options)
     if improbable and o.no_speech_threshold is not None and result.no_speech_prob > o.no_speech_threshold:
         return False  # silence: no temperature makes words of it
     repetitive = o.compression_ratio_threshold is not None and result.compression_ratio > o.compression_ratio_threshold
     return repetitive or improbable
+
+
+def is_improbable(result: Scores, options: TranscribeOptions) -> bool:
+    """Whether the text is less probable than `logprob_threshold` allows."""
+    return options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
 
 
 def is_silence(result: Scores, options: TranscribeOptions) -> bool:

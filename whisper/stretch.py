@@ -194,7 +194,8 @@ class Stretch:
             **self.hearing.to_align(heard.encoded),
         )
         if speech is not None:
-            snap_words(segments, speech.within(window.start, window.end), window.start, window.end)
+            padding = self.plan.vad_options.speech_pad_ms / 1000
+            snap_words(segments, speech.within(window.start, window.end), window.start, window.end, padding)
 
     def _finish(self, reading: Reading) -> tuple[str, ...]:
         """Remember what the next window is told; returns the segments for people."""

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 _add_word_timestamps = add_word_timestamps
 
+LONGEST_PAUSE = 1.5  # seconds, without the padding of speech: with `vad_filter`, longer ones part windows
+
 # with `batch_size`: what is cut shorter loses too much at the cuts, what is cut longer ends too late
 SHORTEST_STRETCH = 60 * FRAMES_PER_SECOND
 LONGEST_STRETCH = 180 * FRAMES_PER_SECOND
@@ -301,7 +303,7 @@ class Transcription:
         if plan.audits or plan.skips_silence:
             speech = yield from self._find_speech()
         if speech is not None and plan.skips_silence:
-            clips = common(clips, speech.clips(self.features.n_frames))
+            clips = common(clips, speech.clips(self.features.n_frames, LONGEST_PAUSE))
         report = self._account
         report.duration = self.features.n_frames / FRAMES_PER_SECOND
         language = plan.decoding.language
