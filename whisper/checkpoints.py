@@ -264,6 +264,8 @@ def read_checkpoint(path: str, content: bytes | None = None) -> Weights:
             f"{path} holds a model_state_dict of type {type(state).__name__} instead of named tensors; "
             "save it again with save_checkpoint"
         )
+    if hollow := next((name for name, value in state.items() if getattr(value, "is_meta", False)), None):
+        raise CheckpointError(f"{path} has no numbers for {hollow}: it was saved without weights; get it again")
     heads = checkpoint.get("alignment_heads")
     mask = parse_alignment_heads(heads, dims, path) if isinstance(heads, (str, bytes)) else None
     return Weights(dims, left_in_files(state, files) if files else dict(state), mask, path)

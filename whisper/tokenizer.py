@@ -63,7 +63,7 @@ _ASSETS = Path(__file__).parent / "assets"
 # GPT-2's cut of a text before its bytes are merged (Radford et al. 2019); the vocabularies were learned on it.
 _GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
-_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # scripts that do not part words by spaces
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # scripts that do not part words by spaces
 
 # What annotates speech instead of being spoken: quotation marks, brackets, markup, speaker tags, music.
 _NON_SPEECH_SYMBOLS = (
@@ -259,7 +259,7 @@ class Tokenizer:
         words, word_tokens
             The text of each word and its tokens; the lists of tokens laid end to end are `tokens` again.
         """
-        if self.language in _WITHOUT_SPACES:
+        if self.language in WITHOUT_SPACES:
             return self.split_tokens_on_unicode(tokens)
         return self.split_tokens_on_spaces(tokens)
 
@@ -397,9 +397,11 @@ def get_tokenizer(
     LanguageError
         If the language is unknown (the message names the nearest one), or not one of the model's.
     OptionError
-        If there is no such `task`, or `num_languages` is no whole number.
+        If there is no such `task`, `multilingual` is no flag, or `num_languages` no whole number.
     """
     _check_task(task)
+    if not isinstance(multilingual, int):
+        raise OptionError(f"multilingual must be True or False, not {reprlib.repr(multilingual)}")
     if not isinstance(num_languages, int) or num_languages < 0:
         raise OptionError(f"num_languages must be a whole number of at least 0, not {reprlib.repr(num_languages)}")
     return _tokenizer(bool(multilingual), num_languages, None if language is None else _to_code(language), task)
