@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import bundled, capabilities, compute_types, fast_path
+from . import bundled, capabilities, compute_types, fast_path, silero
 from .checkpoints import _MODELS, cache_folder, load_model
 from .errors import OptionError, WhisperError
 from .kernel_builds import MAIN_SOURCE, SOURCES
@@ -99,6 +99,7 @@ def _software() -> Iterator[Fact]:
             continue
         yield Fact(group, name, version)
     yield _ffmpeg()
+    yield _speech_detector()
     for name in ("gpt2.tiktoken", "multilingual.tiktoken", "mel_filters.npz"):
         if not os.path.isfile(os.path.join(folder, "assets", name)):
             yield Fact(group, name, "missing", REINSTALL, broken=True)
@@ -117,6 +118,13 @@ def _ffmpeg() -> Fact:
     missing = [codec for codec in CODECS if codec not in av.codecs_available]
     lacks = f"; it cannot decode {', '.join(missing)}" if missing else ""
     return Fact("Software", "FFmpeg", libraries + lacks, "pip install --force-reinstall av" if missing else "")
+
+
+def _speech_detector() -> Fact:
+    try:
+        return Fact("Software", "speech", f"found by Silero's network {silero.load().version}")
+    except WhisperError as error:
+        return Fact("Software", "speech", f"found by loudness alone: {error}", silero.INSTALL)
 
 
 def _processor() -> Iterator[Fact]:

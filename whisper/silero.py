@@ -65,7 +65,8 @@ class Listener:
             sound = torch.cat([self._context, torch.from_numpy(samples)])
             self._context = sound[-CONTEXT:]
             steps = F.pad(sound.unfold(0, CONTEXT + STEP, STEP), (0, CONTEXT), mode="reflect")  # (n, 640)
-            parts = (steps.unfold(1, N_FFT, HOP) @ net.basis.T).square_()  # (n, 4, 2 * BINS)
+            frames = steps.unfold(1, N_FFT, HOP).reshape(-1, N_FFT)  # (n * 4, N_FFT)
+            parts = (frames @ net.basis.T).square_().view(len(steps), -1, 2 * BINS)  # (n, 4, 2 * BINS)
             heard = (parts[..., :BINS] + parts[..., BINS:]).sqrt_().transpose(1, 2)  # (n, BINS, 4)
             for (weight, bias), stride in zip(net.convolutions, STRIDES, strict=True):
                 heard = F.conv1d(heard, weight, bias, stride=stride, padding=1).relu_()

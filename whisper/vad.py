@@ -27,7 +27,7 @@ Track: TypeAlias = npt.NDArray[np.float32]  # one number for each step
 
 STEP = silero.STEP  # samples that get one probability
 STEP_MS = 1000 * STEP // SAMPLE_RATE
-BLOCK = 256  # steps that are read and judged at once: 8 s; always as many, as other cuts could round otherwise
+BLOCK = 256  # steps that are read and judged at once: 8 s
 
 # Loudness, in decibels; full scale is 0
 SILENCE = -100.0  # nothing that 16 bits can say is quieter, but for digital silence
@@ -49,7 +49,7 @@ class VadOptions:
         A value is of another type or out of its range.
     """
 
-    threshold: float = 0.5  # probability from which on it is speech; 0 to 1
+    threshold: float = 0.35  # probability from which on it is speech; 0 to 1
     neg_threshold: float | None = None  # ... below which speech has ended; None: 0.15 less than `threshold`
     min_speech_duration_ms: float = 0  # shorter speech does not count
     min_silence_duration_ms: float = 100  # shorter pauses do not count
@@ -265,15 +265,15 @@ def _network(method: str) -> silero.Network | None:
 
 
 def _hearing(judge: Callable[[Samples], Track], read: Read, n_samples: int) -> Generator[float, None, Track]:
-    """Let `judge` hear block after block, the last one filled up with silence; returns a number for each step."""
+    """Let `judge` hear block after block, the last step filled up with silence; returns a number for each step."""
     tracks = [np.zeros(0, np.float32)]
     for begin in range(0, n_samples, BLOCK * STEP):
         end = min(begin + BLOCK * STEP, n_samples)
-        block = np.zeros(BLOCK * STEP, np.float32)
+        block = np.zeros(math.ceil((end - begin) / STEP) * STEP, np.float32)
         block[: end - begin] = read(begin, end)
         tracks.append(judge(block))
         yield end / SAMPLE_RATE
-    return np.concatenate(tracks)[: math.ceil(n_samples / STEP)]
+    return np.concatenate(tracks)
 
 
 class _Level:
@@ -287,10 +287,11 @@ class _Level:
 
     def bring(self, block: Samples) -> Samples:
         """Return the next block at its level."""
-        steps = np.arange(self._n_done, self._n_done + BLOCK)
-        self._n_done += BLOCK
+        steps = np.arange(self._n_done, self._n_done + len(block) // STEP)
+        self._n_done += len(steps)
         gains = 10.0 ** (np.interp(steps, self._middles, self._gains) / 20.0)
-        return (block.reshape(BLOCK, STEP) * gains.astype(np.float32)[:, None]).reshape(-1)
+        leveled: Samples = block.reshape(-1, STEP) * gains.astype(np.float32)[:, None]
+        return leveled.reshape(-1)
 
 
 def _around(decibels: Track, start: int) -> Track:
