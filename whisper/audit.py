@@ -6,7 +6,7 @@ Measures and mends nothing itself: `audited` does, and notes here what it found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -72,6 +72,21 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     language: str = ""
     language_probs: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_channels(cls, reports: Sequence[Report], language: str) -> Report:
+        """Join the reports of a recording's channels; somebody speaks where one of them has speech."""
+        found = [replace(finding, channel=i) for i, report in enumerate(reports) for finding in report.findings]
+        speech = [span for report in reports for span in report.speech or ()]
+        return cls(
+            duration=max(report.duration for report in reports),
+            speech=None if reports[0].speech is None else tuple(joined(speech)),
+            method=reports[0].method,
+            text=tuple(joined([span for report in reports for span in report.text])),
+            findings=sorted(found, key=lambda finding: (finding.start, finding.end)),
+            language=language,
+            language_probs=next((r.language_probs for r in reports if r.language == language), {}),
+        )
 
     def close(self, segments: Sequence[Segment], speech: Speech | None) -> None:
         """Take in what is known at the end."""

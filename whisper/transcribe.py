@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
+from . import channels
 from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit import Report
 from .audited import AuditedStretch
@@ -232,7 +233,7 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
     plan = _plan(model, "iter_segments", options)
 
     def segments() -> Iterator[Segment]:
-        yield from plan.start(Transcription(plan, audio, plan.options.progress).steps())
+        yield from plan.start(_request(plan, audio, plan.options.progress))
 
     return segments()
 
@@ -247,7 +248,7 @@ def _plan(model: Whisper, function: str, given: dict[str, Any]) -> Plan:
 
 
 def _transcribe_one(plan: Plan, audio: Source) -> tuple[Transcript, Report]:
-    result: tuple[Transcript, Report] = plan.start(Transcription(plan, audio, plan.options.progress).steps()).result()
+    result: tuple[Transcript, Report] = plan.start(_request(plan, audio, plan.options.progress)).result()
     return result
 
 
@@ -259,7 +260,7 @@ def _transcribe_all(plan: Plan, audios: Sequence[Source]) -> list[tuple[Transcri
     listeners = shares(options.progress, n) if options.progress else [None] * n
     caller, group = plan.caller(), None if options.batch_size is None else Group(options.batch_size)
     requests = [
-        plan.start(Transcription(plan, audio, tell, label=f"[{i} of {n}] ").steps(), caller, group)
+        plan.start(_request(plan, audio, tell, f"[{i} of {n}] "), caller, group)
         for i, (audio, tell) in enumerate(zip(audios, listeners, strict=True), start=1)
     ]
     results: list[tuple[Transcript, Report]] = []
@@ -272,6 +273,49 @@ def _transcribe_all(plan: Plan, audios: Sequence[Source]) -> list[tuple[Transcri
         for request in requests:
             request.cancel()  # no effect on those that are done
     return results
+
+
+def _request(plan: Plan, audio: Source, tell: Tell | None, label: str = "") -> Steps:
+    """Return the steps of one recording, mixed or channel by channel."""
+    if plan.options.channels == "separate":
+        return _channel_steps(plan, audio, tell, label)
+    return Transcription(plan, audio, tell, label).steps()
+
+
+def _channel_steps(plan: Plan, audio: Source, tell: Tell | None, label: str) -> Steps:
+    """Transcribe the channels of a recording side by side, and put them on one clock at the end."""
+    tracks = yield from _while_others_work(plan, channels.reading(audio))
+    done = [(0.0, 0.0)] * len(tracks)
+
+    def teller(i: int) -> Tell:
+        def told(seconds: float, total: float) -> None:
+            done[i] = seconds, total
+            if tell is not None:
+                tell(sum(d for d, _ in done) / len(done), sum(t for _, t in done) / len(done))
+
+        return told
+
+    parts, running = [], []
+    for i, track in enumerate(tracks):
+        parts.append(Transcription(plan, track, teller(i), f"{label}[channel {i}] "))
+        running.append((yield Spawn(parts[i].steps(), plan.n_rows, Group(len(tracks)))))
+    for handle in running:
+        while (yield Next(handle)) is not None:
+            pass
+    transcript = channels.merge([part.result[0] for part in parts])
+    yield Deliver(transcript["segments"])
+    return transcript, Report.of_channels([part.result[1] for part in parts], transcript["language"])
+
+
+def _while_others_work(plan: Plan, steps: Generator[float, None, Any]) -> Generator[Job, Any, Any]:
+    """Run through steps that need no network; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        plan.look_whether_cancelled()
+        yield Pause()
 
 
 class Transcription:
@@ -287,6 +331,7 @@ class Transcription:
 
     features: Features
     recording: Recording
+    result: tuple[Transcript, Report]  # at the end
 
     def __init__(self, plan: Plan, audio: Source, tell: Tell | None = None, label: str = "") -> None:
         self.plan = plan
@@ -327,8 +372,13 @@ class Transcription:
             self._tell(n_frames, n_frames)
         tokens = [token for segment in self.segments for token in segment["tokens"]]
         report.close(self.segments, speech)
-        transcript = {"text": plan.tokenizer(language).decode(tokens), "segments": self.segments, "language": language}
-        return transcript, report
+        transcript: Transcript = {
+            "text": plan.tokenizer(language).decode(tokens),
+            "segments": self.segments,
+            "language": language,
+        }
+        self.result = transcript, report
+        return self.result
 
     def _stretch(
         self, clips: list[Clip], take: Callable[[Deliver], None] | None = None, begins_at: float = 0.0
@@ -342,25 +392,13 @@ class Transcription:
         reading = Features.reading(
             self._audio, self.plan.model.dims.n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram
         )
-        while True:
-            try:
-                next(reading)
-            except StopIteration as end:
-                features: Features = end.value
-                return features
-            self.plan.look_whether_cancelled()
-            yield Pause()
+        features: Features = yield from _while_others_work(self.plan, reading)
+        return features
 
     def _find_speech(self) -> Generator[Job, Any, Speech]:
         finding = detecting(self.features.samples, self.features.n_samples, self.plan.vad_options)
-        while True:
-            try:
-                next(finding)
-            except StopIteration as end:
-                speech: Speech = end.value
-                return speech
-            self.plan.look_whether_cancelled()
-            yield Pause()
+        speech: Speech = yield from _while_others_work(self.plan, finding)
+        return speech
 
     def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> Generator[Job, Any, str]:
         """Ask the model about one window or several; `encoded` takes them up, so that they can be used again."""
