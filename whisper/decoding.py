@@ -514,7 +514,7 @@ class DecodingTask:
         self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
     ) -> DecodingResult:
         if self._boosts is not None:
-            sum_logprob -= self._boosts.hotwords.place(tokens).kept
+            sum_logprob = self._boosts.model_logprob(tokens, sum_logprob)
         loop = self._loop(tokens)
         kept = tokens[: loop.keep] if loop else tokens
         text = self.tokenizer.decode(kept).strip()

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .logit_filters import BoostHotwords, RowFilter
 from .runner import Audio, Ints, Runner
 from .search import best_extensions, fill_up
 from .token_rules import RowRule, RowRules, rules
@@ -44,6 +45,8 @@ class SamplingPlan:
     temperature: float = 0.0
     max_candidates: int | None = None  # of a beam search, which this makes it; done with so many finished texts
     seed: int | None = None  # None draws from torch's own generator
+    edits: tuple[RowFilter, ...] = ()  # of the logits, before the rules
+    boosts: BoostHotwords | None = None  # the one among them whose scores must be settled
 
     @property
     def n_best(self) -> int:
@@ -94,6 +97,12 @@ class WindowSampling:
         """Return the rules for the next token of each row that is live."""
         return [self.plan.rules.next_rule(self._texts[i]) for i in self._live]
 
+    def edit(self, logits: Tensor) -> None:
+        """Change the logits of each row that is live, ``(n_live, n_vocab)``, in place."""
+        for row_filter in self.plan.edits:
+            for i, row in zip(self._live, logits, strict=True):
+                row_filter.edit(row, self._texts[i])
+
     def advance(self, ids: Ints, logprobs: Floats, logits: Tensor) -> list[int] | None:
         """Extend the live texts by one token.
 
@@ -110,6 +119,8 @@ class WindowSampling:
         """
         first = not self.n_steps
         self.n_steps += 1
+        if self.plan.boosts is not None:
+            logprobs = self._settle(self.plan.boosts, ids, logprobs, logits)
         if self.plan.max_candidates is not None:
             return self._advance_beams(ids, logprobs)
         if first:
@@ -128,6 +139,12 @@ class WindowSampling:
         self._live = [i for i in self._live if i not in ended]
         self.done = not self._live or self.n_steps >= self.plan.max_steps
         return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
+
+    def _settle(self, boosts: BoostHotwords, ids: Ints, logprobs: Floats, logits: Tensor) -> Floats:
+        settled: Floats = logprobs.copy()
+        for at, i in enumerate(self._live):
+            settled[at] += boosts.settle(logits[at], int(ids[at, 0]), float(logprobs[at, 0]), self._texts[i])
+        return settled
 
     def _draw(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
         """Draw a token per live row, and return its log-probability without the temperature."""
@@ -165,10 +182,14 @@ class WindowSampling:
 
     def candidates(self) -> tuple[list[list[int]], list[float]]:
         """Return the texts to choose from, without prompt and end, and their summed log-probabilities."""
+        sums = [float(score) for score in self._sums]
+        if self.plan.boosts is not None:
+            for i in self._live:
+                sums[i] -= self.plan.boosts.unsettled(self._texts[i])
         if self.plan.max_candidates is None:
-            return [list(text) for text in self._texts], [float(score) for score in self._sums]
+            return [list(text) for text in self._texts], sums
         finished = dict(self._finished)
-        fill_up(finished, self._texts, [float(score) for score in self._sums], self.plan.n_group, self.plan.eot)
+        fill_up(finished, self._texts, sums, self.plan.n_group, self.plan.eot)
         return [list(text[:-1]) for text in finished], list(finished.values())
 
 
@@ -217,18 +238,19 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
 def _choose(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
     """Choose the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``, and take them over."""
     chosen: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
-    at = 0
+    end = 0
     for n_best, together in groupby(ordered, key=lambda s: s.plan.n_best):
-        members = [(s, s.next_rules()) for s in together]
-        row_rules = [rule for _, rules_of in members for rule in rules_of]
-        part = logits[at : at + len(row_rules)]
-        at += len(row_rules)
-        ids, logprobs = runner.choose(part, rules(row_rules), n_best)
-        begin = 0
-        for s, rules_of in members:
-            own = slice(begin, begin + len(rules_of))
-            chosen.append((s, ids[own], logprobs[own], part[own]))
-            begin = own.stop
+        begin, members, row_rules = end, [], list[RowRule]()
+        for s in together:
+            row_rules += (rules_of := s.next_rules())
+            own = logits[end : (end := end + len(rules_of))]
+            s.edit(own)
+            members.append((s, own))
+        ids, logprobs = runner.choose(logits[begin:end], rules(row_rules), n_best)
+        at = 0
+        for s, own in members:
+            chosen.append((s, ids[at : at + len(own)], logprobs[at : at + len(own)], own))
+            at += len(own)
     for s, own_ids, own_logprobs, own_logits in chosen:
         sources = s.advance(own_ids, own_logprobs, own_logits)
         if s.done:
