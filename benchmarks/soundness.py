@@ -445,9 +445,9 @@ class Row:
 
 
 ROWS = {
-    "silent": Row("noise, music, silence: recordings with text", "0", measure_silent, "share with text", 0),
+    "silent": Row("noise, music, silence: recordings with text", "0", measure_silent, "% of recordings with text", 0),
     "pauses": Row("pauses of 2 to 60 s: words", "0 lost, 0 doubled", measure_pauses, "words lost or doubled", 0),
-    "nasty": Row("nasty sound", "0, at most 2x", measure_nasty, "recordings that crash, loop or take over 2x", 0),
+    "nasty": Row("nasty sound", "0, at most 2x", measure_nasty, "crash, loop, or over twice the time", 0),
     "joined": Row("joined against alone: word error", "at most +1", measure_joined, "points of word error more", 1),
     "words": Row("words that begin in a pause", "under 2 %", measure_words, "% of words that begin in a pause", 2),
 }
@@ -501,21 +501,22 @@ def plot(results: Results, path: Path) -> None:
 
     modes, rows = list(results), list(next(iter(results.values())))
     figure, panels = plt.subplots(
-        1, len(rows), figsize=(2.9 * len(rows), 0.7 + 0.36 * len(modes)), layout="constrained", sharey=True,
+        1, len(rows), figsize=(2.9 * len(rows), 0.8 + 0.36 * len(modes)), layout="constrained", sharey=True,
         squeeze=False,
     )  # fmt: skip
     for axes, row in zip(panels[0], rows, strict=True):
-        values = [results[mode][row].value for mode in modes]
+        values = [results[mode][row].value * (100 if row == "silent" else 1) for mode in modes]
         colours = ["#9e9e9e" if mode == "original" else "#2171b5" for mode in modes]
         bars = axes.barh(range(len(modes)), values, 0.66, color=colours)
-        form = "{:.0%}" if row == "silent" else "{:.0f}" if row in ("pauses", "nasty") else "{:.1f}"
+        form = "{:.0f}" if row in ("pauses", "nasty") else "{:.1f}"
         axes.bar_label(bars, [form.format(value) for value in values], fontsize=8, padding=3, color="0.25")
         axes.axvline(ROWS[row].limit, color="#d94801", linewidth=1.2, linestyle=(0, (3, 2)))
-        axes.set_title(ROWS[row].axis, fontsize=8.5, loc="left")
+        axes.set_title(f"{ROWS[row].axis}\n(goal: {ROWS[row].must})", fontsize=8.5, loc="left")
+        axes.set_xlim(0, 1.2 * max(*values, 2 * ROWS[row].limit, 1))
+        axes.set_xticks([])
         axes.set_yticks(range(len(modes)), modes, fontsize=8.5)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.tick_params(axis="both", length=0, labelsize=8)
-        axes.margins(x=0.16)
     panels[0][0].invert_yaxis()
     figure.savefig(path, dpi=160)
     print(f"drew {path}")
