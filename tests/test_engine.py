@@ -42,7 +42,7 @@ def plan(kind: str, seed: int) -> SamplingPlan:
         "best of": {"temperature": 0.7, "n_group": 3, "seed": seed},
     }[kind]
     limit = rng.choice([None, 5])
-    rules = RowRules(ids[0], ids[1], kind != "sampled", limit, EOT, TIMESTAMPS, MOCK_DIMS.n_vocab)
+    rules = RowRules(ids[0], ids[1], kind != "sampled", limit, EOT, TIMESTAMPS, MOCK_DIMS.n_vocab, None)
     return SamplingPlan((*prompt, SOT), len(prompt), rng.randint(1, 20), rules, EOT, NO_SPEECH, **options)
 
 

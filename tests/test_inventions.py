@@ -57,3 +57,10 @@ def test_each_phrase_is_known_in_the_language_that_it_stands_under() -> None:
     assert all(len(row) == 2 and (row[0] in LANGUAGES or row[0] == "any") for row in rows)
     assert all(is_known(phrase, "en" if code == "any" else code) for code, phrase in rows)
     assert len({tuple(row) for row in rows}) == len(rows) > 100
+
+
+def test_a_sneeze_is_no_word_where_the_model_hears_no_speech() -> None:
+    sneeze = Evidence(speech_seconds=1.0, speech_probability=0.9, no_speech_prob=0.8, avg_logprob=-0.7)
+    assert why_invented(" achoo", "en", sneeze)
+    assert why_invented(" achoo", "en", Evidence(1.0, 0.9, 0.1, -0.7)) is None
+    assert why_invented(" achoo", "en", Evidence(3.0, 0.9, 0.8, -0.7)) is None

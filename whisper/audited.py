@@ -102,7 +102,7 @@ class AuditedStretch(Stretch):
         """Decode the stretches of speech in a window on their own, a few seconds at a time."""
         segments: list[Segment] = []
         for piece in pieces(islands, PIECE):
-            heard = yield from self._hear(self._window_around(piece, window))
+            heard = yield from self._hear(self._window_around(piece, window, seek))
             result = yield from self._look(heard, self.plan.decoding.beam_size)
             if not result.is_loop and not is_silence(result, self.plan.options):
                 segments += [s for s in self._read(heard, result).segments if self._is_said(s, heard.language)]
@@ -118,10 +118,11 @@ class AuditedStretch(Stretch):
             end = (parts[0][1] + parts[1][0]) / 2 if len(parts) > 1 else window.end
         return Window(window.clip, window.seek, max(round(end * FRAMES_PER_SECOND) - window.seek, 1))
 
-    def _window_around(self, span: Span, window: Window) -> Window:
+    def _window_around(self, span: Span, window: Window, last: int) -> Window:
+        """Return a window for a stretch of speech; it ends at frame `last`, where the next window begins to read."""
         seek = max(round((span[0] - PAD) * FRAMES_PER_SECOND), 0)
-        end = min(round((span[1] + PAD) * FRAMES_PER_SECOND), seek + N_FRAMES, self.recording.features.n_frames)
-        return Window(window.clip, seek, end - seek)
+        end = min(round((span[1] + PAD) * FRAMES_PER_SECOND), seek + N_FRAMES, last)
+        return Window(window.clip, seek, max(end - seek, 1))
 
     # -- decoding ----------------------------------------------------------------------------------------
 
@@ -196,13 +197,13 @@ class AuditedStretch(Stretch):
         """Decode again what is spoken in a window and has no text."""
         end = min(reading.seek / FRAMES_PER_SECOND, window.end)
         for gap in gaps(self._speech.spans, covered_by(reading.segments), window.start, end):
-            recovered = yield from self._recover(gap, window, reading.segments)
+            recovered = yield from self._recover(gap, self._window_around(gap, window, reading.seek), reading.segments)
             reading.segments = sorted([*reading.segments, *recovered], key=lambda s: s["start"])
 
-    def _recover(self, gap: Span, window: Window, others: list[Segment]) -> Generator[Job, Any, list[Segment]]:
+    def _recover(self, gap: Span, around: Window, others: list[Segment]) -> Generator[Job, Any, list[Segment]]:
         """Decode a stretch on its own; returns the segments that are good."""
         last_speech, n_findings = self._last_speech, len(self._findings)
-        heard = yield from self._hear(self._window_around(gap, window))
+        heard = yield from self._hear(around)
         result = yield from self._look(heard, self.plan.decoding.beam_size or SECOND_LOOK_BEAMS)
         segments: list[Segment] = []
         if self._passes(result, heard.window) and not is_silence(result, self.plan.options):

@@ -16,6 +16,7 @@ PHRASES = Path(__file__).parent / "assets" / "invented_phrases.tsv"
 ALIKE = {"yue": "zh"}  # languages that borrow another's phrases
 
 LEAST_SPEECH = 0.1  # seconds: in less, nobody has said a word
+SHORT_SPEECH = 1.5  # seconds: a detector of speech may take so much of another sound for it
 SURE_SPEECH = 0.8  # mean probability of speech in a stretch, from which on nobody doubts that somebody speaks
 SURE_NO_SPEECH = 0.6  # <|nospeech|>, as in `no_speech_threshold`
 WEAK_LOGPROB = -1.0  # as in `logprob_threshold`
@@ -59,6 +60,8 @@ def why_invented(text: str, language: str, evidence: Evidence) -> str | None:
     ]
     if doubts and is_known(text, language):
         return f"a phrase that Whisper invents, and {doubts[0]}"
+    if e.no_speech_prob > SURE_NO_SPEECH and e.speech_seconds < SHORT_SPEECH:  # a cough, a sneeze
+        return f"{doubts[0]}, and {e.speech_seconds:.1f} s sound like it"
     if len(doubts) >= 2:
         return " and ".join(doubts)
     return None

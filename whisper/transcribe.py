@@ -7,7 +7,7 @@ may run on one model, and an exception leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
@@ -77,6 +77,13 @@ def transcribe(
     clip_timestamps: str | Sequence[float] = "0",
     hallucination_silence_threshold: float | None = None,
     batch_size: int | None = None,
+    audit: bool | None = None,
+    vad_filter: bool | None = None,
+    vad_parameters: Mapping[str, Any] | str | None = None,
+    languages: Sequence[str] | str | None = None,
+    language_detection_segments: int = 1,
+    multilingual: bool = False,
+    channels: str = "mix",
     progress: Callable[[float, float], object] | None = None,
     cancel: Any = None,
     **decode_options: Any,
@@ -121,15 +128,30 @@ def transcribe(
         Transcribe so many stretches of a long recording side by side. It is cut at pauses, into stretches of one to a
         few minutes, and each is transcribed as a recording of its own would be, with all options; so the text before
         a cut prompts nothing behind it. None or 1 cuts nothing. Of a list, so many recordings at once, too.
+    audit
+        Hold speech and text against each other, window by window: silence is skipped, loops end, text where nobody
+        speaks is dropped, and speech without text is decoded again. None is True where `batch_size` is above 1. See
+        `transcribe_with_report`.
+    vad_filter
+        Skip pauses of speech longer than 1.5 s, and place words in speech alone. None does what `audit` does.
+    vad_parameters
+        How speech is found: fields of `vad.VadOptions`.
+    languages
+        Codes or names of the languages to choose among, where ``language`` is not given.
+    language_detection_segments
+        How many windows are asked for the language; by default the first.
+    multilingual
+        Detect the language of each window; segments have a ``language`` then.
+    channels
+        "separate" transcribes each channel on its own; segments have a ``channel`` then. "mix" is one recording.
     progress
         Called after each window with the seconds that are done and the seconds that there are; for a list, with how
         many recordings are done (a part of one counts as such) and how many there are.
     cancel
         Something like a `threading.Event`: once it is set, the transcription ends with `CancelledError`.
     **decode_options
-        Fields of `DecodingOptions`, such as ``language``, ``task``, ``beam_size``, ``seed`` or ``fp16``, and what
-        `TranscribeOptions` has beyond openai-whisper, such as ``audit``, ``vad_filter``, ``languages``,
-        ``multilingual`` or ``channels``; all of them in docs/options.md.
+        Fields of `DecodingOptions`, such as ``language``, ``task``, ``beam_size``, ``seed`` or ``fp16``; all options
+        are in docs/options.md.
 
     Returns
     -------
@@ -146,25 +168,8 @@ def transcribe(
     OptionError
         An option does not exist, or its value is wrong. (A ValueError, and a TypeError where it does not exist.)
     """
-    given = dict(  # noqa: C408
-        verbose=verbose,
-        temperature=temperature,
-        compression_ratio_threshold=compression_ratio_threshold,
-        logprob_threshold=logprob_threshold,
-        no_speech_threshold=no_speech_threshold,
-        condition_on_previous_text=condition_on_previous_text,
-        initial_prompt=initial_prompt,
-        carry_initial_prompt=carry_initial_prompt,
-        word_timestamps=word_timestamps,
-        prepend_punctuations=prepend_punctuations,
-        append_punctuations=append_punctuations,
-        clip_timestamps=clip_timestamps,
-        hallucination_silence_threshold=hallucination_silence_threshold,
-        batch_size=batch_size,
-        progress=progress,
-        cancel=cancel,
-    )
-    plan = _plan(model, "transcribe", {**given, **decode_options})
+    settings = {name: value for name, value in {**locals()}.items() if name not in ("model", "audio", "decode_options")}
+    plan = _plan(model, "transcribe", {**settings, **decode_options})
     if isinstance(audio, (list, tuple)):
         return [transcript for transcript, _ in _transcribe_all(plan, audio)]
     return _transcribe_one(plan, audio)[0]
