@@ -26,7 +26,9 @@ FIELDS = [(kind, f) for kind in (DecodingOptions, TranscribeOptions) for f in da
 def test_the_signature_of_transcribe_is_the_dataclass() -> None:
     parameters = inspect.signature(transcribe).parameters
     keywords = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert keywords == {f.name: f.default for f in dataclasses.fields(TranscribeOptions)}
+    declared = {f.name: f for f in dataclasses.fields(TranscribeOptions)}
+    assert keywords == {name: declared[name].default for name in keywords}
+    assert all(facts(declared[name]).ours for name in declared.keys() - keywords)  # they come as **decode_options
 
 
 @pytest.mark.parametrize(("options", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))

@@ -57,7 +57,7 @@ def is_number(value: object) -> bool:
 
 def is_whole(value: object) -> bool:
     """Whether `value` is a whole number, and no flag."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Kind:
