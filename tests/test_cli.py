@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import runpy
@@ -18,6 +19,7 @@ import pytest
 
 from tests.conftest import Original
 from whisper import cli as cli_module
+from whisper.audit import Report
 from whisper.cli import build_parser, cli
 from whisper.errors import AudioError, CheckpointError, DownloadError
 
@@ -197,6 +199,7 @@ USAGE_ERRORS = [
     (["--beam_size", "None", "--patience", "2"], "patience requires beam_size"),
     (["--vad_parameters", "treshold=0.4"], "did you mean 'threshold'"),
     (["--audit", "yes"], "argument --audit"),
+    (["--languages", "en,Klingon"], "Unsupported language: 'Klingon'"),
     (["--channels", "both"], "invalid choice: 'both' (choose from"),
     (["--hotwords", "one,,two"], "hotwords must be words"),
     (["--output_format", "doc"], "invalid choice: 'doc'"),
@@ -298,6 +301,23 @@ def test_formats_and_layout_reach_the_writer(fakes: Fakes, capsys: pytest.Captur
     assert files() == ["a.srt"]
     assert Path("out/a.srt").read_text() == "1\n00:00:00,000 --> 00:00:02,000\nHello\nyou.\n\n"
     assert capsys.readouterr() == ("", "")  # one recording, nothing wrong: nothing to say
+
+
+def test_a_report(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def with_report(*arguments: Any, **options: Any) -> Any:
+        report = Report(duration=2.0, speech=((0.0, 1.0),), method="energy", language="en")
+        return fakes.transcribe(*arguments, **options), report
+
+    monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe_with_report", with_report)
+    assert cli(["a.wav", "-o", "out", "-f", "txt", "--report", "True"]) == 0
+    assert fakes.options["audit"] is True
+    assert files() == ["a.report.json", *["a.report.png"] * bool(importlib.util.find_spec("matplotlib")), "a.txt"]
+    assert json.loads(Path("out/a.report.json").read_text(encoding="utf-8"))["speech"] == [[0.0, 1.0]]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("2.0 s, 1.0 s of speech (energy)")
+    assert cli(["b.wav", "-o", "out", "--report", "True", "--audit", "False"]) == 0
+    assert fakes.options["audit"] is False
 
 
 def test_layout_options_without_effect_are_said(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:

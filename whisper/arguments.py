@@ -153,6 +153,7 @@ def _reader(declared: Field[Any]) -> Callable[[str], Any]:
 
 def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
     """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
+    from .tokenizer import LANGUAGES, get_tokenizer
     from .vad import VadOptions
     from .windows import parse_clips
 
@@ -164,6 +165,8 @@ def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> N
         decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
         for temperature in chosen.temperatures():
             decoding.at(temperature)
+        for language in chosen.languages or ():
+            get_tokenizer(True, num_languages=len(LANGUAGES), language=language)
         parse_clips(chosen.clip_timestamps, sys.maxsize)
         VadOptions.of(chosen.vad_parameters)
     except OptionError as error:

@@ -353,7 +353,7 @@ def write_report(report: Report, path: str) -> None:
 
     print(report.table(), file=sys.stderr, flush=True)
     with written_whole(f"{path}.json") as file:
-        file.write(json.dumps(report.to_dict(), ensure_ascii=False, indent=1).encode("utf-8"))
+        file.write(json.dumps(report.to_dict(), ensure_ascii=False).encode("utf-8"))
     if importlib.util.find_spec("matplotlib"):
         unfinished = f"{path}.{os.getpid()}.tmp.png"
         report.plot(unfinished)
