@@ -107,6 +107,28 @@ def test_short_recordings_are_held() -> None:
             assert held.loudness().shape == (n // 160,)
 
 
+def test_samples_are_those_of_the_recording_in_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = melody(3.0)[0]
+    kinds = {"array": floats(x), "integers": x, "tensor": torch.from_numpy(floats(x)), "file": wav(x[None]),
+             "float64": floats(x).astype(np.float64)}  # fmt: skip
+    for long in (True, False):
+        monkeypatch.setattr(features, "HELD", 16000 if long else 10**6)
+        for name, source in kinds.items():
+            recording = Features.of(source, 80)
+            assert isinstance(recording, StreamedFeatures) == long, name
+            assert recording.n_samples == len(x), name
+            for begin, end in ((0, len(x)), (20001, 20003), (len(x) - 5, len(x) + 5), (len(x), len(x) + 1), (9, 3)):
+                samples = recording.samples(begin, end)
+                assert samples.dtype == np.float32, name
+                np.testing.assert_array_equal(samples, floats(x)[begin:end], err_msg=name)
+    asked = []
+    monkeypatch.setattr(audio, "load_audio", lambda source: asked.append(source) or floats(x[:999]))
+    foreign = Features.of("anything", 80, log_mel_spectrogram=lambda source, n_mels, padding: torch.rand(80, 3210))
+    assert asked == []
+    assert foreign.n_samples == len(foreign.samples(0, 10**6)) == 999
+    assert asked == ["anything"]
+
+
 def test_loudness_follows_the_sound_in_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     x = melody(12.0)[0]
     x[64000:96000] = x[64000:96000] // 100  # two seconds, 40 dB down

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from whisper.errors import OptionError, ShapeError
 from whisper.pauses import stretches
+from whisper.vad import Speech
 
 MINUTE = 6000  # frames
 
@@ -89,6 +90,20 @@ def test_silence_is_cut_where_it_was_aimed_and_kept_whole_elsewhere() -> None:
     (_, cut), (again, end) = stretches(track, len(track), MINUTE, 2 * MINUTE)
     assert abs(cut - 6100) <= 10
     assert (again, end) == (cut, 12200)
+
+
+def test_where_speech_is_known_its_pauses_come_before_those_of_loudness() -> None:
+    track = with_pauses(speech(4 * MINUTE), [(6000, 200), (12000, 200)])
+    nothing = np.zeros(0, np.float32)
+    spans = ((0.0, 70.0), (70.5, 140.0), (140.1, 245.0))  # somebody whispers where it is quiet; seconds
+    known = Speech(spans, nothing, 245.0, "silero")
+    clips = stretches(track, len(track), MINUTE, 2 * MINUTE, known)
+    assert clips[0] == (0, 7025)
+    assert abs(clips[1][1] - 12000) <= 10  # no pause of 200 ms: loudness decides
+    later = stretches(track[1000:], len(track) - 1000, MINUTE, 2 * MINUTE, known, 1000)
+    assert later[0] == (0, 6025)
+    silent = stretches(track, len(track), MINUTE, 2 * MINUTE, Speech((), nothing, 245.0, "silero"))
+    assert silent == [(i * MINUTE, (i + 1) * MINUTE) for i in range(4)]
 
 
 def test_a_recording_of_nearly_the_target_is_one_stretch() -> None:

@@ -56,6 +56,10 @@ class Listener:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._context = torch.zeros(CONTEXT, device="cpu", dtype=torch.float32)
+        self.forget()
+
+    def forget(self) -> None:
+        """Go on as if the recording began here: after a long pause the network overhears a short word."""
         self._state = [torch.zeros(1, 1, UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
 
     def hear(self, samples: Samples) -> npt.NDArray[np.float32]:

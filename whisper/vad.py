@@ -29,6 +29,8 @@ STEP = silero.STEP  # samples that get one probability
 STEP_MS = 1000 * STEP // SAMPLE_RATE
 BLOCK = 256  # steps that are read and judged at once: 8 s
 
+PAUSE, UNLIKELY = 32, 0.1  # the last second of a block is a pause if no step of it is as likely as this
+
 # Loudness, in decibels; full scale is 0
 SILENCE = -100.0  # nothing that 16 bits can say is quieter, but for digital silence
 NEIGHBOURS = 312  # steps: what is loud and what is quiet is a matter of 10 s and the 10 s on either side
@@ -244,9 +246,7 @@ def detecting(read: Read, n_samples: int, options: VadOptions | None = None) -> 
     if network is None:
         probabilities = _likelihood(decibels)
     else:
-        level = _Level(decibels)
-        listener = silero.Listener(network)
-        probabilities = yield from _hearing(lambda block: listener.hear(level.bring(block)), read, n_samples)
+        probabilities = yield from _hearing(_Attention(network, decibels).judge, read, n_samples)
     total = 1000 * n_samples // SAMPLE_RATE  # whole milliseconds
     spans = tuple((start / 1000, end / 1000) for start, end in _spans(probabilities, total, options))
     return Speech(spans, probabilities, n_samples / SAMPLE_RATE, "silero" if network else "energy")
@@ -276,22 +276,29 @@ def _hearing(judge: Callable[[Samples], Track], read: Read, n_samples: int) -> G
     return np.concatenate(tracks)
 
 
-class _Level:
-    """Brings the loudest step of each half minute to `LOUDEST`: Silero's network does not hear quiet speech."""
+class _Attention:
+    """Silero's network, helped with what it does not hear: quiet speech, and short words after a long pause.
 
-    def __init__(self, decibels: Track) -> None:
+    The loudest step of each half minute is brought to `LOUDEST`, and a block that ends in a pause is forgotten.
+    """
+
+    def __init__(self, network: silero.Network, decibels: Track) -> None:
+        self._listener = silero.Listener(network)
         self._n_done = 0
         starts = range(0, len(decibels), NEIGHBOURS)
         self._middles = [start + NEIGHBOURS / 2 for start in starts]
         self._gains = [LOUDEST - float(_around(decibels, start).max()) for start in starts]
 
-    def bring(self, block: Samples) -> Samples:
-        """Return the next block at its level."""
+    def judge(self, block: Samples) -> Track:
+        """How likely speech is in each step of the next block."""
         steps = np.arange(self._n_done, self._n_done + len(block) // STEP)
         self._n_done += len(steps)
         gains = 10.0 ** (np.interp(steps, self._middles, self._gains) / 20.0)
-        leveled: Samples = block.reshape(-1, STEP) * gains.astype(np.float32)[:, None]
-        return leveled.reshape(-1)
+        leveled = block.reshape(-1, STEP) * gains.astype(np.float32)[:, None]
+        probabilities = self._listener.hear(leveled.reshape(-1))
+        if probabilities[-PAUSE:].max() < UNLIKELY:
+            self._listener.forget()
+        return probabilities
 
 
 def _around(decibels: Track, start: int) -> Track:
