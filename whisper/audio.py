@@ -254,7 +254,7 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     tensor = _tensor(array).detach().cpu()
     if tensor.numel() == 0:
         return np.zeros(0, np.float32)
-    tensor = _channels_first(tensor)
+    tensor = channels_first(tensor)
     samples: Samples = float32_samples(tensor).numpy()
     # A sum needs no mask as large as the sound; one that overflows is looked at again.
     if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
@@ -268,8 +268,9 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     return mono
 
 
-def _channels_first(samples: Tensor) -> Tensor:
+def channels_first(array: Array) -> Tensor:
     """Shape ``(n_channels, n_samples)`` from one of the three shapes that `load_audio` takes."""
+    samples = _tensor(array)
     if samples.ndim == 1:
         return samples[None]
     if samples.ndim != 2:

@@ -70,10 +70,12 @@ def decode(source: Source, rate: int) -> Samples:
     return np.concatenate([np.zeros(0, np.int16), *stream(source, rate)])
 
 
-def stream(source: Source, rate: int) -> Iterator[Samples]:
+def stream(source: Source, rate: int, *, apart: bool = False) -> Iterator[Samples]:
     """Decode like `decode`, piece by piece as they are asked for: of any recording only a little is in memory.
 
     The errors come with the first piece, the warnings with the end. Until then a file object belongs to the iterator.
+    With `apart` the channels are not mixed, and there may be any number of them: each piece is ``(n_channels, n)``,
+    with as many as the recording has where it begins.
     """
     import av
 
@@ -83,7 +85,8 @@ def stream(source: Source, rate: int) -> Iterator[Samples]:
         if place is not None:
             file.seek(0)
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
-            yield from _resampled(_Recording(container, name).frames(), rate)
+            for piece in _resampled(_Recording(container, name).frames(), rate, apart=apart):
+                yield piece if apart else piece[0]
     except _LayoutError as error:
         raise AudioError(f"{name} {error}") from None
     except av.FFmpegError as error:
@@ -111,7 +114,7 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
             frame.sample_rate = rate
             yield frame
 
-    pieces = list(_resampled(frames(), new_rate, target_format))
+    pieces = [piece[0] for piece in _resampled(frames(), new_rate, target_format)]
     return np.concatenate([np.zeros(0, np.int16 if target_format == "s16" else np.float32), *pieces])
 
 
@@ -264,24 +267,31 @@ class _Recording:
             warnings.warn(f"{self.name}: {'; '.join(losses)}", RuntimeWarning, stacklevel=2)
 
 
-def _resampled(frames: Iterable[AudioFrame], rate: int, format: str = "s16") -> Iterator[Samples]:
-    """One channel at `rate` from frames that may change their rate, layout or format on the way."""
+def _resampled(
+    frames: Iterable[AudioFrame], rate: int, format: str = "s16", *, apart: bool = False
+) -> Iterator[Samples]:
+    """One channel at `rate`, or those of the first frame, from frames that may change their rate, layout or format.
+
+    Each piece is ``(n_channels, n)``.
+    """
     graph: Graph | None = None
     shape: tuple[str, str, int] | None = None
+    target = "" if apart else "mono"
     for frame in frames:
         frame.pts = None  # like the program, which neither fills gaps nor drops overlaps
         if (new_shape := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
             if graph is not None:
                 yield from _pushed(graph, None)
             shape = new_shape
-            graph = _graph(*shape, rate, format)
+            target = target or frame.layout.name
+            graph = _graph(*shape, rate, format, target)
         yield from _pushed(cast("Graph", graph), frame)
     if graph is not None:
         yield from _pushed(graph, None)
 
 
-def _graph(source_format: str, layout: str, source_rate: int, rate: int, format: str) -> Graph:
-    """The filters that the `ffmpeg` program builds for ``-ac 1 -ar RATE``."""
+def _graph(source_format: str, layout: str, source_rate: int, rate: int, format: str, target_layout: str) -> Graph:
+    """The filters that the `ffmpeg` program builds for ``-ac N -ar RATE``."""
     import av
     from av.filter import Graph
 
@@ -295,7 +305,7 @@ def _graph(source_format: str, layout: str, source_rate: int, rate: int, format:
     )
     # Between floats swresample would let a mixture grow louder than its parts; to integers it never does.
     convert = graph.add("aresample", **({"rematrix_maxval": "1"} if format == "flt" else {}))
-    target = graph.add("aformat", sample_rates=str(rate), sample_fmts=format, channel_layouts="mono")
+    target = graph.add("aformat", sample_rates=str(rate), sample_fmts=format, channel_layouts=target_layout)
     graph.link_nodes(source, convert, target, graph.add("abuffersink"))
     try:
         graph.configure()
@@ -309,10 +319,11 @@ def _graph(source_format: str, layout: str, source_rate: int, rate: int, format:
 
 
 def _pushed(graph: Graph, frame: AudioFrame | None) -> Iterator[Samples]:
-    """Give a frame to the graph, or the end, and take what it has ready, each ``(n_samples,)``."""
+    """Give a frame to the graph, or the end, and take what it has ready, each ``(n_channels, n_samples)``."""
     import av
 
     graph.push(frame)
     with contextlib.suppress(av.EOFError, av.BlockingIOError):  # it has no more, or no more yet
         while True:
-            yield cast("AudioFrame", graph.pull()).to_ndarray().reshape(-1)  # (1, n) -> (n,)
+            ready = cast("AudioFrame", graph.pull())
+            yield ready.to_ndarray().reshape(-1, ready.layout.nb_channels).T  # (1, n * n_channels) -> (n_channels, n)

@@ -12,6 +12,8 @@ import warnings
 import weakref
 from typing import Any
 
+import numpy as np
+
 IN_MEMORY = 32 << 20  # bytes: 17 minutes of 16-bit samples at 16 kHz
 
 
@@ -53,6 +55,14 @@ class Spool:
             pieces.append(piece)
             n_bytes -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def array(self, dtype: Any) -> np.ndarray[Any, Any]:
+        """All bytes as numbers, ``(n,)``, which may be written to; when it is asked for, no more can be appended."""
+        if self.n_bytes == 0:
+            return np.zeros(0, dtype)
+        if isinstance(self.file, io.BytesIO):
+            return np.frombuffer(self.file.getbuffer(), dtype)
+        return np.memmap(self.file, dtype, mode="r+")
 
     def _write(self, view: memoryview) -> None:
         self.file.seek(self.n_bytes)
