@@ -5,6 +5,7 @@
 >>> model.transcribe("audio.wav")["text"]
 """
 
+from .alignment import align as align
 from .audio import load_audio as load_audio
 from .audio import log_mel_spectrogram as log_mel_spectrogram
 from .audio import pad_or_trim as pad_or_trim
@@ -17,10 +18,12 @@ from .decoding import DecodingOptions as DecodingOptions
 from .decoding import DecodingResult as DecodingResult
 from .decoding import decode as decode
 from .decoding import detect_language as detect_language
+from .languages import identify_language as identify_language
 from .model import ModelDimensions as ModelDimensions
 from .model import Whisper as Whisper
 from .transcribe import iter_segments as iter_segments
 from .transcribe import transcribe as transcribe
+from .transcribe import transcribe_with_report as transcribe_with_report
 from .version import __version__ as __version__
 
 Whisper.decode = decode

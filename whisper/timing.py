@@ -239,7 +239,7 @@ def find_alignment(
     Returns
     -------
     list of WordTiming
-        In order; the last stands for the end of the text. Empty for an empty text.
+        In order; together they have all tokens of the text. Empty for an empty text.
     """
     if not text_tokens:
         return []
@@ -411,9 +411,8 @@ def add_word_timestamps(
         return
     text_tokens = [[t for t in segment["tokens"] if t < tokenizer.eot] for segment in segments]
     alignment = find_alignment(model, tokenizer, list(chain(*text_tokens)), mel, num_frames, **kwargs)
-    durations = [t.end - t.start for t in alignment if t.end != t.start]
-    typical = min(MAX_MEDIAN_DURATION, float(np.median(durations))) if durations else 0.0
-    if durations:
+    typical = typical_duration(alignment)
+    if typical:
         shorten_at_sentence_ends(alignment, 2 * typical)
     merge_punctuations(alignment, prepend_punctuations, append_punctuations)
 
@@ -425,6 +424,12 @@ def add_word_timestamps(
             fit_words(segment, words, typical, last_speech_timestamp)
             last_speech_timestamp = segment["end"]
         segment["words"] = words
+
+
+def typical_duration(alignment: Sequence[WordTiming]) -> float:
+    """Return how long a word takes, in seconds; 0 where none takes any time."""
+    durations = [timing.end - timing.start for timing in alignment if timing.end != timing.start]
+    return min(MAX_MEDIAN_DURATION, float(np.median(durations))) if durations else 0.0
 
 
 def shorten_at_sentence_ends(alignment: Sequence[WordTiming], longest: float) -> None:

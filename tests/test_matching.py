@@ -1,0 +1,90 @@
+"""Known words and heard words: which are the same, and where that puts the others."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whisper import matching
+from whisper.matching import match, spread
+
+WORDS = "the old man sat down by a river and waited for his friend who never came".split()
+some_words = st.lists(st.sampled_from([*WORDS, "—", "Río", "7", "水"]), max_size=20)
+
+
+@given(some_words, some_words)
+def test_the_order_is_kept_and_no_word_is_heard_twice(known: list[str], heard: list[str]) -> None:
+    found = [j for j in match(known, heard).tolist() if j >= 0]
+    assert found == sorted(set(found))
+    assert all(j < len(heard) for j in found)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=20))
+def test_the_same_words_are_found(words: list[str]) -> None:
+    assert match(words, [f" {word.upper()}," for word in words]).tolist() == list(range(len(words)))
+
+
+def test_parts_that_the_other_lacks_are_nowhere_and_misheard_words_are_found() -> None:
+    assert match(["not", "said", *WORDS], WORDS).tolist()[2:] == list(range(16))
+    assert match(WORDS, [*WORDS[:4], "something", "else", *WORDS[4:]]).tolist() == [0, 1, 2, 3, *range(6, 18)]
+    assert match(["his", "name", "is", "Barry", "Baldwin"], ["name", "iss", "bary", "bolwin"]).tolist() == [
+        -1, 0, 1, 2, 3,
+    ]  # fmt: skip
+    assert match(["—", "..."], ["river"]).tolist() == [-1, -1]
+    assert match(["river"], []).tolist() == [-1]
+
+
+def test_long_texts_are_cut_at_phrases_that_are_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    heard = [draw.choice(WORDS) + draw.choice("abc") for _ in range(900)]
+    missing, invented = set(range(300, 420)), ["never"] * 100
+    known = [*heard[:300], *heard[420:700], *invented, *heard[700:]]
+    expected = [*range(300), *range(420, 700), *[-1] * 100, *range(700, 900)]
+    monkeypatch.setattr(matching, "CELLS", 10_000)
+    found = match(known, heard).tolist()
+    assert np.mean(np.array(found) == expected) > 0.97
+    assert sum(j in missing for j in found) < 5
+    assert max((b[0] - a[0]) * (b[1] - a[1]) for a, b in zip(*cuts(known, heard), strict=True)) <= 20_000
+
+
+def cuts(known: list[str], heard: list[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    places = matching._cuts(known, heard)
+    assert places == sorted(places)
+    assert places[-1] == (len(known), len(heard))
+    return places[:-1], places[1:]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.none() | st.floats(0, 1)), min_size=1, max_size=12), st.floats(0.01, 60)
+)
+def test_times_never_go_back_and_stay_within_the_speech(words: list[tuple[int, float | None]], total: float) -> None:
+    known = iter(sorted(share for _, share in words if share is not None))
+    anchors = np.array([math.nan if share is None else next(known) * total for _, share in words])
+    times = spread([letters for letters, _ in words], anchors, total)
+    assert ((times == anchors) | np.isnan(anchors)).all()
+    placed = times[~np.isnan(times)]
+    assert (np.diff(placed) >= -1e-9).all()
+    assert ((placed >= -1e-9) & (placed <= total + 1e-9)).all()
+
+
+@pytest.mark.parametrize(
+    ("anchors", "total", "expected"),
+    [
+        ([None, None, None, None], 4.0, [0.5, 1.5, 2.5, 3.5]),  # nothing was heard: evenly
+        ([1.0, None, None, 3.0], 4.0, [1.0, 1.5, 2.5, 3.0]),  # between two
+        ([1.0, None, None, 99.0], 99.0, [1.0, 2.0, 98.0, 99.0]),  # much that the text lacks: beside their neighbours
+        ([None, None, None, 50.0], 99.0, [45.0, 47.0, 49.0, 50.0]),
+        ([50.0, None, None, None], 99.0, [50.0, 51.0, 53.0, 55.0]),
+    ],
+)
+def test_words_between_those_that_were_heard(anchors: list[float | None], total: float, expected: list[float]) -> None:
+    times = spread([5] * 4, np.array(anchors, dtype=float), total)
+    assert times.tolist() == pytest.approx(expected)
+
+
+def test_what_nobody_could_say_in_the_time_is_nowhere() -> None:
+    times = spread([5, *[10] * 40, 5], np.array([1.0, *[math.nan] * 40, 2.0]), 9.0)
+    assert np.isnan(times[1:-1]).all()
