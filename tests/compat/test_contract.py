@@ -101,6 +101,12 @@ for module, names in arguments["names"].items():
 """
 
 
+def _same_or_wider(ours: str, theirs: str) -> bool:
+    """Whether a default is the same, or options with further fields at the end."""
+    further = theirs.startswith("DecodingOptions(") and ours.startswith(theirs[:-1] + ", ")
+    return ours == theirs or further or "object at" in theirs
+
+
 @pytest.mark.peers
 def test_signatures_are_the_original_s_or_wider(original: Original, tmp_path: Path) -> None:
     theirs = original(SIGNATURES, tmp_path, names=NAMES)
@@ -121,7 +127,7 @@ def test_signatures_are_the_original_s_or_wider(original: Original, tmp_path: Pa
                 problems.append(f"{key} has no parameter {name}")
             elif mine[name][1] != kind or (kind not in ("KEYWORD_ONLY", "VAR_KEYWORD") and mine[name][0] != i):
                 problems.append(f"{key}: {name} is {mine[name]} and was {(i, kind, default)}")
-            elif mine[name][2].replace(", seed=None)", ")") != default and "object at" not in default:  # a field more
+            elif not _same_or_wider(mine[name][2], default):
                 problems.append(f"{key}: {name}={mine[name][2]} and was {default}")
     assert len(theirs) > 120
     assert not problems, "\n".join(problems)
