@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from whisper import matching
 from whisper.matching import match, spread
 
-WORDS = "the old man sat down by a river and waited for his friend who never came".split()
+WORDS = [
+    "the", "old", "man", "sat", "down", "by", "a", "river", "and", "waited", "for", "his", "friend", "who", "never",
+    "came",
+]  # fmt: skip
 some_words = st.lists(st.sampled_from([*WORDS, "—", "Río", "7", "水"]), max_size=20)
 
 

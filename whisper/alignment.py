@@ -31,7 +31,7 @@ from .results import Segment, Transcript, Word
 from .segments import is_silence
 from .snapping import snap_words
 from .timing import WordTiming, merge_punctuations, shorten_at_sentence_ends, typical_duration
-from .tokenizer import WITHOUT_SPACES, get_tokenizer
+from .tokenizer import WITHOUT_SPACES, Tokenizer, get_tokenizer, short_pieces
 from .utils import compression_ratio
 from .vad import Speech, VadOptions
 from .vad import detecting as detecting_speech
@@ -39,6 +39,8 @@ from .windows import Clip
 from .work import Direct, Job, Pause, Steps
 
 if TYPE_CHECKING:
+    import tiktoken
+
     from .audio import Source
     from .model import Whisper
 
@@ -48,6 +50,7 @@ BELIEVED = 0.6  # of a part's letters: where less was heard, it is cut again, an
 DOUBTED = 0.2  # mean probability of a part's words below which they are read off the attention phrase by phrase
 KEPT = 16  # parts that stay encoded from the first time to the second
 LETTERS_PER_SECOND = 15.0  # of words that are nowhere
+LAST_BYTE = 255  # of the tokens that are single bytes, of which all others are made
 LEAST_PROBABILITY = 1e-10  # whose logarithm is a number
 
 
@@ -212,6 +215,7 @@ class _Alignment:
         self.tokenizer = get_tokenizer(
             model.is_multilingual, num_languages=model.num_languages, language=decoding.language, task="transcribe"
         )
+        self._encoding = _encoding_of(model, self.tokenizer)
 
     def steps(self, lines: Sequence[str]) -> Steps:
         """Place all words; returns the transcript."""
@@ -240,7 +244,7 @@ class _Alignment:
         line = line.strip()
         if line and self.decoding.language not in WITHOUT_SPACES:
             line = " " + line  # as the model has learned it
-        tokens = self.tokenizer.encode(line, disallowed_special=())
+        tokens = self._encoding.encode(line, disallowed_special=())
         split = zip(*self.tokenizer.split_to_word_tokens(tokens), strict=True)
         timings = [WordTiming(word, own, 0, 0, 0) for word, own in split]
         merge_punctuations(timings, self.options.prepend_punctuations, self.options.append_punctuations)
@@ -387,6 +391,19 @@ class _Alignment:
             segments.append(segment)
         text = "".join(segment["text"] for segment in segments)
         return {"text": text, "segments": segments, "language": self.decoding.language or "en"}
+
+
+def _encoding_of(model: Whisper, tokenizer: Tokenizer) -> tiktoken.Encoding:
+    """Return the vocabulary that a model writes with: one from a used vocabulary has the same row for all other tokens.
+
+    The bundled model is such a one; of words in tokens that it has never written it hears nothing.
+    """
+    column = model.decoder.token_embedding.weight[: tokenizer.eot, 0].detach().float().cpu().numpy()
+    _, kinds, counts = np.unique(column, return_inverse=True, return_counts=True)
+    if not len(column) / 2 < counts.max() < len(column):
+        return tokenizer.encoding
+    last = int(np.flatnonzero(kinds != counts.argmax())[-1])
+    return short_pieces(tokenizer.encoding, max(last, LAST_BYTE) + 1)
 
 
 def _grouped(words: Sequence[_Known], parts: Sequence[_Part]) -> Iterator[tuple[_Part, list[_Known]]]:

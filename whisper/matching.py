@@ -22,7 +22,7 @@ CELLS = 2_000_000  # words times words that are compared at once: some 50 MB
 PHRASE = 3  # words that, said once and written once, show where a long text can be cut
 
 MOST_LETTERS = 30.0  # per second of speech; nobody speaks faster
-SPARE_LETTERS = 20  # more, for times are rough
+SPARE_LETTERS = 60  # more, for times are rough by seconds
 LEAST_LETTERS = 2.5  # per second: with fewer, much is said that the text does not have
 
 

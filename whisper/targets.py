@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .composing import Recipe, Window
 from .datasets import LETTERS, reduce_text
 from .errors import TrainingError
-from .tokenizer import Tokenizer, get_tokenizer
-
-if TYPE_CHECKING:
-    import tiktoken
+from .tokenizer import WITHOUT_SPACES, Tokenizer, get_tokenizer
+from .tokenizer import short_pieces as cut_short
 
 PIECES = 1000  # a used vocabulary has only byte pairs of the first thousand merges: short ones, each seen often
 N_TIMESTAMPS = 1501
@@ -27,7 +24,6 @@ IGNORED = -100  # a target that is not scored
 UNSEEN = (-1, -1)  # nobody knows where a token is said
 MISREAD = 0.06  # part of the text tokens that are read as another one, so that a slip is not the end
 LONGEST_PROMPT = 120  # tokens of earlier text
-WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages that do not part words by spaces
 Generator = np.random.Generator
 
 
@@ -51,7 +47,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: Tokenizer, letters: str = "", short_pieces: bool = False) -> None:
-        self._encoding = _short_pieces(tokenizer) if short_pieces else tokenizer.encoding
+        self._encoding = cut_short(tokenizer.encoding, PIECES) if short_pieces else tokenizer.encoding
         self.tokenizer, self.letters = tokenizer, letters
         self._classes = {c: i for i, c in enumerate(" " + letters, start=1)}
         self.n_text, self.fill, self.n_unused = tokenizer.eot, None, 0  # type: int, int | None, int
@@ -130,14 +126,6 @@ class UsedVocabulary(Vocabulary):
 
     def special(self, name: str) -> int:
         return self.row[super().special(name)]
-
-
-def _short_pieces(tokenizer: Tokenizer) -> tiktoken.Encoding:
-    """The encoding with the first merges alone; its ids are those of the whole one."""
-    import tiktoken
-
-    ranks = {piece: rank for piece, rank in tokenizer.encoding._mergeable_ranks.items() if rank < PIECES}
-    return tiktoken.Encoding("pieces", pat_str=r" ?[^\s]+|\s+", mergeable_ranks=ranks, special_tokens={})
 
 
 def used_vocabulary(

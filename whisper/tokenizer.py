@@ -417,3 +417,14 @@ def _tokenizer(multilingual: bool, num_languages: int, code: str | None, task: s
         language=code or "en",
         task=task or "transcribe",
     )
+
+
+def short_pieces(encoding: tiktoken.Encoding, n: int) -> tiktoken.Encoding:
+    """Return the vocabulary of the first `n` tokens of another, without special ones, that parts text at spaces only.
+
+    It is what models from `targets.used_vocabulary` write with.
+    """
+    import tiktoken
+
+    ranks = {piece: rank for piece, rank in encoding._mergeable_ranks.items() if rank < n}
+    return tiktoken.Encoding("pieces", pat_str=r" ?[^\s]+|\s+", mergeable_ranks=ranks, special_tokens={})
