@@ -144,6 +144,7 @@ for model_name, path in arguments["models"].items():
         fields = [dataclasses.asdict(r) for r in model.decode(mel, fp16=False, **options)]
         for field in fields:
             field["audio_features"] = field["audio_features"].mean().item()
+            field.pop("is_loop", None)  # ours alone
         answer[model_name + ": " + name] = fields
 """
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "SOTTO_DEBUG"  # set to anything but nothing: errors come with their traceback
 
 DEFAULT_MODEL = "turbo"
+MOST_TRIES = 1000  # of a window
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -179,6 +180,10 @@ def temperature_steps(parser: argparse.ArgumentParser, first: float, increment: 
         return (first,)
     if not increment > 0:
         parser.error(f"argument --temperature_increment_on_fallback: must be above 0, or None: {increment}")
+    if not 0 <= first <= 1:
+        return (first,)
+    if increment * MOST_TRIES < 1:
+        parser.error(f"argument --temperature_increment_on_fallback: {increment} makes more than {MOST_TRIES} tries")
     import numpy as np  # its arange, since the sums must round as the original's
 
     return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)

@@ -5,8 +5,11 @@ Knows nothing of models, and does not decode containers itself (`media.py` does)
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import media
-from .errors import AudioError, OptionError, ShapeError
+from .errors import AudioError, DeviceError, OptionError, ShapeError
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
@@ -28,6 +31,7 @@ N_SAMPLES_PER_TOKEN = HOP_LENGTH * 2  # the encoder's second convolution halves 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
 
+MAX_RATE = 2**31 - 1  # hertz; FFmpeg keeps rates in 32 bits
 MAX_CHANNELS = 8  # of an array: more are not channels but samples
 # Frames transformed at once, so that what comes of them stays in the processor's cache: half a minute of sound takes
 # 3.7 ms like this and 9.4 at once (one core). Whoever cuts at the same frames gets values equal to the bit.
@@ -76,9 +80,9 @@ def load_audio(file: Source, sr: int = SAMPLE_RATE, *, rate: int | None = None) 
     RuntimeWarning
         Part of a file is broken or missing; the rest is returned.
     """
-    for name, value in (("sr", sr), ("rate", rate)):
-        if value is not None and (int(value) != value or value <= 0):
-            raise OptionError(f"{name}={value!r}: a sample rate is a positive whole number of hertz")
+    _check_whole("sr", sr, 1, MAX_RATE)
+    if rate is not None:
+        _check_whole("rate", rate, 1, MAX_RATE)
     if isinstance(file, (np.ndarray, Tensor)):
         return _load_array(file, int(sr), int(rate or sr))
     if rate is not None:
@@ -90,6 +94,8 @@ def load_audio(file: Source, sr: int = SAMPLE_RATE, *, rate: int | None = None) 
 
 def pad_or_trim(array: Any, length: int = N_SAMPLES, *, axis: int = -1) -> Any:
     """Cut an array or tensor to `length` along `axis`, or fill it up with zeros on the right."""
+    _check_whole("length", length, 0)
+    _check_whole("axis", axis, -array.ndim, array.ndim - 1)
     n = array.shape[axis]
     if n > length:
         if isinstance(array, Tensor):
@@ -111,7 +117,8 @@ def mel_filters(device: str | torch.device, n_mels: int) -> Tensor:
 
     Slaney's triangles as librosa 0.8 makes them for 16 kHz and 400 samples, from openai-whisper (MIT).
     """
-    return _mel_filters(torch.device(device), n_mels)
+    _check_whole("n_mels", n_mels, 1)
+    return _mel_filters(torch.device(device), int(n_mels))
 
 
 def log_mel_spectrogram(
@@ -142,12 +149,17 @@ def log_mel_spectrogram(
     ------
     AudioError
         The sound cannot be read, is not finite, or has fewer than 201 samples with the padding.
+    DeviceError
+        This machine has no such device.
+    OptionError
+        There are no filters for so many bands, or a number is not whole.
     """
+    _check_whole("padding", padding)
     samples = float32_samples(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
     if samples.ndim not in (1, 2):
         raise ShapeError(f"samples of shape {tuple(samples.shape)}; it must be (n_samples,) or (n_batch, n_samples)")
     if device is not None:
-        samples = samples.to(device)
+        samples = _moved(samples, device)
     filters = mel_filters(samples.device, n_mels)
     batch = samples if samples.ndim == 2 else samples[None]
     total = batch.shape[-1] + max(int(padding), 0)
@@ -199,6 +211,24 @@ def log_power(read: Callable[[int, int], Tensor], total: int, start: int, stop: 
     return (filters @ power).clamp_(min=1e-10).log10_()
 
 
+def _check_whole(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    is_whole = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and value % 1 == 0
+    if not is_whole:
+        within = "" if low == -math.inf else f" from {low} on" if high == math.inf else f" from {low} to {high}"
+        raise OptionError(f"{name} must be a whole number{within}, not {reprlib.repr(value)}")
+
+
+def _moved(samples: Tensor, device: Any) -> Tensor:
+    try:
+        moved = samples.to(torch.device(device))
+        if moved.is_meta:
+            raise ValueError("it holds no numbers")
+    except (RuntimeError, TypeError, ValueError, OverflowError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise DeviceError(f"device {reprlib.repr(device)} cannot be used here ({reason})") from error
+    return moved
+
+
 @lru_cache(maxsize=16)
 def _window(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # what is kept must also serve those who want gradients
@@ -217,11 +247,14 @@ def _mel_filters(device: torch.device, n_mels: int) -> Tensor:
 def _tensor(array: Array) -> Tensor:
     """The same numbers as a tensor, without a copy where torch can share the memory."""
     if isinstance(array, Tensor):
+        if array.layout != torch.strided or array.is_nested or array.is_meta:
+            raise AudioError(f"samples in a tensor of layout {array.layout} on {array.device}: give a dense one")
         return array
     if array.dtype.kind not in "iuf":
         raise AudioError(f"samples of type {array.dtype} are not sound; give float32 or int16")
     if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)  # also from other byte orders, and from longdouble
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found later
+            array = array.astype(np.float32, copy=False)  # also from other byte orders, and from longdouble
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -257,7 +290,9 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     tensor = channels_first(tensor)
     samples: Samples = float32_samples(tensor).numpy()
     # A sum needs no mask as large as the sound; one that overflows is looked at again.
-    if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = samples.sum()
+    if not np.isfinite(total) and not np.isfinite(samples).all():
         refuse_not_finite(float32_samples(_tensor(array)))
     if len(samples) == 1 and sr == rate:
         mono: Samples = samples[0]

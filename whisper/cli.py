@@ -225,8 +225,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     check_options(parser, given)
     try:
         os.makedirs(output_dir, exist_ok=True)
-    except OSError as error:
-        parser.error(f"argument --output_dir/-o: {error.strerror}: {output_dir!r}")
+    except (OSError, ValueError) as error:  # the second for names that no folder can have
+        parser.error(f"argument --output_dir/-o: {getattr(error, 'strerror', error)}: {output_dir!r}")
     present = [path for path in paths if is_there(path)]
     return Plan(
         recordings=name_outputs(present),

@@ -12,6 +12,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
+from itertools import islice
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from .errors import OptionError
 from .utils import str2bool
 
 FINITE = sys.float_info.max  # as an upper limit: any number but infinity
+MOST_VALUES = 100_000  # in a list; what is iterated over may have no end
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -32,9 +34,12 @@ def settled(value: Any) -> Any:
     An iterator is empty the second time it is read, and every window reads the options; an array has no truth value.
     """
     if callable(getattr(value, "tolist", None)):
-        value = value.tolist()
+        try:
+            value = value.tolist()
+        except RuntimeError:  # a tensor that has no numbers
+            return value
     plain = isinstance(value, (str, bytes, list, tuple, Mapping)) or not isinstance(value, Iterable)
-    return value if plain else tuple(value)
+    return value if plain else tuple(islice(value, MOST_VALUES + 1))
 
 
 class Kind(NamedTuple):
@@ -51,7 +56,12 @@ def is_number(value: object) -> bool:
     """Whether `value` is a number that is one (not NaN, not text, not a flag)."""
     try:
         return not isinstance(value, (bool, str, bytes)) and not math.isnan(value)  # type: ignore[arg-type]
-    except (TypeError, OverflowError):  # no number, or one with more digits than a float takes
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ):  # no number, or one with more digits than a float takes
         return False
 
 
@@ -83,7 +93,7 @@ def _range(low: float, high: float, above: bool = False) -> str:
 
 
 def _all(values: Any, holds: Callable[[Any], Any]) -> bool:
-    return isinstance(values, (list, tuple)) and all(map(holds, values))
+    return isinstance(values, (list, tuple)) and len(values) <= MOST_VALUES and all(map(holds, values))
 
 
 def _parts(given: Any) -> Any:
@@ -106,9 +116,10 @@ NAMES = Kind(
 TIMES = Kind(
     "seconds start,end,start,end,... in a list, or as text", lambda v: isinstance(v, str) or _all(v, is_number)
 )
-TEMPERATURE = number(0, FINITE)
+# what lies closer to 0, or higher, leaves no numbers when logits in float32 are divided by it
+TEMPERATURE = Kind("0, or a number from 1e-06 to 1e+06", lambda v: is_number(v) and (v == 0 or 1e-6 <= v <= 1e6), float)
 TEMPERATURES = Kind(
-    "a number of at least 0, or a list of at least one",
+    f"{TEMPERATURE.words}, or a list of such",
     lambda v: TEMPERATURE.holds(v) or (bool(v) and _all(v, TEMPERATURE.holds)), float,
 )  # fmt: skip
 FIELDS = Kind(
@@ -117,7 +128,9 @@ FIELDS = Kind(
 )  # fmt: skip
 FUNCTION = Kind("a function of two numbers", callable, settle=_itself)
 EVENT = Kind(
-    "something like a threading.Event, with is_set()", lambda v: callable(getattr(v, "is_set", None)), settle=_itself
+    "something like a threading.Event, with is_set()",
+    lambda v: not isinstance(v, type) and callable(getattr(v, "is_set", None)),
+    settle=_itself,
 )
 
 

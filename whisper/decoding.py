@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -141,6 +142,24 @@ def is_encoded(model: Whisper, mel: Tensor) -> bool:
 # ---------------------------------------------------------------------------------------------------------
 
 
+LARGEST = 1e6  # in a window; spectrograms stay below 10, features of a model below 1000
+
+
+def checked_window(mel: Tensor) -> Tensor:
+    """Return a window, or a batch of them, if it is one of numbers that a network can take; raises `ShapeError`."""
+    if not isinstance(mel, Tensor):
+        raise ShapeError(f"a {type(mel).__name__} is no spectrogram: give a tensor, as from log_mel_spectrogram")
+    if mel.layout != torch.strided or mel.is_meta or not mel.is_floating_point():
+        raise ShapeError(f"a window of {mel.dtype}, {mel.layout} on {mel.device}: it must be dense, and floating-point")
+    if mel.ndim not in (2, 3):
+        raise ShapeError(f"a window has 2 dimensions and a batch 3, and this has the shape {tuple(mel.shape)}")
+    if mel.numel() == 0:
+        raise ShapeError(f"there is nothing in a window of the shape {tuple(mel.shape)}")
+    if not mel.detach().abs().max() <= LARGEST:
+        raise ShapeError(f"a window with numbers that are NaN, infinite or larger than {LARGEST:.0e} is no spectrogram")
+    return mel
+
+
 @torch.no_grad()
 def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = None) -> tuple[Tensor, Any]:
     """Tell which language is spoken.
@@ -171,7 +190,7 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
     if tokenizer.language is None or tokenizer.language_token not in tokenizer.sot_sequence:
         raise LanguageError("this model has no language tokens: it knows only English and cannot tell languages apart")
 
-    single = mel.ndim == 2
+    single = checked_window(mel).ndim == 2
     if single:
         mel = mel.unsqueeze(0)
     if not is_encoded(model, mel):
@@ -196,13 +215,15 @@ def suppressed_tokens(value: str | Iterable[int] | None, tokenizer: Tokenizer) -
     try:
         given = [] if value is None else value.split(",") if isinstance(value, str) else list(value)
         ids = {int(t) for t in given if str(t).strip()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise OptionError(
-            f"suppress_tokens must be token ids, or a string of them with commas, not {value!r}"
+            f"suppress_tokens must be token ids, or a string of them with commas, not {reprlib.repr(value)}"
         ) from None
     n_vocab = tokenizer.encoding.n_vocab
     if wrong := [t for t in ids if not -1 <= t < n_vocab]:
-        raise OptionError(f"suppress_tokens: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong}")
+        raise OptionError(f"suppress_tokens: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong[:3]}")
+    if len([t for t in ids if 0 <= t < tokenizer.eot]) == tokenizer.eot:
+        raise OptionError("suppress_tokens leaves no text that could be written")
     if -1 in ids:
         ids = (ids - {-1}) | set(tokenizer.non_speech_tokens)
     control = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm)
@@ -292,7 +313,11 @@ class DecodingTask:
         return round(self.options.max_initial_timestamp / precision)
 
     def _get_suppress_tokens(self) -> tuple[int, ...]:
-        return suppressed_tokens(self.options.suppress_tokens, self.tokenizer)
+        tokens, first = suppressed_tokens(self.options.suppress_tokens, self.tokenizer), self.tokenizer.timestamp_begin
+        last = first + (self._max_initial_index() or self.model.dims.n_vocab - 1 - first)
+        if not self.options.without_timestamps and set(tokens).issuperset(range(first, last + 1)):
+            raise OptionError("suppress_tokens leaves no timestamp to begin with: give without_timestamps=True")
+        return tokens
 
     def _get_initial_tokens(self) -> tuple[int, ...]:
         tokens = list(self.sot_sequence)
@@ -568,12 +593,10 @@ def decode(
     ShapeError
         `mel` is not of this model.
     """
-    if mel.ndim not in (2, 3):
-        raise ShapeError(f"decode takes a window (2 dimensions) or a batch (3), got shape {tuple(mel.shape)}")
     if kwargs:
         check_names(kwargs, "decode", DecodingOptions)
     options = replace(options, **kwargs)
-    single = mel.ndim == 2
+    single = checked_window(mel).ndim == 2
     result = DecodingTask(model, options).run(mel.unsqueeze(0) if single else mel)
     return result[0] if single else result
 

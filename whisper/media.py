@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import re
+import reprlib
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
@@ -31,6 +32,8 @@ Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:")  # two letters and more: a drive of Windows is no scheme
 # A playlist that arrives as bytes (say, an upload) may not make us open files or addresses that it names.
 _CLOSED = {"protocol_whitelist": "none"}
+_PATHS = reprlib.Repr()
+_PATHS.maxstring = 500  # characters of a name that may be no name at all
 _READ = 1 << 20  # bytes read at once from what cannot seek
 _PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
 # Containers that state their length, where others estimate it from the bit rate or say nothing.
@@ -124,30 +127,66 @@ def _openable(source: Any) -> tuple[str, Any, dict[str, str]]:
         return _openable_path(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, contents = "the recording given as bytes", source
-    elif not hasattr(source, "read"):
+    elif isinstance(source, type) or not hasattr(source, "read"):
         raise AudioError(
             f"{type(source).__name__} is nothing to read sound from: give a path, bytes, a binary file object, "
             "or samples as an array"
         )
     else:
         name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
-        if hasattr(source, "seekable") and source.seekable() and not isinstance(source, io.TextIOBase):
-            return name, source, _CLOSED
-        return name, _read_to_the_end(source, name), _CLOSED
+        file = _Foreign(source, name)
+        if hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and file.ask("seekable"):
+            return name, file, _CLOSED
+        return name, _read_to_the_end(file, name), _CLOSED
     if len(contents) == 0:
         raise AudioError(f"{name} is empty (0 bytes)")
     return name, io.BytesIO(contents), _CLOSED
 
 
-def _read_to_the_end(source: Any, name: str) -> BinaryIO:
+class _Foreign:
+    """A file object of somebody else, for PyAV: what it raises is an `AudioError`, and what it gives is looked at.
+
+    PyAV copies whatever `read` gives into a buffer of the size that it asked for.
+    """
+
+    def __init__(self, source: Any, name: str) -> None:
+        self._source, self._name = source, name
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._source, method)(*arguments)
+        except Exception as error:  # whatever somebody else's code raises
+            raise AudioError(f"{self._name} fails to {method}: {type(error).__name__}: {error}") from error
+
+    def piece(self, size: int) -> bytes | bytearray:
+        data = self.ask("read", size)
+        if not isinstance(data, (bytes, bytearray)):
+            raise AudioError(f"{self._name} gives {type(data).__name__}, not bytes; open it in binary mode")
+        return data
+
+    def read(self, size: int) -> bytes:
+        data = self.piece(size)
+        if len(data) > size:
+            raise AudioError(f"{self._name} gives {len(data)} bytes where {size} were asked for")
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        place = self.ask("seek", offset, whence)
+        return self.tell() if place is None else self._place(place)
+
+    def tell(self) -> int:
+        return self._place(self.ask("tell"))
+
+    def _place(self, place: Any) -> int:
+        if not isinstance(place, int):
+            raise AudioError(f"{self._name} is at the place {reprlib.repr(place)}, which is no whole number")
+        return place
+
+
+def _read_to_the_end(source: _Foreign, name: str) -> BinaryIO:
     """What a file object holds that cannot seek, as one that can."""
     spool = Spool()
-    while True:
-        piece = source.read(_READ)
-        if not isinstance(piece, (bytes, bytearray)):
-            raise AudioError(f"{name} gives {type(piece).__name__}, not bytes; open it in binary mode")
-        if not piece:
-            break
+    while piece := source.piece(_READ):
         spool.append(piece)
     if spool.n_bytes == 0:
         raise AudioError(f"{name} is empty (0 bytes)")
@@ -159,7 +198,7 @@ def _openable_path(path: str | bytes) -> tuple[str, str, dict[str, str]]:
     if not os.path.exists(path):
         if _URL.match(path):
             return path, path, {}
-        raise AudioError(f"there is no file {path!r}")
+        raise AudioError(f"there is no file {_PATHS.repr(path)}")
     if os.path.isdir(path):
         raise AudioError(f"{path!r} is a folder, not a recording")
     if os.path.isfile(path) and os.path.getsize(path) == 0:

@@ -116,14 +116,14 @@ class DecodingOptions:
         REPETITION, None, whole(1), "never the same so many tokens in a row twice in a window", ours=True
     )
     repetition_penalty: float = option(
-        REPETITION, 1.0, number(0, FINITE, above=True),
+        REPETITION, 1.0, number(0.1, 100),
         "above 1, tokens that stand in the window already become less likely (arXiv:1909.05858)", ours=True,
     )  # fmt: skip
     hotwords: Sequence[str] | str | None = option(
         PROMPT, None, NAMES, "words and phrases that become likelier, in every window", ours=True
     )
     hotword_boost: float = option(
-        PROMPT, 2.0, number(0, FINITE), "added to the log-probability of each token of the hotwords",
+        PROMPT, 2.0, number(0, 100), "added to the log-probability of each token of the hotwords",
         ours=True, needs=("hotwords",),
     )  # fmt: skip
     stop_loops: bool = option(REPETITION, False, FLAG, "end a text that goes round in circles; audit does that, too",

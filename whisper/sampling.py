@@ -334,6 +334,7 @@ class Shared:
     def attend(
         self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
     ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attend`."""
+        """See `Runner.attend`; what is returned here belongs to the caller, since the next turn is somebody else's."""
         with turns(self._runner):
-            return self._runner.attend(audio, tokens, heads, n_skipped, n_text)
+            qk, logits = self._runner.attend(audio, tokens, heads, n_skipped, n_text)
+            return qk.clone(), logits.clone()

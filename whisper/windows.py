@@ -6,6 +6,7 @@ Pure functions on numbers: frames of 10 ms, seconds and token ids; no sound, no 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +68,7 @@ def parse_clips(clip_timestamps: str | Sequence[float], content_frames: int) -> 
         seconds = [float(time) for time in given]
     except (TypeError, ValueError):
         raise OptionError(
-            f"clip_timestamps must be seconds as 'start,end,start,end,...', not {clip_timestamps!r}"
+            f"clip_timestamps must be seconds as 'start,end,start,end,...', not {reprlib.repr(clip_timestamps)}"
         ) from None
     if wrong := [time for time in seconds if math.isnan(time) or time < 0]:
         raise OptionError(f"clip_timestamps must be times from 0 on, not {wrong[0]}")
