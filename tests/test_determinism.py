@@ -52,11 +52,10 @@ def threads() -> Iterator[None]:
 def test_neighbours_order_and_threads_change_nothing(nano: Whisper, sounds: list[Any], name: str) -> None:
     options = {**GIVEN, **OPTIONS[name]}
     alone = [nano.transcribe(sound, **options) for sound in sounds]
-    assert len({str(result["segments"]) for result in alone}) == len(sounds)  # results all alike would be equal in any order
-    for n_threads in (1, 3):
-        torch.set_num_threads(n_threads)
-        assert nano.transcribe(sounds[2], **options) == alone[2]
-        assert nano.transcribe(sounds[::-1], **options) == alone[::-1]
+    assert len({str(result["segments"]) for result in alone}) == len(sounds)  # else any order would do
+    torch.set_num_threads(1)
+    assert nano.transcribe(sounds[::-1], **options) == alone[::-1]
+    torch.set_num_threads(3)
     assert list(whisper.iter_segments(nano, sounds[2], **options)) == alone[2]["segments"]
 
 

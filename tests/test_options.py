@@ -57,7 +57,7 @@ def test_the_documentation_is_made_of_the_declarations(monkeypatch: pytest.Monke
 
 
 WRONG = [
-    ({"temperature": ()}, r"temperature must be a number of at least 0, or .* at least one, not \(\)"),
+    ({"temperature": ()}, r"temperature must be 0, or a number from .*, or a list of such, not \(\)"),
     ({"temperature": "0.2"}, "temperature.*'0.2'"),
     ({"temperature": [0, -1]}, "temperature.*-1"),
     ({"temperature": math.inf}, "temperature.*inf"),
@@ -86,7 +86,7 @@ WRONG_DECODING = [
     ({"task": "translat"}, "task must be one of .*; did you mean 'translate'"),
     ({"task": ["transcribe"]}, "task must be one of"),
     ({"length_penalty": 1.5}, "length_penalty must be a number from 0 to 1, or None, not 1.5"),
-    ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0, not 0"),
+    ({"repetition_penalty": 0}, "repetition_penalty must be a number from 0.1 to 100, not 0"),
     ({"hotword_boost": math.inf}, "hotword_boost"),
     ({"suppress_tokens": [1, "2"]}, "suppress_tokens must be token ids"),
     ({"seed": 2**63}, "seed must be a whole number from 0"),

@@ -212,7 +212,9 @@ def log_power(read: Callable[[int, int], Tensor], total: int, start: int, stop: 
 
 
 def _check_whole(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    is_whole = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and value % 1 == 0
+    is_whole = (
+        isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high and value % 1 == 0
+    )
     if not is_whole:
         within = "" if low == -math.inf else f" from {low} on" if high == math.inf else f" from {low} to {high}"
         raise OptionError(f"{name} must be a whole number{within}, not {reprlib.repr(value)}")

@@ -56,12 +56,7 @@ def is_number(value: object) -> bool:
     """Whether `value` is a number that is one (not NaN, not text, not a flag)."""
     try:
         return not isinstance(value, (bool, str, bytes)) and not math.isnan(value)  # type: ignore[arg-type]
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ):  # no number, or one with more digits than a float takes
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # no number, or one with too many digits for a float
         return False
 
 
@@ -117,7 +112,7 @@ TIMES = Kind(
     "seconds start,end,start,end,... in a list, or as text", lambda v: isinstance(v, str) or _all(v, is_number)
 )
 # what lies closer to 0, or higher, leaves no numbers when logits in float32 are divided by it
-TEMPERATURE = Kind("0, or a number from 1e-06 to 1e+06", lambda v: is_number(v) and (v == 0 or 1e-6 <= v <= 1e6), float)
+TEMPERATURE = Kind("0, or a number from 1e-6 to 1e6", lambda v: is_number(v) and (v == 0 or 1e-6 <= v <= 1e6), float)
 TEMPERATURES = Kind(
     f"{TEMPERATURE.words}, or a list of such",
     lambda v: TEMPERATURE.holds(v) or (bool(v) and _all(v, TEMPERATURE.holds)), float,

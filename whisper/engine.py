@@ -363,6 +363,7 @@ class Engine:
     def _end(self, handle: Handle, value: Any = None, error: BaseException | None = None) -> None:
         handle._is_done = True
         handle._value, handle._error = value, error
+        handle._answer = None, None  # a window, if it was cancelled before it went on
         if error is not None:
             traceback.clear_frames(error.__traceback__)  # they hold on to windows for as long as the error is kept
         del self._handles[handle._ticket]
