@@ -7,10 +7,18 @@ import pytest
 from whisper.inventions import PHRASES, Evidence, is_known, why_invented
 from whisper.tokenizer import LANGUAGES
 
-SURE = Evidence(speech_seconds=4.0, speech_probability=0.99, no_speech_prob=0.01, avg_logprob=-0.2)
-WEAK = Evidence(speech_seconds=4.0, speech_probability=0.99, no_speech_prob=0.01, avg_logprob=-1.3)
-WORSE = Evidence(speech_seconds=4.0, speech_probability=0.4, no_speech_prob=0.9, avg_logprob=-1.3)
-NOBODY = Evidence(speech_seconds=0.0, speech_probability=0.0, no_speech_prob=0.01, avg_logprob=-0.1)
+SURE = Evidence(
+    speech_seconds=4.0, speech_probability=0.99, mean_probability=0.59, no_speech_prob=0.01, avg_logprob=-0.2
+)
+WEAK = Evidence(
+    speech_seconds=4.0, speech_probability=0.99, mean_probability=0.59, no_speech_prob=0.01, avg_logprob=-1.3
+)
+WORSE = Evidence(
+    speech_seconds=4.0, speech_probability=0.4, mean_probability=0.24, no_speech_prob=0.9, avg_logprob=-1.3
+)
+NOBODY = Evidence(
+    speech_seconds=0.0, speech_probability=0.0, mean_probability=0.00, no_speech_prob=0.01, avg_logprob=-0.1
+)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +55,9 @@ def test_a_phrase_counts_in_its_own_language_alone() -> None:
 
 
 def test_more_text_than_the_speech_could_hold_is_a_sign() -> None:
-    short = Evidence(speech_seconds=0.3, speech_probability=0.99, no_speech_prob=0.0, avg_logprob=-0.2)
+    short = Evidence(
+        speech_seconds=0.3, speech_probability=0.99, mean_probability=0.59, no_speech_prob=0.0, avg_logprob=-0.2
+    )
     assert "0.3 s of speech" in (why_invented(" Thank you for watching", "en", short) or "")
     assert why_invented(" no", "en", short) is None
 
@@ -60,7 +70,20 @@ def test_each_phrase_is_known_in_the_language_that_it_stands_under() -> None:
 
 
 def test_a_sneeze_is_no_word_where_the_model_hears_no_speech() -> None:
-    sneeze = Evidence(speech_seconds=1.0, speech_probability=0.9, no_speech_prob=0.8, avg_logprob=-0.7)
+    sneeze = Evidence(
+        speech_seconds=1.0, speech_probability=0.9, mean_probability=0.54, no_speech_prob=0.8, avg_logprob=-0.7
+    )
     assert why_invented(" achoo", "en", sneeze)
-    assert why_invented(" achoo", "en", Evidence(1.0, 0.9, 0.1, -0.7)) is None
-    assert why_invented(" achoo", "en", Evidence(3.0, 0.9, 0.8, -0.7)) is None
+    assert why_invented(" achoo", "en", Evidence(1.0, 0.9, 0.6, 0.1, -0.7)) is None
+    assert why_invented(" achoo", "en", Evidence(3.0, 0.9, 0.6, 0.8, -0.7)) is None
+
+
+def test_an_unsure_word_where_hardly_anybody_speaks_was_not_said() -> None:
+    music = Evidence(0.7, 0.9, 0.25, 0.2, -0.9)
+    assert "hardly anybody" in (why_invented(" and alexa", "en", music) or "")
+    for said in (
+        Evidence(0.7, 0.9, 0.25, 0.2, -0.5),  # faint, and the model is sure
+        Evidence(0.7, 0.9, 0.5, 0.2, -0.9),
+        Evidence(2.0, 0.9, 0.25, 0.2, -0.9),
+    ):
+        assert why_invented(" alexa", "en", said) is None

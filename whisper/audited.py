@@ -60,25 +60,34 @@ class AuditedStretch(Stretch):
         self._findings, last_speech = [], self._last_speech
         tries_longer = self._n_good >= GOOD_WINDOWS
         window = self._shortened(window, 2 * self._longest if tries_longer else self._longest)
+        if self._reads_short:
+            self._history.reset()  # with a prompt, models skip the first word of a short window
         reading = yield from self._read_whole(window)
         if not reading.again:
             islands = self._speech.within(window.start, min(reading.seek / FRAMES_PER_SECOND, window.end))
             if tries_longer or is_thin(_text(reading.segments), islands):
                 whole, of_whole = (reading, self._last_speech), self._findings
                 self._findings, self._last_speech = [], last_speech
-                reading = yield from self._read_in_pieces(window, islands, reading.seek)
-                if n_bytes(_text(reading.segments)) < MORE * n_bytes(_text(whole[0].segments)):
+                islands, seek = self._without_the_cut_one(islands, reading.seek)
+                segments = yield from self._read_in_pieces(window, islands, seek)
+                reading = Reading(segments, seek)
+                if n_bytes(_text(segments)) < MORE * n_bytes(_text(whole[0].segments)):
                     (reading, self._last_speech), self._findings = whole, of_whole
                     self._longest *= 2 if tries_longer else 1
                 elif len(islands) > 1:
                     self._longest = PIECE
                 self._n_good = 0
-            elif self._longest < N_FRAMES / FRAMES_PER_SECOND:
+            elif self._reads_short:
                 self._n_good += 1
             yield from self._fill_gaps(window, reading)
         self._texts = [*self._texts, *(s["text"] for s in reading.segments)][-KEPT_TEXTS:]
         self.recording.report.findings += self._findings
         return reading
+
+    @property
+    def _reads_short(self) -> bool:
+        """Whether windows are shorter than the model's, since it lost speech in those."""
+        return self._longest < N_FRAMES / FRAMES_PER_SECOND
 
     def _note(self, kind: Kind, span: Span, text: str, reason: str) -> None:
         self._findings.append(finding(kind, span, text, reason))
@@ -98,15 +107,29 @@ class AuditedStretch(Stretch):
         reading.segments = [s for s in reading.segments if self._is_said(s, heard.language)]
         return reading
 
-    def _read_in_pieces(self, window: Window, islands: list[Span], seek: int) -> Generator[Job, Any, Reading]:
-        """Decode the stretches of speech in a window on their own, a few seconds at a time."""
+    def _read_in_pieces(self, window: Window, islands: list[Span], seek: int) -> Generator[Job, Any, list[Segment]]:
+        """Decode the stretches of speech in a window on their own, a few seconds at a time, or else one by one."""
+        longest = PIECE if islands and islands[-1][1] - islands[0][0] > PIECE else 0.0
         segments: list[Segment] = []
-        for piece in pieces(islands, PIECE):
+        for piece in pieces(islands, longest):
             heard = yield from self._hear(self._window_around(piece, window, seek))
             result = yield from self._look(heard, self.plan.decoding.beam_size)
+            found: list[Segment] = []
             if not result.is_loop and not is_silence(result, self.plan.options):
-                segments += [s for s in self._read(heard, result).segments if self._is_said(s, heard.language)]
-        return Reading(segments, seek)
+                found = [s for s in self._read(heard, result).segments if self._is_said(s, heard.language)]
+            within = [span for span in islands if piece[0] <= span[0] < piece[1]]
+            if len(within) > 1 and is_thin(_text(found), within):
+                finer = yield from self._read_in_pieces(window, within, seek)
+                found = finer if n_bytes(_text(finer)) >= MORE * n_bytes(_text(found)) else found
+            segments += found
+        return segments
+
+    def _without_the_cut_one(self, islands: list[Span], seek: int) -> tuple[list[Span], int]:
+        """Leave a last stretch of speech that is cut in two at frame `seek` to the next window, if there are others."""
+        end = seek / FRAMES_PER_SECOND
+        if len(islands) > 1 and self._speech.seconds_within(end, end + PAD) > 0 and islands[-1][1] > end - PAD:
+            return islands[:-1], round((islands[-2][1] + islands[-1][0]) / 2 * FRAMES_PER_SECOND)
+        return islands, seek
 
     def _shortened(self, window: Window, longest: float) -> Window:
         """Cut a window off behind the speech that fits into so many seconds, in the pause behind it."""
@@ -150,8 +173,9 @@ class AuditedStretch(Stretch):
 
     def _look(self, heard: Heard, beam_size: int | None) -> Generator[Job, Any, DecodingResult]:
         """Decode once, without the text before."""
-        most = self._most_tokens(heard.window)
-        return (yield from self._attempt(heard, 0.0, prompt=[], beam_size=beam_size, stop_loops=True, sample_len=most))
+        prompt, most = self._history.carried(), self._most_tokens(heard.window)
+        changes = {"beam_size": beam_size, "stop_loops": True, "sample_len": most}
+        return (yield from self._attempt(heard, 0.0, prompt=prompt, **changes))
 
     def _passes(self, result: DecodingResult, window: Window) -> bool:
         """Whether nothing speaks against a text. What somebody says ten times may repeat itself."""
@@ -185,6 +209,7 @@ class AuditedStretch(Stretch):
         evidence = Evidence(
             self._speech.seconds_within(*span),
             self._speech.highest_probability(*span),
+            self._speech.mean_probability(*span),
             segment["no_speech_prob"],
             segment["avg_logprob"],
         )

@@ -17,9 +17,11 @@ ALIKE = {"yue": "zh"}  # languages that borrow another's phrases
 
 LEAST_SPEECH = 0.1  # seconds: in less, nobody has said a word
 SHORT_SPEECH = 1.5  # seconds: a detector of speech may take so much of another sound for it
-SURE_SPEECH = 0.8  # mean probability of speech in a stretch, from which on nobody doubts that somebody speaks
+SURE_SPEECH = 0.8  # highest probability of speech in a stretch, from which on nobody doubts that somebody speaks
+FAINT_SPEECH = 0.3  # mean probability; clean speech has less in 2 of 454 segments, and the model is sure of them
 SURE_NO_SPEECH = 0.6  # <|nospeech|>, as in `no_speech_threshold`
 WEAK_LOGPROB = -1.0  # as in `logprob_threshold`
+UNSURE_LOGPROB = -0.8  # of a text that is not improbable yet
 FASTEST = 25.0  # characters in a second of speech; nobody reads 400 words a minute
 
 
@@ -28,7 +30,8 @@ class Evidence:
     """What speaks for a text, and what against it."""
 
     speech_seconds: float  # within the text's time
-    speech_probability: float  # mean over these seconds; 0 where there are none
+    speech_probability: float  # the highest of the text's time; 0 where there are none
+    mean_probability: float  # of speech, over the text's time
     no_speech_prob: float  # of the window
     avg_logprob: float  # likewise
 
@@ -62,6 +65,8 @@ def why_invented(text: str, language: str, evidence: Evidence) -> str | None:
         return f"a phrase that Whisper invents, and {doubts[0]}"
     if e.no_speech_prob > SURE_NO_SPEECH and e.speech_seconds < SHORT_SPEECH:  # a cough, a sneeze
         return f"{doubts[0]}, and {e.speech_seconds:.1f} s sound like it"
+    if e.mean_probability < FAINT_SPEECH and e.speech_seconds < SHORT_SPEECH and e.avg_logprob < UNSURE_LOGPROB:
+        return f"hardly anybody speaks ({e.mean_probability:.2f}), and the text is unsure ({e.avg_logprob:.2f})"
     if len(doubts) >= 2:
         return " and ".join(doubts)
     return None

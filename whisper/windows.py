@@ -134,6 +134,10 @@ class PromptHistory:
         recent = self.tokens[max(len(self.initial), self.reset_since) :]
         return self.initial + recent[max(0, len(recent) - room) :]
 
+    def carried(self) -> list[int]:
+        """Return the prompt of a window that nothing said before may influence."""
+        return self.initial if self.carry else []
+
     def extend(self, tokens: Sequence[int]) -> None:
         """Take over the tokens of a window's segments."""
         self.tokens += tokens
