@@ -57,6 +57,7 @@ TOO_LONG = 300  # seconds after which a transcription counts as endless
 NEAR_EDGE = 0.1  # seconds from the edge of a pause that do not count as inside
 LONG_PAUSE = 1.0  # seconds that no word should last into a pause
 BLOCK = 30.0  # seconds: errors in one window hang together, so the bootstrap draws windows
+LOOPED = 1.5  # times as often as it was said: fewer are an error of reading, as "seven" 12 times for 10
 FULL_WINDOW = 200  # tokens of a window that nobody says in 30 s; at most 224 are decoded
 
 Told = dict[str, Any]  # what a process tells about a recording
@@ -333,7 +334,7 @@ def find_loop(one: Told, recording: Recording) -> str:
     """What is said too often, or in too many tokens; empty where nothing is."""
     said = longest_run([word for part in recording.parts for word in words_of(part.text)])[0]
     n_times, phrase = longest_run(words_of(one["text"]))
-    if n_times > max(3, said):
+    if n_times > max(3, LOOPED * said):
         return f"{n_times} times {phrase!r}, said {said} times"
     in_window: dict[int, int] = {}
     for segment in one["segments"]:

@@ -29,6 +29,7 @@ SHORTEST = 300  # frames: a window is not cut below this when its text goes roun
 PIECE = 3.0  # seconds: weak models read this much speech at once as well as a single word
 MORE = 1.2  # times as much text, which speaks for the shorter windows
 PATIENCE = 2  # hotter attempts in a row that are no better than the best so far, until no further is made
+HOPELESS = -1.5  # log-probability below which one such attempt is enough: no temperature makes it a good text
 GOOD_WINDOWS = 16  # short ones in a row, after which one twice as long is tried
 TOKENS_PER_SECOND = 30.0  # of speech; the most wasteful scripts take 20 at normal speed
 SPARE_TOKENS = 24  # timestamps, and slack for very short windows
@@ -65,7 +66,7 @@ class AuditedStretch(Stretch):
         reading = yield from self._read_whole(window)
         if not reading.again:
             islands = self._speech.within(window.start, min(reading.seek / FRAMES_PER_SECOND, window.end))
-            if tries_longer or is_thin(_text(reading.segments), islands):
+            if tries_longer or (self._has_pieces(window, islands) and is_thin(_text(reading.segments), islands)):
                 whole, of_whole = (reading, self._last_speech), self._findings
                 self._findings, self._last_speech = [], last_speech
                 islands, seek = self._without_the_cut_one(islands, reading.seek)
@@ -124,6 +125,10 @@ class AuditedStretch(Stretch):
             segments += found
         return segments
 
+    def _has_pieces(self, window: Window, islands: list[Span]) -> bool:
+        """Whether its speech could be decoded in other windows than the one that was."""
+        return len(islands) > 1 or (len(islands) == 1 and islands[0][1] - islands[0][0] < window.duration - 1.0)
+
     def _without_the_cut_one(self, islands: list[Span], seek: int) -> tuple[list[Span], int]:
         """Leave a last stretch of speech that is cut in two at frame `seek` to the next window, if there are others."""
         end = seek / FRAMES_PER_SECOND
@@ -162,7 +167,7 @@ class AuditedStretch(Stretch):
                 best, n_worse = result, 0
             else:
                 n_worse += 1
-            if n_worse >= PATIENCE:
+            if n_worse >= (PATIENCE if best.avg_logprob >= HOPELESS else 1):
                 break
             self.plan.look_whether_cancelled()
         assert best is not None
@@ -185,9 +190,13 @@ class AuditedStretch(Stretch):
 
     def _is_too_much(self, result: DecodingResult, window: Window) -> bool:
         """Whether a text repeats itself more than there is time for."""
-        most = self.plan.options.compression_ratio_threshold
         seconds = self._speech.seconds_within(window.start, window.end)
-        return most is not None and result.compression_ratio > most and n_bytes(result.text) > FASTEST * seconds
+        return self._repeats(result.compression_ratio) and n_bytes(result.text) > FASTEST * seconds
+
+    def _repeats(self, compression_ratio: float) -> bool:
+        """Whether a text repeats itself, whoever it may be that does."""
+        most = self.plan.options.compression_ratio_threshold
+        return most is not None and compression_ratio > most
 
     def _rank(self, result: DecodingResult, window: Window) -> tuple[bool, bool, float]:
         """What makes one failed attempt better than another."""
@@ -222,6 +231,9 @@ class AuditedStretch(Stretch):
         """Decode again what is spoken in a window and has no text."""
         end = min(reading.seek / FRAMES_PER_SECOND, window.end)
         for gap in gaps(self._speech.spans, covered_by(reading.segments), window.start, end):
+            if any(self._repeats(s["compression_ratio"]) and self._is_crowded(s) for s in reading.segments):
+                self._note("uncovered", gap, "", "the text beside it repeats itself, perhaps as it was said here")
+                continue
             recovered = yield from self._recover(gap, self._window_around(gap, window, reading.seek), reading.segments)
             reading.segments = sorted([*reading.segments, *recovered], key=lambda s: s["start"])
 
