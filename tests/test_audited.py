@@ -154,7 +154,9 @@ def test_a_loop_is_decoded_in_halves_and_told(monkeypatch: pytest.MonkeyPatch) -
         assert options.stop_loops
         if window.duration > 16:
             return result((0.0, 2.0, " so"), is_loop=True)
-        return result((0.0, window.duration, " this is what was said in the half"))
+        return result(
+            (0.0, window.duration, " this is what was said in the half, and it goes on and on for quite a good while")
+        )
 
     done = audit(monkeypatch, say, [(0.0, 14.0), (16.0, 30.0)])
     assert [start for start, _ in done.texts] == [0.0, 15.0]
@@ -176,11 +178,15 @@ def test_the_best_of_failed_attempts_is_kept_and_hopeless_ones_end(monkeypatch: 
 
 def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
-        text = " and so it goes on and on" if options.prompt or window.seek == 0 else f" new text at {window.seek}"
+        text = (
+            " and so it goes on and on"
+            if options.prompt or window.seek == 0
+            else f" new text, as was heard at {window.seek}"
+        )
         return result((0.0, 29.9, text))
 
     spans = [(i * 30.0, i * 30 + 4.0) for i in range(4)]
     done = audit(monkeypatch, say, spans, seconds=120.0)
     assert [text for _, text in done.texts] == [
-        " and so it goes on and on", " and so it goes on and on", " new text at 6000", " and so it goes on and on",
+        " and so it goes on and on", " and so it goes on and on", " new text, as was heard at 6000", " and so it goes on and on",
     ]  # fmt: skip

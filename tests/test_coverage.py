@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper.coverage import LEAST_GAP, SLACK, covered_by, gaps, goes_round, is_echo
+from whisper.coverage import LEAST_GAP, LEAST_ISLAND, SLACK, covered_by, gaps, goes_round, is_echo
 
 
 def segment(start: float, end: float, text: str = " a", **more: Any) -> Any:
@@ -32,7 +32,9 @@ def test_text_covers_its_words_where_they_are_known() -> None:
         ([(0, 1), (1.5, 2.5)], [], [(0, 2.5)]),  # one look for both
         ([(0, 1), (2.5, 3.5)], [], [(0, 1), (2.5, 3.5)]),
         ([(0, 0.5), (0.9, 1.3)], [], [(0, 1.3)]),
-        ([(0, LEAST_GAP - 0.01)], [], []),
+        ([(0, LEAST_GAP - 0.01)], [(1.5, 2)], [(0, LEAST_GAP - 0.01)]),  # all between two pauses
+        ([(0, LEAST_ISLAND - 0.01)], [], []),
+        ([(0, 2)], [(LEAST_GAP + SLACK - 0.01, 2)], []),  # a part
         ([(0, 40)], [], [(0, 30)]),  # not behind what was read
     ],
 )

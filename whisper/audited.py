@@ -54,6 +54,7 @@ class AuditedStretch(Stretch):
         self._texts: list[str] = []  # the last ones that were kept
         self._longest = N_FRAMES / FRAMES_PER_SECOND  # seconds of the windows, as far as pauses allow
         self._n_good = 0  # windows in a row that were short and had enough text
+        self._went_round = False  # the text before repeats itself, and would make the next one do so, too
         self._findings: list[Finding] = []  # of the window that is being read
 
     def _transcribe(self, window: Window) -> Generator[Job, Any, Reading]:
@@ -61,12 +62,14 @@ class AuditedStretch(Stretch):
         self._findings, last_speech = [], self._last_speech
         tries_longer = self._n_good >= GOOD_WINDOWS
         window = self._shortened(window, 2 * self._longest if tries_longer else self._longest)
-        if self._reads_short:
+        if self._reads_short or self._went_round:
             self._history.reset()  # with a prompt, models skip the first word of a short window
         reading = yield from self._read_whole(window)
         if not reading.again:
             islands = self._speech.within(window.start, min(reading.seek / FRAMES_PER_SECOND, window.end))
-            if tries_longer or (self._has_pieces(window, islands) and is_thin(_text(reading.segments), islands)):
+            if tries_longer or (
+                self._has_pieces(window, islands, reading) and is_thin(_text(reading.segments), islands)
+            ):
                 whole, of_whole = (reading, self._last_speech), self._findings
                 self._findings, self._last_speech = [], last_speech
                 islands, seek = self._without_the_cut_one(islands, reading.seek)
@@ -82,6 +85,7 @@ class AuditedStretch(Stretch):
                 self._n_good += 1
             yield from self._fill_gaps(window, reading)
         self._texts = [*self._texts, *(s["text"] for s in reading.segments)][-KEPT_TEXTS:]
+        self._went_round = any(self._repeats(s["compression_ratio"]) for s in reading.segments)
         self.recording.report.findings += self._findings
         return reading
 
@@ -98,7 +102,8 @@ class AuditedStretch(Stretch):
     def _read_whole(self, window: Window) -> Generator[Job, Any, Reading]:
         heard = yield from self._hear(window)
         result = yield from self._decode(heard)
-        if result.is_loop and window.size >= 2 * SHORTEST:
+        if self._can_be_halved(result, window):
+            self._note("loop", (window.start, window.end), result.text, "decoded again in halves")
             self._history.reset()
             return (yield from self._read_whole(self._shortened(window, window.duration / 2)))
         reading = self._read(heard, result)
@@ -109,30 +114,44 @@ class AuditedStretch(Stretch):
         return reading
 
     def _read_in_pieces(self, window: Window, islands: list[Span], seek: int) -> Generator[Job, Any, list[Segment]]:
-        """Decode the stretches of speech in a window on their own, a few seconds at a time, or else one by one."""
-        longest = PIECE if islands and islands[-1][1] - islands[0][0] > PIECE else 0.0
+        """Decode the speech of a window a few seconds at a time, and what is thin even so in still shorter pieces."""
         segments: list[Segment] = []
-        for piece in pieces(islands, longest):
+        for piece in self._finer(islands):
             heard = yield from self._hear(self._window_around(piece, window, seek))
             result = yield from self._look(heard, self.plan.decoding.beam_size)
-            found: list[Segment] = []
-            if not result.is_loop and not is_silence(result, self.plan.options):
-                found = [s for s in self._read(heard, result).segments if self._is_said(s, heard.language)]
-            within = [span for span in islands if piece[0] <= span[0] < piece[1]]
-            if len(within) > 1 and is_thin(_text(found), within):
+            found = [] if result.is_loop else self._read(heard, result).segments
+            found = [s for s in found if self._is_said(s, heard.language)]
+            within = self._speech.within(*piece)
+            is_lost = result.is_loop or (is_thin(_text(found), within) and not self._hears_nobody(found))
+            if is_lost and len(self._finer(within)) > 1:
                 finer = yield from self._read_in_pieces(window, within, seek)
                 found = finer if n_bytes(_text(finer)) >= MORE * n_bytes(_text(found)) else found
             segments += found
         return segments
 
-    def _has_pieces(self, window: Window, islands: list[Span]) -> bool:
+    def _has_pieces(self, window: Window, islands: list[Span], reading: Reading) -> bool:
         """Whether its speech could be decoded in other windows than the one that was."""
-        return len(islands) > 1 or (len(islands) == 1 and islands[0][1] - islands[0][0] < window.duration - 1.0)
+        if len(islands) != 1:
+            return bool(islands)
+        is_part = islands[0][1] - islands[0][0] < window.duration - 1.0
+        return is_part or (not self._hears_nobody(reading.segments) and len(self._finer(islands)) > 1)
+
+    def _hears_nobody(self, segments: list[Segment]) -> bool:
+        """Whether there is no text, and the model is sure that there is none."""
+        most = self.plan.options.no_speech_threshold
+        return most is not None and not _text(segments).strip() and all(s["no_speech_prob"] > most for s in segments)
+
+    def _finer(self, islands: list[Span]) -> list[Span]:
+        """Cut speech that was decoded at once into what is decoded at once next: pieces, stretches, parts of one."""
+        if islands[-1][1] - islands[0][0] > PIECE:
+            return pieces([part for island in islands for part in self._speech.cut(island, PIECE)], PIECE)
+        return islands if len(islands) > 1 else self._speech.cut(islands[0], PIECE, self.plan.vad_options.threshold)
 
     def _without_the_cut_one(self, islands: list[Span], seek: int) -> tuple[list[Span], int]:
         """Leave a last stretch of speech that is cut in two at frame `seek` to the next window, if there are others."""
         end = seek / FRAMES_PER_SECOND
-        if len(islands) > 1 and self._speech.seconds_within(end, end + PAD) > 0 and islands[-1][1] > end - PAD:
+        around = end - 0.01, end + 0.01
+        if len(islands) > 1 and self._speech.within(*around) == [around]:
             return islands[:-1], round((islands[-2][1] + islands[-1][0]) / 2 * FRAMES_PER_SECOND)
         return islands, seek
 
@@ -148,8 +167,12 @@ class AuditedStretch(Stretch):
 
     def _window_around(self, span: Span, window: Window, last: int) -> Window:
         """Return a window for a stretch of speech; it ends at frame `last`, where the next window begins to read."""
-        seek = max(round((span[0] - PAD) * FRAMES_PER_SECOND), 0)
-        end = min(round((span[1] + PAD) * FRAMES_PER_SECOND), seek + N_FRAMES, last)
+        start, end = (
+            0.0 if self._speech.seconds_within(*side) else PAD  # nothing of the words that it was cut off from
+            for side in ((span[0] - PAD, span[0]), (span[1], span[1] + PAD))
+        )
+        seek = max(round((span[0] - start) * FRAMES_PER_SECOND), 0)
+        end = min(round((span[1] + end) * FRAMES_PER_SECOND), seek + N_FRAMES, last)
         return Window(window.clip, seek, max(end - seek, 1))
 
     # -- decoding ----------------------------------------------------------------------------------------
@@ -161,7 +184,7 @@ class AuditedStretch(Stretch):
         changes = {"stop_loops": True, "sample_len": self._most_tokens(heard.window)}
         for temperature in self.plan.options.temperatures():
             result = yield from self._attempt(heard, temperature, prompt=self._history.prompt(), **changes)
-            if self._passes(result, heard.window):
+            if self._passes(result, heard.window) or self._can_be_halved(result, heard.window):
                 return result
             if best is None or self._rank(result, heard.window) > self._rank(best, heard.window):
                 best, n_worse = result, 0
@@ -181,6 +204,10 @@ class AuditedStretch(Stretch):
         prompt, most = self._history.carried(), self._most_tokens(heard.window)
         changes = {"beam_size": beam_size, "stop_loops": True, "sample_len": most}
         return (yield from self._attempt(heard, 0.0, prompt=prompt, **changes))
+
+    def _can_be_halved(self, result: DecodingResult, window: Window) -> bool:
+        """Whether a text went round in circles that may not in half of the window."""
+        return result.is_loop and window.size >= 2 * SHORTEST
 
     def _passes(self, result: DecodingResult, window: Window) -> bool:
         """Whether nothing speaks against a text. What somebody says ten times may repeat itself."""

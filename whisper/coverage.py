@@ -13,7 +13,8 @@ from .results import Segment
 Span = tuple[float, float]  # seconds of the recording
 
 SLACK = 0.5  # seconds by which times of text may be wrong
-LEAST_GAP = 0.8  # seconds of speech without text that are worth another look
+LEAST_GAP = 0.8  # seconds of speech without text, beside others with text, that are worth another look
+LEAST_ISLAND = 0.6  # likewise, of speech between two pauses of which nothing has text; padded, so a third of it is said
 THINNEST = 4.0  # bytes of text in a second of speech, its padding counted in; slow reading has 8
 JOINED = 1.0  # seconds: gaps closer to each other are one
 
@@ -43,17 +44,20 @@ def gaps(speech: Sequence[Span], covered: Sequence[Span], start: float, end: flo
 
     Returns
     -------
-    In order; each holds at least `LEAST_GAP` seconds of uncovered speech, and those closer than `JOINED` are one.
+    In order; each holds at least `LEAST_GAP` seconds of uncovered speech, or all of a stretch of `LEAST_ISLAND`, and those
+    closer than `JOINED` are one.
     """
+    islands = {span for span in speech if start <= span[0] and span[1] <= end and span[1] - span[0] >= LEAST_ISLAND}
     left = [(max(a, start), min(b, end)) for a, b in speech if b > start and a < end]
     for begin, stop in covered:
         left = [piece for span in left for piece in _without(span, (begin - SLACK, stop + SLACK))]
     joined: list[tuple[float, float, float]] = []  # and the speech within
     for a, b in left:
+        seconds = max(b - a, LEAST_GAP) if (a, b) in islands else b - a
         if joined and a - joined[-1][1] < JOINED and not any(joined[-1][1] <= c[0] < a for c in covered):
-            joined[-1] = (joined[-1][0], b, joined[-1][2] + b - a)
+            joined[-1] = (joined[-1][0], b, joined[-1][2] + seconds)
         else:
-            joined.append((a, b, b - a))
+            joined.append((a, b, seconds))
     return [(a, b) for a, b, seconds in joined if seconds >= LEAST_GAP]
 
 

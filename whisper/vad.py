@@ -109,6 +109,8 @@ class VadOptions:
             raise OptionError(f"vad_parameters: {error}") from None
 
 
+LEAST_PART = 0.4  # seconds: a stretch is cut into nothing shorter
+SMOOTHED = 3  # steps whose mean tells where to cut
 METHODS = ("auto", "silero", "energy")
 
 
@@ -195,6 +197,31 @@ class Speech:
     def highest_probability(self, start: float, end: float) -> float:
         """How likely it is that somebody speaks anywhere between two times; 0 where no step lies there."""
         return float(self._steps(start, end).max(initial=0.0))
+
+    def cut(self, span: Span, longest: float, pause: float = 0.0) -> list[Span]:
+        """Cut a stretch in two, and these again, each where it is likeliest that nobody speaks.
+
+        Parameters
+        ----------
+        span
+            First and last second.
+        longest
+            Seconds that no part exceeds in the end, unless it would take parts shorter than `LEAST_PART`.
+        pause
+            Parts that are short enough are cut, too, where the probability of speech is below this: at pauses that the
+            padding of stretches hides.
+        """
+        start, end = span
+        steps = self._steps(start + LEAST_PART, end - LEAST_PART)
+        if len(steps) < SMOOTHED:
+            return [span]
+        smooth = np.convolve(steps, np.full(SMOOTHED, 1 / SMOOTHED), "valid")
+        lowest = int(smooth.argmin())
+        if end - start <= longest and not smooth[lowest] < pause:
+            return [span]
+        first = max(math.floor((start + LEAST_PART) / self.step), 0)
+        at = round((first + lowest + SMOOTHED / 2) * self.step, 3)
+        return [*self.cut((start, at), longest, pause), *self.cut((at, end), longest, pause)]
 
     def _steps(self, start: float, end: float) -> Track:
         """The probabilities of the steps that begin before `end` and end after `start`."""
