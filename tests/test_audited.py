@@ -188,5 +188,6 @@ def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypat
     spans = [(i * 30.0, i * 30 + 4.0) for i in range(4)]
     done = audit(monkeypatch, say, spans, seconds=120.0)
     assert [text for _, text in done.texts] == [
-        " and so it goes on and on", " and so it goes on and on", " new text, as was heard at 6000", " and so it goes on and on",
+        " and so it goes on and on", " and so it goes on and on", " new text, as was heard at 6000",
+        " and so it goes on and on",
     ]  # fmt: skip

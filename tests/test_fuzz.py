@@ -1,7 +1,7 @@
 """Malformed inputs at every door: a right answer or an error of ours, soon, and the caller's objects as they were.
 
 What is handed in is made by `fuzzing`; here stands what a right answer is. Of what is drawn at random a little runs by
-default, and with it every input that ever found a fault; ``-m slow`` runs more.
+default, and with it every input that ever found a fault; ``-m exhaustive`` runs more.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def cases(more: bool) -> Iterator[Case]:
 def parameters() -> list[Any]:
     default, more = ({str(case): case for case in cases(more)} for more in (False, True))
     return [
-        pytest.param(case, id=name, marks=() if name in default else pytest.mark.slow)
+        pytest.param(case, id=name, marks=() if name in default else pytest.mark.exhaustive)
         for name, case in {**default, **more}.items()
     ]
 

@@ -150,7 +150,7 @@ def measuring(
 ) -> Measuring:
     """Call ``measuring(row, mode)``: the measure of a row of the benchmark, on few recordings, in this process."""
     size = constructed.Size(
-        pauses=(2, 10, 40), n_clips=4, every=2, silent_seconds=90, joined_seconds=150,
+        pauses=(2, 10, 40), n_clips=4, every=2, silent_seconds=90, joined_seconds=90,
         sets=(constructed.DIGITS, constructed.PHRASES),
     )  # fmt: skip
     rows = ["silent", "pauses", "joined", "words"]

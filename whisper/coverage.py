@@ -44,8 +44,8 @@ def gaps(speech: Sequence[Span], covered: Sequence[Span], start: float, end: flo
 
     Returns
     -------
-    In order; each holds at least `LEAST_GAP` seconds of uncovered speech, or all of a stretch of `LEAST_ISLAND`, and those
-    closer than `JOINED` are one.
+    In order; each holds at least `LEAST_GAP` seconds of uncovered speech, or all of a stretch of `LEAST_ISLAND`, and
+    those closer than `JOINED` are one.
     """
     islands = {span for span in speech if start <= span[0] and span[1] <= end and span[1] - span[0] >= LEAST_ISLAND}
     left = [(max(a, start), min(b, end)) for a, b in speech if b > start and a < end]

@@ -178,10 +178,10 @@ LONG_PAIRS: list[dict[str, Any]] = [
 
 
 def pairs(more: bool) -> Iterator[Case]:
-    """Options that exclude each other, or drive each other to the edge; with `more`, at every door."""
+    """Options that exclude each other, or drive each other to the edge: half of them at one door, or all at all."""
     for i, options in enumerate([*PAIRS, *LONG_PAIRS]):
         doors = ["decode"] * (i < len(PAIRS)) + ["transcribe", "transcribe_list", "iter_segments"]
-        for door in doors if more else doors[i % len(doors) :][:1]:
+        for door in doors if more else doors[i // 2 % len(doors) :][: i % 2]:
             yield Case(f"pair-{shown(options)}-{i}", door, sounded(door), given(options))
 
 
