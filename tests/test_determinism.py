@@ -17,7 +17,6 @@ from whisper.model import Whisper
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
     "float32": {"fp16": False},
     "words": {"word_timestamps": True},
     "audit": {"audit": True, "word_timestamps": True},
@@ -60,7 +59,7 @@ def test_neighbours_order_and_threads_change_nothing(nano: Whisper, sounds: list
 
 
 def test_other_options_in_the_same_batch_change_nothing(nano: Whisper, sounds: list[Any]) -> None:
-    calls = [(sound, {**GIVEN, **options}) for sound in sounds for options in OPTIONS.values()]
+    calls = [(sound, {**GIVEN, **options}) for sound in sounds[::2] for options in OPTIONS.values()]
     alone = [nano.transcribe(sound, **options) for sound, options in calls]
     order = list(range(len(calls)))
     random.Random(5).shuffle(order)
