@@ -198,6 +198,8 @@ USAGE_ERRORS = [
     (["--seed", "-1"], "seed must be a whole number from 0"),
     (["--beam_size", "None", "--patience", "2"], "patience requires beam_size"),
     (["--vad_parameters", "treshold=0.4"], "did you mean 'threshold'"),
+    (["--audti", "True"], "unrecognized arguments: --audti True; did you mean --audit?"),
+    (["--batchsize=4"], "did you mean --batch_size?"),
     (["--audit", "yes"], "argument --audit"),
     (["--languages", "en,Klingon"], "Unsupported language: 'Klingon'"),
     (["--channels", "both"], "invalid choice: 'both' (choose from"),

@@ -36,7 +36,7 @@ from .utils import compression_ratio
 from .vad import Speech, VadOptions
 from .vad import detecting as detecting_speech
 from .windows import Clip
-from .work import Direct, Job, Pause, Steps
+from .work import Direct, Job, Steps, pausing
 
 if TYPE_CHECKING:
     import tiktoken
@@ -115,11 +115,11 @@ def align(
     hearing = hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from _paused(Features.reading(audio, model.dims.n_mels))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
         if features.n_frames < 1:
             raise AudioError("the recording is empty: there is nothing to align the text with")
         vad_options = VadOptions.of(vad_parameters)
-        speech = yield from _paused(detecting_speech(features.samples, features.n_samples, vad_options))
+        speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
         detection = yield from detecting_language(hearing, features, 1, codes, speech.spans)
         aligning = _Alignment(model, hearing, options, replace(decoding, language=detection.language), features, speech)
         return (yield from aligning.steps(lines))
@@ -152,16 +152,6 @@ def _codes(model: Whisper, language: str | None) -> tuple[str, ...]:
     if "en" not in codes:
         raise LanguageError(f"language={language!r}: the model knows only English")
     return ("en",)
-
-
-def _paused(steps: Generator[float, None, Any]) -> Generator[Job, Any, Any]:
-    """Let others work between the steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Pause()
 
 
 @dataclass(eq=False)

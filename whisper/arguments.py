@@ -70,6 +70,15 @@ class Parser(argparse.ArgumentParser):
         first = [match for match in fitting if match[0].dest in self.first]
         return first if len(first) == 1 else fitting
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse like argparse; a flag that there is not is told with the nearest that there is."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near and unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         wrong, _, choices = message.partition(" (choose from ")
         if len(choices) > 200:  # a hundred languages: the nearest do

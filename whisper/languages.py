@@ -21,7 +21,7 @@ from .results import Segment
 from .tokenizer import get_tokenizer
 from .vad import Span, VadOptions
 from .vad import detecting as detecting_speech
-from .work import Direct, Job, Pause, Steps
+from .work import Direct, Job, Steps, pausing
 
 if TYPE_CHECKING:
     from .audio import Source
@@ -92,23 +92,13 @@ def identify_language(
     codes, vad_options, hearing = candidates(model, languages), VadOptions.of(vad_parameters), hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from _paused(Features.reading(audio, model.dims.n_mels))
-        speech = yield from _paused(detecting_speech(features.samples, features.n_samples, vad_options))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
+        speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
         return (yield from detecting(hearing, features, int(segments), codes, speech.spans))
 
     engine = hearing.engine
     detection: Detection = (Direct(steps()) if engine is None else engine.submit(steps())).result()
     return detection
-
-
-def _paused(steps: Generator[float, None, Any]) -> Generator[Job, Any, Any]:
-    """Let others work between the steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        yield Pause()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from .tokenizer import LANGUAGES
 from .utils import make_safe
 from .vad import Speech, detecting
 from .windows import Clip, common, parse_clips
-from .work import Deliver, Job, Next, Pause, Spawn, Steps
+from .work import Deliver, Job, Next, Spawn, Steps, pausing
 
 if TYPE_CHECKING:
     from .audio import Source
@@ -289,7 +289,7 @@ def _request(plan: Plan, audio: Source, tell: Tell | None, label: str = "") -> S
 
 def _channel_steps(plan: Plan, audio: Source, tell: Tell | None, label: str) -> Steps:
     """Transcribe the channels of a recording side by side, and put them on one clock at the end."""
-    tracks = yield from _while_others_work(plan, channels.reading(audio))
+    tracks = yield from pausing(channels.reading(audio), plan.look_whether_cancelled)
     done = [(0.0, 0.0)] * len(tracks)
 
     def teller(i: int) -> Tell:
@@ -310,17 +310,6 @@ def _channel_steps(plan: Plan, audio: Source, tell: Tell | None, label: str) -> 
     transcript = channels.merge([part.result[0] for part in parts])
     yield Deliver(transcript["segments"])
     return transcript, Report.of_channels([part.result[1] for part in parts], transcript["language"])
-
-
-def _while_others_work(plan: Plan, steps: Generator[float, None, Any]) -> Generator[Job, Any, Any]:
-    """Run through steps that need no network; returns what they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        plan.look_whether_cancelled()
-        yield Pause()
 
 
 class Transcription:
@@ -397,12 +386,12 @@ class Transcription:
         reading = Features.reading(
             self._audio, self.plan.model.dims.n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram
         )
-        features: Features = yield from _while_others_work(self.plan, reading)
+        features: Features = yield from pausing(reading, self.plan.look_whether_cancelled)
         return features
 
     def _find_speech(self) -> Generator[Job, Any, Speech]:
         finding = detecting(self.features.samples, self.features.n_samples, self.plan.vad_options)
-        speech: Speech = yield from _while_others_work(self.plan, finding)
+        speech: Speech = yield from pausing(finding, self.plan.look_whether_cancelled)
         return speech
 
     def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> Generator[Job, Any, str]:

@@ -6,7 +6,7 @@ in between is ordinary code, written once, and several requests can be interleav
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,3 +122,18 @@ class Direct:
             self._error = error
             self._steps.close()
             raise
+
+
+def pausing(steps: Generator[float, None, Any], look: Callable[[], None] | None = None) -> Generator[Job, Any, Any]:
+    """Run through steps that need no network, with others at work in between; returns what they return.
+
+    `look` is called after each, and may raise.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        if look is not None:
+            look()
+        yield Pause()
