@@ -78,7 +78,7 @@ class AuditedStretch(Stretch):
                 if n_bytes(_text(segments)) < MORE * n_bytes(_text(whole[0].segments)):
                     (reading, self._last_speech), self._findings = whole, of_whole
                     self._longest *= 2 if tries_longer else 1
-                elif len(islands) > 1:
+                elif len(self._finer(islands)) > 1:
                     self._longest = PIECE
                 self._n_good = 0
             elif self._reads_short:
@@ -144,8 +144,12 @@ class AuditedStretch(Stretch):
     def _finer(self, islands: list[Span]) -> list[Span]:
         """Cut speech that was decoded at once into what is decoded at once next: pieces, stretches, parts of one."""
         if islands[-1][1] - islands[0][0] > PIECE:
-            return pieces([part for island in islands for part in self._speech.cut(island, PIECE)], PIECE)
+            return pieces(self._parts(islands, PIECE), PIECE)
         return islands if len(islands) > 1 else self._speech.cut(islands[0], PIECE, self.plan.vad_options.threshold)
+
+    def _parts(self, islands: list[Span], longest: float) -> list[Span]:
+        """Cut the stretches of speech that are longer than so many seconds."""
+        return [part for island in islands for part in self._speech.cut(island, longest)]
 
     def _without_the_cut_one(self, islands: list[Span], seek: int) -> tuple[list[Span], int]:
         """Leave a last stretch of speech that is cut in two at frame `seek` to the next window, if there are others."""
@@ -159,10 +163,8 @@ class AuditedStretch(Stretch):
         """Cut a window off behind the speech that fits into so many seconds, in the pause behind it."""
         if window.duration <= longest:
             return window
-        parts = pieces(self._speech.within(window.start, window.end), longest)
-        end = window.start + longest
-        if parts and parts[0][1] <= end + PIECE:  # else somebody speaks without a pause, and is cut off
-            end = (parts[0][1] + parts[1][0]) / 2 if len(parts) > 1 else window.end
+        parts = pieces(self._parts(self._speech.within(window.start, window.end), longest), longest)
+        end = (parts[0][1] + parts[1][0]) / 2 if len(parts) > 1 else window.end
         return Window(window.clip, window.seek, max(round(end * FRAMES_PER_SECOND) - window.seek, 1))
 
     def _window_around(self, span: Span, window: Window, last: int) -> Window:
