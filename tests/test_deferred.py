@@ -143,15 +143,17 @@ def test_a_failure_is_told_again_and_hurts_nothing() -> None:
         attempts.append(1)
         if len(attempts) < 3:
             raise CheckpointError("gone")
-        return {"part": nn.Linear(2, 2)}, "note"
+        return {"part": nn.Linear(2, 2)}
 
     modules = DeferredModules(owner, ("part",), make, torch.device("cpu"), "source")
     modules.install()
+    assert modules.packed(lambda made: list(made)) == "source"
     for _ in range(2):
         with pytest.raises(CheckpointError, match="gone"):
             owner.part  # noqa: B018
     assert isinstance(owner.part, nn.Linear)
-    assert (modules.note, modules.source, len(attempts)) == ("note", None, 3)
+    assert (modules.mark, modules.source, len(attempts)) == (["part"], None, 3)
+    assert modules.packed(list) is None
 
 
 def test_a_dropped_model_goes_at_once(model: Whisper, file: Path) -> None:

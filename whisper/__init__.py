@@ -5,6 +5,7 @@
 >>> model.transcribe("audio.wav")["text"]
 """
 
+from . import fast_path as fast_path
 from .alignment import align as align
 from .audio import load_audio as load_audio
 from .audio import log_mel_spectrogram as log_mel_spectrogram
@@ -29,3 +30,4 @@ from .version import __version__ as __version__
 Whisper.decode = decode
 Whisper.detect_language = detect_language
 Whisper.transcribe = transcribe
+Whisper.refresh = fast_path.refresh

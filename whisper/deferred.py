@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-Make = Callable[[], tuple[dict[str, nn.Module], Any]]
+Children = dict[str, nn.Module]
 
 
 class DeferredModules(dict[str, Any]):
@@ -31,24 +31,29 @@ class DeferredModules(dict[str, Any]):
     names
         What its children will be called, in their order.
     make
-        Makes them, and returns with them whatever shall stand in `note` afterwards. Where it raises, the next who
-        looks tries again.
+        Makes them. Where it raises, the next who looks tries again.
     device
         Where they will be.
     source
-        What they will be made from, for those who want that instead.
+        What they will be made from, for those who want that instead; see `packed`.
     """
 
     def __init__(
-        self, owner: nn.Module, names: tuple[str, ...], make: Make, device: torch.device, source: object
+        self,
+        owner: nn.Module,
+        names: tuple[str, ...],
+        make: Callable[[], Children],
+        device: torch.device,
+        source: object,
     ) -> None:
         super().__init__()
         self._owner = weakref.ref(owner)  # no circle: a model that is dropped goes at once
         self._names = names
-        self._make: Make | None = make
-        self._made: dict[str, nn.Module] = {}
+        self._make: Callable[[], Children] | None = make
+        self._mark: Callable[[Children], Any] | None = None
+        self._made: Children = {}
         self._lock = threading.RLock()
-        self.note: Any = None
+        self.mark: Any = None
         self.device = device
         self.source: object | None = source
 
@@ -58,15 +63,28 @@ class DeferredModules(dict[str, Any]):
         assert owner is not None
         owner.__dict__["_modules"] = self
 
-    def made(self) -> dict[str, nn.Module]:
+    def packed(self, mark: Callable[[Children], Any]) -> object | None:
+        """Return the source, for somebody who packs it; None where the children exist.
+
+        Once they do, `mark` of them stands in the attribute of that name: taken before anybody could change them, it
+        tells by what they can be known as those that were packed.
+        """
+        with self._lock:
+            if self.source is not None:
+                self._mark = mark
+            return self.source
+
+    def made(self) -> Children:
         """Return the children, after making them and putting them into the owner where that was not done."""
         with self._lock:
             if self._make is not None:
-                made, self.note = self._make()
+                made = self._make()
+                if self._mark is not None:
+                    self.mark = self._mark(made)
                 owner = self._owner()
                 for module in made.values():
                     module.train(owner is None or owner.training)
-                self._made, self._make, self.source = made, None, None
+                self._made, self._make, self._mark, self.source = made, None, None, None
                 if owner is not None and owner.__dict__.get("_modules") is self:
                     owner.__dict__["_modules"] = made
             return self._made
@@ -108,16 +126,16 @@ class DeferredModules(dict[str, Any]):
     def __repr__(self) -> str:
         return repr(self.made())
 
-    def __copy__(self) -> dict[str, nn.Module]:
+    def __copy__(self) -> Children:
         return self.made().copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, nn.Module]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Children:
         return copy.deepcopy(self.made(), memo)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         return dict, (self.made(),)
 
-    def copy(self) -> dict[str, nn.Module]:
+    def copy(self) -> Children:
         return self.made().copy()
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -3,7 +3,8 @@
 The fast path runs the same weights from packed copies, so nobody who watches the modules would see anything. `usable`
 says no wherever somebody does: hooks, subclasses, replaced functions, foreign layers, `disable_sdpa`. A runner is made
 when it is first asked for and kept as long as the model and its weights stay as they are; weights that are changed,
-in place or not, are noticed at the next call. It runs nothing itself.
+in whatever way, are noticed at the next call. As long as nobody has reached inside a loaded model, nobody can have
+changed them; afterwards every number is compared (`fingerprint`). It runs nothing itself.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from torch.nn.modules import module as module_of_torch
 
 from . import model as network
 from .compute_types import resolve as resolve
-from .deferred import DeferredModules, deferred
+from .deferred import Children, DeferredModules, deferred
+from .fingerprint import Fingerprint
 from .model import ModelDimensions, Whisper
 from .runner import Runner
 from .stored import StoredTensors
-from .weights import Fingerprint, Weights, anatomy, tensors_of
+from .weights import Weights, anatomy, tensors_of
 
 # ---------------------------------------------------------------------------------------------------------
 # Is anybody watching
@@ -79,7 +81,7 @@ class _Part:
     attributes: dict[str, Any]  # its own __dict__
     n_attributes: int
     children: list[int]  # ids; the tree keeps the objects alive as long as they match
-    tensors: list[int]
+    tensors: list[object]
 
     @classmethod
     def of(cls, module: nn.Module) -> _Part:
@@ -87,8 +89,10 @@ class _Part:
         return cls(own, len(own), list(map(id, own["_modules"].values())), cls._tensors(own))
 
     @staticmethod
-    def _tensors(own: Mapping[str, Any]) -> list[int]:
-        return [*map(id, own["_parameters"].values()), *map(id, own["_buffers"].values())]
+    def _tensors(own: Mapping[str, Any]) -> list[object]:
+        tensors = [*own["_parameters"].values(), *own["_buffers"].values()]
+        # with what ``.data`` can replace in the same parameter
+        return [None if t is None else (id(t), t.dtype, t.shape, t.layout, t.device) for t in tensors]
 
     def is_as_before(self) -> bool:
         own = self.attributes
@@ -149,17 +153,21 @@ class _Held:
     def _tensors(self, model: Whisper) -> Mapping[str, Tensor]:
         """Return the weights as they are now, after forgetting what was packed from others."""
         modules = deferred(model)
-        weights = modules.source if modules is not None else None
+        weights = modules.packed(_mark) if modules is not None else None
         if isinstance(weights, Weights):  # and not made just now by somebody else
             self.source = modules
             return weights.tensors if isinstance(weights.tensors, StoredTensors) else dict(weights.tensors)
         if self.source is not None:  # the modules were made since, from what was packed
-            self.fingerprint, self.source = self.source.note, None
+            self.fingerprint, self.source = self.source.mark, None
         if self.fingerprint is None or not self.fingerprint.is_that_of(tensors_of(model)):
             self.runners.clear()
             self._look(model)
-            self.fingerprint = Fingerprint(tensors_of(model))
+            self.fingerprint = Fingerprint(tensors_of(model))  # before they are packed
         return {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def _mark(modules: Children) -> Fingerprint:
+    return Fingerprint(tensors_of(*modules.values()))
 
 
 _all_held: weakref.WeakKeyDictionary[Whisper, _Held] = weakref.WeakKeyDictionary()
@@ -204,6 +212,16 @@ def runner_for(model: Whisper, fp16: bool) -> Runner:
     held = _held(model)
     compute_type = resolve(model.compute_type, model.device) if fp16 else "float32"
     return held.runner(model, compute_type)
+
+
+def refresh(model: Whisper) -> None:
+    """Forget what was packed from the weights of `model`: the next call packs them as they are then.
+
+    Changes of weights are noticed without it. Transcriptions that are running go on with the weights that they began
+    with.
+    """
+    with _all_held_lock:
+        _all_held.pop(model, None)
 
 
 def make_runner(

@@ -424,6 +424,7 @@ class Whisper(nn.Module):
     detect_language: Callable[..., Any]
     transcribe: Callable[..., Any]
     decode: Callable[..., Any]
+    refresh: Callable[..., None]
 
 
 def default_alignment_mask(dims: ModelDimensions) -> Tensor:

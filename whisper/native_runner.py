@@ -340,7 +340,8 @@ class _Packer:
         return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
 
     def _array(self, name: str) -> int:
-        array = self.tensors[name].detach().to("cpu", torch.float32).contiguous()
+        # a copy, whose memory nobody else can change or give back
+        array = self.tensors[name].detach().to("cpu", torch.float32, copy=True).contiguous()
         self.kept.append(array)
         return array.data_ptr()
 

@@ -7,12 +7,10 @@ the wrong shape are refused before anything is built. It opens no files and know
 from __future__ import annotations
 
 import base64
-import ctypes
 import functools
 import gzip
-import weakref
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from typing import Any
@@ -132,45 +130,6 @@ def tensors_of(*modules: nn.Module) -> list[Tensor]:
     return tensors
 
 
-class Fingerprint:
-    """Tells whether tensors are still those that they were, in a fraction of a microsecond each.
-
-    Torch counts changes in place, but not those through ``.data``: so a few numbers of each are compared, too, where
-    that costs nothing (on a CPU).
-    """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = [weakref.ref(tensor) for tensor in tensors]  # an id may come again
-        self._states = [self._state(tensor) for tensor in tensors]
-        self._probes = [probe for tensor in tensors for probe in self._probes_of(tensor)]  # they own no memory
-        self._values = [probe.value for probe in self._probes]
-
-    def is_that_of(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors` are the same ones and nobody changed them."""
-        return (
-            len(tensors) == len(self._tensors)
-            and all(ref() is tensor for ref, tensor in zip(self._tensors, tensors, strict=True))
-            and self._states == [self._state(tensor) for tensor in tensors]  # before the probes: memory may be gone
-            and self._values == [probe.value for probe in self._probes]
-        )
-
-    @staticmethod
-    def _state(tensor: Tensor) -> tuple[int, int]:
-        return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
-
-    @staticmethod
-    def _probes_of(tensor: Tensor) -> list[Any]:
-        kind = _BY_SIZE.get(tensor.element_size())
-        if tensor.device.type != "cpu" or not tensor.numel() or kind is None:
-            return []
-        last = tensor.numel() - 1 if tensor.is_contiguous() else 0
-        start, step = tensor.data_ptr(), tensor.element_size()
-        return [kind.from_address(start + index * step) for index in {0, last // 2, last}]
-
-
-_BY_SIZE: dict[int, Any] = {2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
-
-
 class _Undrawn(TorchFunctionMode):
     """Lets no initial weights be drawn; on the meta device that would import torch's compiler, a whole second."""
 
@@ -217,8 +176,8 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
     return model
 
 
-def _parts(weights: Weights, device: torch.device) -> tuple[dict[str, nn.Module], Fingerprint]:
-    """Make encoder and decoder, and the mark by which whoever packed `weights` knows that these are the same."""
+def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
+    """Make encoder and decoder."""
     with torch.inference_mode(False):  # wherever somebody looked: these can be trained
         model = skeleton(weights.dims)
         state = {}
@@ -232,8 +191,7 @@ def _parts(weights: Weights, device: torch.device) -> tuple[dict[str, nn.Module]
                 del weights.tensors[name]
         model.load_state_dict(state, assign=True)
         model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
-    parts: dict[str, nn.Module] = {"encoder": model.encoder, "decoder": model.decoder}
-    return parts, Fingerprint(tensors_of(*parts.values()))
+    return {"encoder": model.encoder, "decoder": model.decoder}
 
 
 def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:

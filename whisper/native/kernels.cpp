@@ -3,6 +3,7 @@
 // Each returns 0, or 1 where memory ran out. Memory that is handed in stays the caller's.
 #include "choose.h"
 #include "decoder.h"
+#include "digest.h"
 #include "encoder.h"
 #include "timing.h"
 
@@ -35,7 +36,7 @@ struct Reader {  // takes what a model is made of, one after the other
 
 extern "C" {
 
-int sotto_abi() { return 1; }
+int sotto_abi() { return 2; }
 
 int sotto_inner_type(int type) { return inner_type(type); }
 
@@ -125,6 +126,11 @@ void sotto_logprobs(const float* logits, int n_rows, int stride, int n, const in
             out[row] = x[ids[row]] - log_sum(x, n, largest(x, n));
         });
     });
+}
+
+// A digest of each of `n` pieces of memory; see digest.h.
+int sotto_digests(const void* const* data, const size_t* sizes, int n, uint64_t* out, int n_threads) {
+    return guarded([&] { digests(data, sizes, n, out, n_threads); });
 }
 
 int sotto_median(const float* x, float* out, int n_rows, int n, int n_threads) {
