@@ -15,6 +15,7 @@ from whisper.bundled import pack, read_card, unpack
 from whisper.errors import CheckpointError
 from whisper.formats import read_safetensors
 from whisper.model import ModelDimensions, Whisper
+from whisper.stored import keep
 
 DIMS = ModelDimensions(8, 20, 32, 2, 2, 500, 12, 32, 4, 2)
 USED = [3, 7, 250, 499]
@@ -132,7 +133,7 @@ def test_a_damaged_file(tmp_path: Path, change: Any, says: str) -> None:
     path = tmp_path / "m.safetensors"
     pack(little_model(), path, USED, {})
     tensors = load_file(path)
-    header = json.loads(read_safetensors(str(path))[1]["sotto"])
+    header = json.loads(read_safetensors(keep([str(path)])[0])[1]["sotto"])
     change(tensors, header)
     save_file(tensors, tmp_path / "changed.safetensors", metadata={"sotto": json.dumps(header)})
     with pytest.raises(CheckpointError, match=says):

@@ -19,7 +19,7 @@ from .download import written_whole
 from .errors import CheckpointError
 from .formats import read_safetensors
 from .model import ModelDimensions, Whisper, sinusoids
-from .stored import OpenFile, StoredTensors, left_in_files, outline
+from .stored import KeptFile, StoredTensors, keep, left_in_files, outline
 from .weights import (
     Weights,
     build,
@@ -98,11 +98,10 @@ def pack(
     return len(content)
 
 
-def read(path: str | os.PathLike[str]) -> Weights:
+def read(file: KeptFile) -> Weights:
     """Read what `pack` wrote, as float32 tensors and the whole vocabulary, each unpacked when it is asked for."""
-    path = os.fspath(path)
-    file = OpenFile(path)
-    tensors, metadata = read_safetensors(path)
+    path = file.path
+    tensors, metadata = read_safetensors(file)
     header = _header(metadata, path)
     dims = checked_dimensions(header.get("dims"), path)
     used = tensors.pop("used_token_ids", torch.empty(0, dtype=torch.int32)).long()
@@ -142,12 +141,13 @@ class _Unpacked(StoredTensors):
 
 def unpack(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Whisper:
     """Return the model that `pack` wrote to `path`, in float32 on `device`."""
-    return build(read(path), device)
+    return build(read(keep([os.fspath(path)])[0]), device)
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what `pack` was told about the model."""
-    card = _header(read_safetensors(os.fspath(path))[1], os.fspath(path)).get("card")
+    path = os.fspath(path)
+    card = _header(read_safetensors(keep([path])[0])[1], path).get("card")
     return dict(card) if isinstance(card, dict) else {}
 
 

@@ -11,7 +11,6 @@ import difflib
 import os
 import re
 import reprlib
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from .download import written_whole
 from .errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
 from .formats import is_safetensors, read_torch
 from .model import Whisper
-from .stored import OpenFile, left_in_files
+from .stored import KeptFile, keep, left_in_files
 from .weights import (
     Weights,
     build,
@@ -89,8 +88,9 @@ def load_model(
 ) -> Whisper:
     """Load a model; its modules, once somebody reaches for them, are in float32.
 
-    On a CPU and on CUDA the weights stay in their file until they are packed for the fast path, or until somebody
-    reaches for the modules. The file may be deleted or replaced meanwhile; one that was written into is an error then.
+    On a CPU and on CUDA the weights take no memory until they are packed for the fast path, or until somebody reaches
+    for the modules: until then a copy of the file lies in a temporary one (shared with it where the file system can).
+    What is done to the file after loading does not matter.
 
     Parameters
     ----------
@@ -103,8 +103,7 @@ def load_model(
         The folder for downloads; without it, ``whisper`` in ``XDG_CACHE_HOME`` or ``~/.cache``, and for hub
         models the hub's own cache.
     in_memory
-        Read a ``.pt`` file into memory as a whole instead of mapping it, for file systems that map badly.
-        They stay in memory then.
+        Read a ``.pt`` file into memory as a whole, and keep no copy on disk.
     compute_type
         The precision of the fast path with ``fp16=True``: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``;
         ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32.
@@ -121,7 +120,7 @@ def load_model(
     DownloadError
         Where it cannot be downloaded, or what came is not what was promised.
     CheckpointError
-        Where the file or folder is truncated, foreign or incomplete.
+        Where the file or folder is truncated, foreign or incomplete, or is being written.
     DeviceError
         Where this machine has no such device.
     OptionError
@@ -176,13 +175,13 @@ def _read_bundled() -> Weights:
             f"the bundled model {BUNDLED_NAME!r} is not in this installation ({bundled.BUNDLED} is missing); "
             "install sotto again from a wheel"
         )
-    return bundled.read(bundled.BUNDLED)
+    return bundled.read(keep([bundled.BUNDLED])[0])
 
 
 def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, in_memory: bool) -> Weights:
     path = os.fspath(name)
     if os.path.isfile(path):
-        return read_checkpoint(path, Path(path).read_bytes() if in_memory else None)
+        return read_checkpoint(path, in_memory=in_memory)
     if os.path.isdir(path):
         return huggingface.read_folder(path)
     if isinstance(name, str) and _looks_like_hub_name(name):
@@ -243,18 +242,20 @@ def save_checkpoint(model: Whisper, path: str | os.PathLike[str], half: bool = F
         torch.save(content, file)
 
 
-def read_checkpoint(path: str, content: bytes | None = None) -> Weights:
+def read_checkpoint(path: str, content: bytes | None = None, *, in_memory: bool = False) -> Weights:
     """Read a checkpoint file, or its `content` where that was read already; `path` is for messages then.
+
+    Whatever happens to the file afterwards, the weights are those that it held; `in_memory` keeps no copy on disk.
 
     Raises
     ------
     CheckpointError
         With one sentence: what the file is, what is missing, what to do.
     """
-    if is_safetensors(path, content):
-        return bundled.read(path)
-    files = [OpenFile(path)] if content is None else []
-    checkpoint = read_torch(path, content)
+    file = KeptFile(path, content) if content is not None else keep([path], in_memory=in_memory)[0]
+    if is_safetensors(file):
+        return bundled.read(file)
+    checkpoint = read_torch(file)
     if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
         raise CheckpointError(f"{path} {_foreign_content(checkpoint)}")
     dims = checked_dimensions(checkpoint["dims"], path)
@@ -268,7 +269,7 @@ def read_checkpoint(path: str, content: bytes | None = None) -> Weights:
         raise CheckpointError(f"{path} has no numbers for {hollow}: it was saved without weights; get it again")
     heads = checkpoint.get("alignment_heads")
     mask = parse_alignment_heads(heads, dims, path) if isinstance(heads, (str, bytes)) else None
-    return Weights(dims, left_in_files(state, files) if files else dict(state), mask, path)
+    return Weights(dims, left_in_files(state, [file]), mask, path)
 
 
 def _foreign_content(content: object) -> str:

@@ -7,6 +7,7 @@ what the tensors mean is said elsewhere.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
 import zipfile
@@ -16,20 +17,21 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
+from .stored import KeptFile
 
 _HEAD_BYTES = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # of torch.save before zip files (torch 1.6)
 
 
-def read_torch(path: str, content: bytes | None = None) -> Any:
-    """Return what ``torch.save`` wrote, mapped into memory where the format allows, running no code of it.
+def read_torch(file: KeptFile) -> Any:
+    """Return what ``torch.save`` wrote, mapped into memory where file and format allow, running no code of it.
 
     Raises
     ------
     CheckpointError
         Where the file is truncated, something else, or asks for more than weights.
     """
-    head = content[:_HEAD_BYTES] if content is not None else _head(path)
+    path, head = file.path, file.bytes_at(0, _HEAD_BYTES)
     zipped = head.startswith(b"PK\x03\x04")
     if not zipped and not head.startswith(b"\x80"):
         raise CheckpointError(f"{path} {_foreign_file(head)}")
@@ -39,11 +41,11 @@ def read_torch(path: str, content: bytes | None = None) -> Any:
             "give a .pt file or a Hugging Face folder"
         )
     if zipped:
-        _check_archive(path, content)
+        _check_archive(file)
     try:
-        if content is not None:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        if file.content is not None:
+            return torch.load(io.BytesIO(file.content), map_location="cpu", weights_only=True)
+        return torch.load(file.place, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # strange bytes can fail in any way inside an unpickler
         raise CheckpointError(f"{path} {_refusal(error)}") from error
 
@@ -66,22 +68,31 @@ def _refusal(error: Exception) -> str:
     return f"is a damaged or truncated torch file ({reason}); get it again from where it came"
 
 
-def read_safetensors(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, mapped, and its metadata."""
+def read_safetensors(file: KeptFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, mapped where it is not in memory, and its metadata."""
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        if file.content is not None:
+            return load(file.content), _metadata(file.content)
+        with safe_open(file.place, framework="pt", device="cpu") as opened:
+            names = opened.keys()
+            return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is no whole safetensors file ({error}); it is truncated or something else, get it again"
+            f"{file.path} is no whole safetensors file ({error}); it is truncated or something else, get it again"
         ) from error
 
 
-def is_safetensors(path: str, content: bytes | None = None) -> bool:
-    """Whether a file, or its `content` where that was read already, begins like safetensors."""
-    head = content[:_HEAD_BYTES] if content is not None else _head(path)
+def _metadata(content: bytes) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
+
+
+def is_safetensors(file: KeptFile) -> bool:
+    """Whether a file begins like safetensors."""
+    head = file.bytes_at(0, _HEAD_BYTES)
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30
 
 
@@ -90,17 +101,10 @@ def is_safetensors(path: str, content: bytes | None = None) -> bool:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _head(path: str) -> bytes:
+def _check_archive(file: KeptFile) -> None:
+    path = file.path
     try:
-        with open(path, "rb") as file:
-            return file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-
-
-def _check_archive(path: str, content: bytes | None) -> None:
-    try:
-        with zipfile.ZipFile(path if content is None else io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(file.place if file.content is None else io.BytesIO(file.content)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(

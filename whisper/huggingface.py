@@ -19,7 +19,7 @@ from torch import Tensor
 from .errors import CheckpointError, DownloadError, WhisperError
 from .formats import read_safetensors, read_torch
 from .model import ModelDimensions, sinusoids
-from .stored import OpenFile, left_in_files
+from .stored import KeptFile, keep, left_in_files
 from .weights import Weights, checked_dimensions
 
 WEIGHT_FILES = (
@@ -251,7 +251,7 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _read_tensors(folder: str) -> tuple[list[OpenFile], dict[str, Tensor]]:
+def _read_tensors(folder: str) -> tuple[list[KeptFile], dict[str, Tensor]]:
     name = next((n for n in WEIGHT_FILES if os.path.isfile(os.path.join(folder, n))), None)
     if name is None:
         raise CheckpointError(
@@ -259,15 +259,15 @@ def _read_tensors(folder: str) -> tuple[list[OpenFile], dict[str, Tensor]]:
             "get the folder again with its weights"
         )
     if not name.endswith(".index.json"):
-        path = os.path.join(folder, name)
-        return [OpenFile(path)], read_file(path)
+        files = keep([os.path.join(folder, name)])
+        return files, read_file(files[0])
     index = (_read_json(folder, name) or {}).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise CheckpointError(f"{os.path.join(folder, name)} has no weight_map; get the file again")
     return _read_shards(folder, sorted(set(index.values())))
 
 
-def _read_shards(folder: str, names: Iterable[str]) -> tuple[list[OpenFile], dict[str, Tensor]]:
+def _read_shards(folder: str, names: Iterable[str]) -> tuple[list[KeptFile], dict[str, Tensor]]:
     names = list(names)
     # a name with a folder in it could lead anywhere; the hub's shards lie side by side
     missing = [n for n in names if os.path.basename(n) != n or not os.path.isfile(os.path.join(folder, n))]
@@ -276,18 +276,18 @@ def _read_shards(folder: str, names: Iterable[str]) -> tuple[list[OpenFile], dic
             f"{folder} is incomplete: {len(missing)} of {len(names)} shards are missing "
             f"({', '.join(missing[:3])}); get them from where the folder came"
         )
-    files = [OpenFile(os.path.join(folder, name)) for name in names]
+    files = keep([os.path.join(folder, name) for name in names])
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors.update(read_file(file.path))
+        tensors.update(read_file(file))
     return files, tensors
 
 
-def read_file(path: str) -> dict[str, Tensor]:
+def read_file(file: KeptFile) -> dict[str, Tensor]:
     """Read one file of weights, mapped into memory rather than loaded: safetensors, or torch's own."""
-    if path.endswith(".safetensors"):
-        return read_safetensors(path)[0]
-    content = read_torch(path)
+    if file.path.endswith(".safetensors"):
+        return read_safetensors(file)[0]
+    content = read_torch(file)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict; get the file again")
+        raise CheckpointError(f"{file.path} holds a {type(content).__name__}, not a state dict; get the file again")
     return content

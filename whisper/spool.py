@@ -71,7 +71,7 @@ class Spool:
 
     def _move_to_disk(self) -> None:
         memory = self.file
-        self.file = tempfile.TemporaryFile(buffering=0, dir=_folder())  # noqa: SIM115
+        self.file = tempfile.TemporaryFile(buffering=0, dir=temporary_folder())  # noqa: SIM115
         weakref.finalize(self, self.file.close)  # which also deletes it
         kept, self.n_bytes = self.n_bytes, 0
         try:
@@ -123,7 +123,7 @@ class SpoolReader(io.RawIOBase):
         return self._place
 
 
-def _folder() -> str | None:
-    """Where the file is to lie; None leaves it to `tempfile`."""
+def temporary_folder() -> str | None:
+    """Where files that are to save memory lie; None leaves it to `tempfile`."""
     told = tempfile.tempdir is not None or any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     return "/var/tmp" if not told and os.access("/var/tmp", os.W_OK) else None
