@@ -23,6 +23,8 @@ from whisper.fingerprint import Fingerprint, digests
 from whisper.kernel_builds import variants_for
 from whisper.model import ModelDimensions, Whisper
 
+from .models import random_model
+
 DIMS = ModelDimensions(16, 20, 32, 2, 2, 60, 12, 32, 2, 2)  # which the kernels take
 TOKEN, N_TOKENS = 30, 8  # both in the middle
 
@@ -476,6 +478,23 @@ def test_refresh_packs_anew(model: Whisper) -> None:
     copied = copy.deepcopy(model)
     copied.refresh()  # of which nothing was packed
     assert torch.equal(heard(copied), before)
+
+
+def test_what_is_changed_while_a_list_runs_is_heard_in_the_next_call() -> None:
+    model, noise = random_model(3), np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32)
+    options: dict[str, Any] = {"language": "en", "fp16": False, "temperature": 0.0, "sample_len": 12}
+    changed: list[float] = []
+
+    def change(done: float, _total: float) -> None:
+        if not changed:
+            changed.append(done)
+            model.decoder.positional_embedding.data[1:] *= -3
+
+    before = model.transcribe(noise[1], **options)
+    model.transcribe(list(noise), progress=change, **options)
+    assert changed
+    after = model.transcribe(noise[1], **options)
+    assert after["segments"] == copy.deepcopy(model).transcribe(noise[1], **options)["segments"] != before["segments"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
