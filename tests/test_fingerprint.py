@@ -22,6 +22,7 @@ from whisper.deferred import deferred
 from whisper.fingerprint import Fingerprint, digests
 from whisper.kernel_builds import variants_for
 from whisper.model import ModelDimensions, Whisper
+from whisper.weights import tensors_of
 
 from .models import random_model
 
@@ -203,6 +204,22 @@ def test_one_number_in_the_middle(place: str, model: Whisper) -> None:
     before = heard(model)
     model.state_dict()[name].data.view(-1)[index] += 30
     assert_follows(model, before)
+
+
+def test_any_number_of_any_tensor(model: Whisper) -> None:
+    """Drawn at random: one number or two swapped, written behind torch's back, and put back."""
+    draw = np.random.default_rng(0)
+    tensors = tensors_of(model)
+    found = Fingerprint(tensors)
+    for _ in range(500):
+        numbers = tensors[draw.integers(len(tensors))].detach().numpy().reshape(-1)
+        i, j = draw.integers(len(numbers), size=2)
+        before = numbers[[i, j]].copy()
+        numbers[[i, j]] = before[::-1] if draw.random() < 0.5 else [draw.normal(), before[1]]
+        changed = numbers[[i, j]].tobytes() != before.tobytes()
+        assert found.is_that_of(tensors) != changed
+        numbers[[j, i]] = before[::-1]
+    assert found.is_that_of(tensors)
 
 
 def _weight(model: Whisper) -> nn.Parameter:

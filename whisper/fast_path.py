@@ -219,6 +219,11 @@ def refresh(model: Whisper) -> None:
 
     Changes of weights are noticed without it. Transcriptions that are running go on with the weights that they began
     with.
+
+    Parameters
+    ----------
+    model
+        A Whisper model; it is also called as ``model.refresh()``.
     """
     with _all_held_lock:
         _all_held.pop(model, None)
