@@ -310,9 +310,9 @@ def test_the_file_lies_where_the_user_says_else_not_in_memory(monkeypatch: pytes
     monkeypatch.setattr(tempfile, "tempdir", None)
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.delenv(name, raising=False)
-    assert spool._folder() == ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)
+    assert spool.temporary_folder() == ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)
     monkeypatch.setenv("TMPDIR", "/somewhere")
-    assert spool._folder() is None
+    assert spool.temporary_folder() is None
 
 
 @given(pieces=st.lists(st.binary(max_size=20)), in_memory=st.integers(0, 60), reads=st.lists(st.integers(0, 99)))
