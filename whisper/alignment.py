@@ -22,6 +22,7 @@ from .decoding import verify_options
 from .errors import AudioError, LanguageError, OptionError
 from .features import Features
 from .hearing import Hearing, hearing_for
+from .language_names import code_of
 from .languages import candidates
 from .languages import detecting as detecting_language
 from .matching import LEAST_LETTERS, MOST_LETTERS, SPARE_LETTERS, match, spread
@@ -77,7 +78,7 @@ def align(
         What is said. Each line, or each item of a list, becomes a segment. The text and the recording may each have
         parts that the other lacks.
     language
-        Code or name of the language; by default, it is detected.
+        Code, locale or name of the language; by default, or with ``auto``, it is detected.
     fp16
         The fastest precision that the device does well; False is float32.
     vad_parameters
@@ -146,7 +147,7 @@ def _lines(text: object) -> list[str]:
 
 def _codes(model: Whisper, language: str | None) -> tuple[str, ...]:
     """Return the language, or those that it may be."""
-    codes = candidates(model, None if language is None else [language])
+    codes = candidates(model, None if code_of(language) is None else [str(language)])
     if model.is_multilingual:
         return codes
     if "en" not in codes:

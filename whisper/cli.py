@@ -33,6 +33,7 @@ from .arguments import (
     warn,
 )
 from .errors import OptionError
+from .language_names import code_of
 from .utils import optional_int, str2bool
 from .version import __release__, __version__
 from .writers import OUTPUT_FORMATS, Layout, Writer, get_writer
@@ -321,9 +322,9 @@ def spoken_language(plan: Plan, model: Whisper) -> str | None:
     """Return the language to transcribe; English, after a warning, where the model knows no other."""
     language: str | None = plan.options["language"]
     english_only = plan.model.endswith(".en") or not model.is_multilingual
-    if not english_only or language in ("en", "English"):
+    if not english_only or code_of(language) == "en":
         return language
-    if language is not None:
+    if code_of(language) is not None:
         warn(f"{plan.model} is an English-only model but was given --language {language}; using English instead")
     return "en"
 

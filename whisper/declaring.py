@@ -16,6 +16,7 @@ from itertools import islice
 from numbers import Integral
 from typing import Any, NamedTuple
 
+from . import language_names
 from .errors import OptionError
 from .utils import str2bool
 
@@ -102,6 +103,9 @@ def _itself(given: Any) -> Any:
 
 FLAG = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1), str2bool)
 TEXT = Kind("text", lambda v: isinstance(v, str))
+LANGUAGE = Kind(
+    "the code or the name of a language", lambda v: v is None or isinstance(v, str), settle=language_names.settled
+)
 TEXT_OR_TOKENS = Kind("text, or a list of token ids", lambda v: isinstance(v, str) or _all(v, is_whole))
 TOKENS = Kind("token ids in a list, or as text with commas", TEXT_OR_TOKENS.holds)
 NAMES = Kind(

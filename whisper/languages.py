@@ -16,6 +16,7 @@ from .audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
 from .errors import LanguageError, OptionError
 from .features import Features
 from .hearing import Hearing, hearing_for
+from .language_names import code_of
 from .options import DecodingOptions, TranscribeOptions
 from .results import Segment
 from .tokenizer import get_tokenizer
@@ -122,6 +123,11 @@ def candidates(model: Whisper, languages: Sequence[str] | str | None) -> tuple[s
         raise LanguageError(f"languages={languages!r} names none; give codes or names, such as ['en', 'French']")
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise LanguageError(f"languages must be codes or names of languages, and not {wrong[0]!r}")
+    unnamed = [name for name in names if code_of(name) is None]
+    if len(unnamed) == len(names):  # "auto"
+        return candidates(model, None)
+    if unnamed:
+        raise LanguageError(f"languages={languages!r}: {unnamed[0]!r} names none; leave it out")
     codes = (get_tokenizer(True, num_languages=n, language=name).language or "" for name in names)
     return tuple(dict.fromkeys(codes))
 

@@ -18,6 +18,7 @@ from .declaring import (
     FINITE,
     FLAG,
     FUNCTION,
+    LANGUAGE,
     NAMES,
     TEMPERATURE,
     TEMPERATURES,
@@ -64,8 +65,9 @@ class DecodingOptions:
         cli={"choices": ["transcribe", "translate"]},  # lang_id, the name of the language alone, is for decode()
     )  # fmt: skip
     language: str | None = option(
-        TASK, None, TEXT, "language that is spoken, a code or a name; where not given, it is heard from the sound"
-    )
+        TASK, None, LANGUAGE, "language that is spoken: a code (de, deu), a locale (de-AT) or a name (German, "
+        "Deutsch); where not given, or auto, it is detected",
+    )  # fmt: skip
 
     temperature: float = option(DECODE, 0.0, TEMPERATURE, "0 takes the likeliest text, above it is drawn", cli=None)
     sample_len: int | None = option(

@@ -19,6 +19,7 @@ from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .features import Features
+from .language_names import code_of
 from .languages import Detection
 from .languages import detecting as detecting_language
 from .options import (
@@ -351,7 +352,7 @@ class Transcription:
             language = yield from self._detect_language(speech, encoded)
         report.language = language
         self.recording = Recording(
-            self.features, language, self._add_words, report, speech, report.language_probs, encoded
+            self.features, code_of(language) or "en", self._add_words, report, speech, report.language_probs, encoded
         )
         n_frames = sum(end - start for start, end in clips)
         self._tell(0, n_frames)
