@@ -65,6 +65,8 @@ def align(
     vad_parameters: Mapping[str, Any] | str | None = None,
     prepend_punctuations: str = PREPEND_PUNCTUATIONS,
     append_punctuations: str = APPEND_PUNCTUATIONS,
+    audio_track: int | str | None = None,
+    container_time: bool = False,
 ) -> Transcript:
     """Find when each word of a known text is said.
 
@@ -85,6 +87,8 @@ def align(
         How to find the speech; see `vad.VadOptions`.
     prepend_punctuations, append_punctuations
         Marks that are joined to the word after them and to the word before them.
+    audio_track, container_time
+        Of a file; see `load_audio`.
 
     Returns
     -------
@@ -109,6 +113,8 @@ def align(
         prepend_punctuations=prepend_punctuations,
         append_punctuations=append_punctuations,
         vad_parameters=vad_parameters,
+        audio_track=audio_track,
+        container_time=container_time,
     )
     decoding = DecodingOptions(fp16=fp16, stop_loops=True)
     verify_options(decoding)
@@ -116,7 +122,7 @@ def align(
     hearing = hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels, **options.of_file()))
         if features.n_frames < 1:
             raise AudioError("the recording is empty: there is nothing to align the text with")
         vad_options = VadOptions.of(vad_parameters)

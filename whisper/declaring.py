@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -101,6 +102,19 @@ def _itself(given: Any) -> Any:
     return given
 
 
+def _number_or_text(given: Any) -> Any:
+    """Make a number of text in digits, as from a command line, and Python's own of other whole numbers."""
+    if isinstance(given, str):
+        return int(given) if given.strip().isdecimal() and len(given) < 10 else given
+    return int(given) if is_whole(given) else settled(given)
+
+
+def _is_track(value: Any) -> bool:
+    if is_whole(value):
+        return bool(value >= 0)
+    return isinstance(value, str) and bool(value.strip()) and not re.fullmatch(r"[+-]?\d+", value.strip())
+
+
 FLAG = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1), str2bool)
 TEXT = Kind("text", lambda v: isinstance(v, str))
 LANGUAGE = Kind(
@@ -125,6 +139,7 @@ FIELDS = Kind(
     "names with values in a dictionary, or as text name=value,name=value",
     lambda v: isinstance(v, (str, Mapping)) or is_dataclass(v), settle=_itself,
 )  # fmt: skip
+TRACK = Kind("the number of a track, from 0 on, or its language", _is_track, settle=_number_or_text)
 FUNCTION = Kind("a function of two numbers", callable, settle=_itself)
 EVENT = Kind(
     "something like a threading.Event, with is_set()",

@@ -104,7 +104,7 @@ def build_parser() -> Parser:
                         help="let the model find each recording's language, and score that, too")  # fmt: skip
     add_model(parser, action="append", default=argparse.SUPPRESS)
     add_options(
-        parser, without=("verbose", "seed", "channels"),
+        parser, without=("verbose", "seed", "channels", "audio_track", "container_time"),
         language={"help": "language that is spoken; where not given, the manifest's, and the model's own choice where "
                           "it has none"},
         word_timestamps={"default": None},  # None: where the manifest knows times of words

@@ -20,6 +20,7 @@ from .language_names import code_of
 from .options import DecodingOptions, TranscribeOptions
 from .results import Segment
 from .tokenizer import get_tokenizer
+from .tracks import check_track
 from .vad import Span, VadOptions
 from .vad import detecting as detecting_speech
 from .work import Direct, Job, Steps, pausing
@@ -59,6 +60,7 @@ def identify_language(
     segments: int = 4,
     vad_parameters: Mapping[str, Any] | str | None = None,
     fp16: bool = True,
+    audio_track: int | str | None = None,
 ) -> Detection:
     """Tell which language is spoken in a recording.
 
@@ -76,6 +78,8 @@ def identify_language(
         How to find the speech; see `vad.VadOptions`.
     fp16
         The fastest precision that the device does well; False is float32.
+    audio_track
+        Of a file with several audio tracks, the number of one, from 0, or its language.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def identify_language(
     codes, vad_options, hearing = candidates(model, languages), VadOptions.of(vad_parameters), hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
         speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
         return (yield from detecting(hearing, features, int(segments), codes, speech.spans))
 
