@@ -6,6 +6,8 @@ stamps say is not believed. Sees numbers alone, neither packets nor samples.
 
 from __future__ import annotations
 
+import math
+
 GAP = 0.015  # seconds; the shortest packets in use last 20 ms, and rounded time stamps waver by 10 at most
 LATE = 0.1  # seconds; encoders' delays and what players do not notice are below
 BACK = 1.0  # seconds; a stamp that goes back by so much begins to count anew, as where recordings were joined
@@ -48,6 +50,8 @@ class ContainerClock:
     def follow(self, stamp: float | None, seconds: float) -> float:
         """Take note of a frame; returns how many seconds of silence belong before it."""
         silence = 0.0
+        if stamp is None or not math.isfinite(stamp):
+            stamp = self._expected
         if stamp is not None:
             silence = self._begin(stamp) if self._expected is None else self._go_on(stamp, stamp - self._expected)
             self._expected = stamp + seconds
@@ -56,8 +60,8 @@ class ContainerClock:
         return silence
 
     def _begin(self, stamp: float) -> float:
-        late = stamp - self._start
-        self._zero = stamp - self.decoded
+        self._zero = stamp - self.decoded  # there may have been frames without stamps
+        late = self._zero - self._start
         if late < LATE:
             return 0.0
         if late > MOST_SILENCE:

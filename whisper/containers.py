@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 # Containers that state their length, where others estimate it from the bit rate or say nothing.
-_EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "w64", "au"}
+_EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "au"}
+_ESTIMATED = ("caf", "pcm")  # from the size of the file, whatever follows the sound
+_UNSTAMPED = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "amr"}  # whose times only count what was read
 _FLOATS = ("pcm_f", "wavpack", "mp4als")  # codecs that can carry NaN; integers made of it would be the loudest click
 _DTYPES: dict[str, Any] = {"flt": np.float32, "fltp": np.float32, "dbl": np.float64, "dblp": np.float64}
 _MOST_ERRORS = 100  # of the demuxer one after the other, until it is given up
@@ -56,11 +58,13 @@ class Recording:
         self._number = list(streams).index(self.stream)
         self._format, self._size = container.format.name, container.size
         self.clock = ContainerClock((container.start_time or 0) / 1e6, container_time)
-        self._promised = self._seconds(self.stream.duration) if self._format in _EXACT else 0.0
-        rate = self.stream.codec_context.sample_rate
-        is_float = self.stream.codec_context.name.startswith(_FLOATS)
+        codec, rate = self.stream.codec_context.name, self.stream.codec_context.sample_rate
+        is_exact = self._format in _EXACT and (self._format, codec[:3]) != _ESTIMATED
+        self._promised = self._seconds(self.stream.duration) if is_exact else 0.0
+        is_float = codec.startswith(_FLOATS)
         self._mending = Mending(self.name, rate, "channel") if is_float else None
-        self._end = 0  # place in the file behind the last packet
+        self._first: int | None = None  # place in the file of the first packet
+        self._last = self._end = 0  # places in the file of the last packet, and behind it
         self._bytes = self._bytes_broken = self._n_broken = 0  # of packets
         self._stopped = ""  # why reading ended early
 
@@ -69,17 +73,18 @@ class Recording:
         import av
 
         for packet in self._packets():
-            self._bytes += packet.size if packet else 0
+            self._bytes += packet.size
             try:
                 frames = self.stream.decode(packet)
             except av.FFmpegError:
                 self._n_broken += 1
-                self._bytes_broken += packet.size if packet else 0
+                self._bytes_broken += packet.size
                 continue
             for frame in frames:
                 if self._mending is not None and frame.format.name in _DTYPES:
                     self._mend(frame, self._mending)
-                silence = self.clock.follow(frame.time, frame.samples / (frame.sample_rate or 1))
+                stamp = None if self._format in _UNSTAMPED else frame.time
+                silence = self.clock.follow(stamp, frame.samples / (frame.sample_rate or 1))
                 if silence > 0:
                     yield from _silence(frame, silence)
                 yield frame
@@ -90,7 +95,7 @@ class Recording:
     def _packets(self) -> Iterator[Any]:
         """Every packet of the track, also behind damage that ends FFmpeg's own reading."""
         yield from self._packets_of(self.container)
-        place, fruitless = self._end, 0
+        place, fruitless = self._last + 1, 0  # a damaged packet may reach over the beginning of the next part
         with ExitStack() as files:
             file = files.enter_context(contents_of(self.opened))
             while file is not None and fruitless < _FRUITLESS:
@@ -103,13 +108,12 @@ class Recording:
                 fruitless = 0 if self._bytes > n else fruitless + 1
                 if fruitless:
                     self._stopped = self._stopped or stopped
-                place = max(self._end, spans[-1][0] + 8)
+                place = max(self._last + 1, spans[-1][0] + 8)
 
     def _resumed(self, file: Any, spans: list[tuple[int, int]]) -> Iterator[Any]:
         """The packets of a container made of what lies behind damage; it has the same tracks."""
         import av
 
-        yield None  # asks the decoder for what it still holds
         offset = spans[-1][0] - sum(end - begin for begin, end in spans[:-1])
         try:
             container = av.open(Spans(file, spans), metadata_errors="ignore", options=self.opened.options)
@@ -144,12 +148,22 @@ class Recording:
                 return
             n_errors = 0
             if packet.size and packet.pos is not None:
-                self._end = max(self._end, packet.pos + packet.size + offset)
+                self._last = packet.pos + offset
+                self._first = self._last if self._first is None else self._first
+                self._end = max(self._end, self._last + packet.size)
             yield packet
 
     def _stop(self, error: Any) -> Iterator[Any]:
         self._stopped = error.strerror or str(error)
-        yield None  # asks the decoder for what it still holds
+        yield self._flush()
+
+    def _flush(self) -> Any:
+        """A packet without contents, which asks the decoder for what it still holds."""
+        import av
+
+        packet = av.Packet()
+        packet.stream, packet.time_base = self.stream, self.stream.time_base
+        return packet
 
     # -- samples -----------------------------------------------------------------------------------------
 
@@ -189,13 +203,15 @@ class Recording:
             warn_caller(f"{self.name}: {'; '.join(losses)}")
 
     def _broken(self) -> list[str]:
-        """Say what could not be decoded; in seconds where no time stamps do."""
-        if not self._n_broken:
-            return []
-        good = self._bytes - self._bytes_broken
-        seconds = self.clock.decoded * self._bytes_broken / good if good else 0.0
-        about = f" (about {seconds:.2f} s)" if self.clock.missing < GAP and seconds >= GAP else ""
-        return [f"{self._n_broken} broken packets were left out{about}"]
+        """Say what could not be decoded; about how long it was, where no time stamps tell."""
+        bad, good = self._bytes_broken, self._bytes - self._bytes_broken
+        if self._format in _UNSTAMPED and self._first is not None:  # bytes that the demuxer went over, too
+            bad += max(self._size - self._first - self._bytes, 0)
+        seconds = self.clock.decoded * bad / good if good and self.clock.missing < GAP else 0.0
+        about = f"about {seconds:.2f} s, by which times behind are early" if seconds >= GAP else ""
+        if self._n_broken:
+            return [f"{self._n_broken} broken packets were left out" + (f" ({about})" if about else "")]
+        return [f"{bad} bytes that are no sound were skipped ({about})"] if seconds >= LEAST else []
 
     def _unread(self) -> list[str]:
         """Say what lies behind the end of the sound, as the container's header has it."""

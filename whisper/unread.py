@@ -117,19 +117,26 @@ def _is_text(tag: bytes) -> bool:
 
 def _behind_chunks(file: Any, size: int, format: str, at: int) -> int:
     """Return the place behind whatever chunks, tags and zeros follow `at`; a further recording is no chunk."""
-    n_head, length_of = _CHUNKS[format]
-    at = min(at + (-at % 8 if format == "w64" else at % 2 if format != "caf" else 0), size)
+    if _length(file, size, format, at) is None:  # not everybody fills up an odd length
+        at += -at % 8 if format == "w64" else at % 2 if format != "caf" else 0
     while at < size:
-        head = _read(file, at, max(n_head, 16))
-        if _BEGINNINGS[format].match(head):
-            return at
-        length = _id3(head) or (length_of(head) if len(head) >= n_head else 0)
-        if not 0 < length <= size - at + 1:  # an odd chunk may lack its padding at the end of a file
+        length = _length(file, size, format, at)
+        if length is None:
             length = _zeros(file, size, at)
         if length == 0:
             return at
         at += length
     return size
+
+
+def _length(file: Any, size: int, format: str, at: int) -> int | None:
+    """Return the length of the chunk or tag at a place: 0 of a further recording, None of anything else."""
+    n_head, length_of = _CHUNKS[format]
+    head = _read(file, at, max(n_head, 16))
+    if _BEGINNINGS[format].match(head):
+        return 0
+    length = _id3(head) or (length_of(head) if len(head) >= n_head else 0)
+    return length if 0 < length <= size - at + 1 else None  # the last one may lack what fills it up
 
 
 def _id3(head: bytes) -> int:
