@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import media
+from .declaring import FLAG
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .finite import Mending
 from .tracks import check_track
@@ -101,13 +102,16 @@ def load_audio(
     _check_whole("sr", sr, 1, MAX_RATE)
     if rate is not None:
         _check_whole("rate", rate, 1, MAX_RATE)
+    audio_track, container_time = check_track(audio_track), FLAG.settle(container_time)
+    if not FLAG.holds(container_time):
+        raise OptionError(f"container_time must be {FLAG.words}, not {reprlib.repr(container_time)}")
     if isinstance(file, (np.ndarray, Tensor)):
         refuse_for_arrays(audio_track, container_time)
         return _load_array(file, int(sr), int(rate or sr))
     if rate is not None:
         raise OptionError(f"rate={rate!r}: it belongs to an array; a file states its own, so leave `rate` out")
-    track = check_track(audio_track)
-    samples = media.decode(file, int(sr), audio_track=track, container_time=bool(container_time)).astype(np.float32)
+    decoded = media.decode(file, int(sr), audio_track=audio_track, container_time=bool(container_time))
+    samples = decoded.astype(np.float32)
     samples /= 32768.0
     return samples
 

@@ -5,6 +5,7 @@ By default the one that the ``ffmpeg`` program takes; else one by its number or 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_track(audio_track: int | str | None) -> int | str | None:
         return None
     settled: int | str = TRACK.settle(audio_track)
     if not TRACK.holds(settled):
-        raise OptionError(f"audio_track must be {TRACK.words}, or None, not {audio_track!r:.80}")
+        raise OptionError(f"audio_track must be {TRACK.words}, or None, not {reprlib.repr(settled)}")
     return settled
 
 
