@@ -125,6 +125,13 @@ def test_further_wavs_of_other_kinds_and_more_than_one() -> None:
     told(odd + chunk(b"LIST", b"INFOabcd") + wav(Y), r"not read .* about 1\.0\d s")
 
 
+def test_files_that_a_protocol_joins_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").write_bytes(wav(X))
+    Path("b.wav").write_bytes(wav(Y))
+    np.testing.assert_array_equal(told("concat:a.wav|b.wav", r"not read \(32044 bytes, about 1\.00 s"), floats(X[0]))
+
+
 READ_ON = [("mp3", "libmp3lame"), ("flac", "flac"), ("ogg", "libopus"), ("ogg", "flac"), ("adts", "aac"),
            ("matroska", "flac"), ("mpegts", "mp2")]  # fmt: skip
 

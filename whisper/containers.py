@@ -17,7 +17,7 @@ from .errors import AudioError
 from .finite import Mending
 from .sources import Opened, Spans, contents_of
 from .tracks import choose
-from .unread import LEAST, rest_of, resumption
+from .unread import LEAST, rest_of, resumption, unseen_rest
 from .utils import warn_caller
 
 if TYPE_CHECKING:
@@ -220,10 +220,12 @@ class Recording:
         seconds, rest = 0.0, None
         # a file object that will not be read again must not cost what was read of it
         with suppress(AudioError, OSError), contents_of(self.opened) as file:
-            rest = None if file is None else rest_of(file, self._size, self._format, self._end)
+            rest = unseen_rest(self._size, self._format, self._end)
+            if file is not None:
+                rest = rest_of(file, self._size, self._format, self._end)
             if rest is not None:
                 seconds = self.clock.decoded * rest.n_bytes / max(self._bytes, 1)
-            if rest is not None and rest.is_recording:
+            if file is not None and rest is not None and rest.is_recording:
                 seconds = _seconds_of(Spans(file, [(rest.begin, self._size)]), rest.n_bytes) or seconds
         if rest is None or seconds < LEAST:
             return []

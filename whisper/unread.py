@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 LEAST = 0.1  # seconds; less is padding, or what an encoder leaves behind
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+_MUCH = 16384  # bytes; more than what ordinarily follows the sound
 _PIECE = 1 << 20  # bytes read at once
 _FAR = 16 << 20  # bytes within which a further recording is looked for, where chunks do not lead to it
 
@@ -60,6 +61,11 @@ def rest_of(file: Any, size: int, format: str, end: int) -> Rest | None:
         return Rest(at, size - at, bool(beginning.match(_read(file, at, 16)))) if at < size else None
     found = beginning.search(_read(file, end, min(size - end, _FAR)))
     return Rest(end + found.start(), size - end - found.start(), True) if found else None
+
+
+def unseen_rest(size: int, format: str, end: int) -> Rest | None:
+    """Return what lies unread behind the last packet of a file whose bytes cannot be looked at, if it is much."""
+    return Rest(end, size - end, False) if format in _CHUNKS and size - end >= _MUCH else None
 
 
 def resumption(file: Any, size: int, format: str, place: int) -> list[tuple[int, int]] | None:
