@@ -94,10 +94,8 @@ def test_what_is_no_recording_is_an_error(said: np.ndarray) -> None:
         read_channels("nowhere.wav")
     with pytest.raises((AudioError, ShapeError)):
         read_channels(np.zeros((2, 3, 4), np.float32))
-    broken = talk(said)
-    broken[1, 5000] = np.nan
     with pytest.raises(AudioError, match="NaN"):
-        read_channels(broken)
+        read_channels(np.full((2, 20000), np.nan, np.float32))
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from whisper.errors import WhisperError
 from whisper.model import Whisper
 from whisper.options import DecodingOptions, TranscribeOptions
 
+from .containers import Track, container
 from .models import random_model
 
 N_VOCAB, EOT, HASH = 51865, 50257, 2  # HASH is the token of "#"
@@ -137,6 +138,8 @@ CASES = [
     Case("language_detection_segments", 2, {**UNHEARD, "clip_timestamps": "0,2,55,57"}, "detected", sound="long"),
     Case("multilingual", True, UNHEARD),
     Case("channels", "separate", sound="stereo"),
+    Case("audio_track", 1, {"audio_track": 0}, sound="film"),
+    Case("container_time", True, {"audio_track": 0}, sound="film"),
     Case("progress", tell, changes="told"),
     Case("cancel", stopped(), changes="error"),
 ]
@@ -161,13 +164,18 @@ def model() -> Whisper:
 
 
 @pytest.fixture(scope="module")
-def sounds() -> dict[str, np.ndarray]:
-    """Bursts of noise with pauses of three seconds between them: 20 s, 70 s, and different ones on two channels."""
+def sounds() -> dict[str, Any]:
+    """Bursts of noise with pauses of three seconds between them: 20 s, 70 s, and different ones on two channels.
+
+    In a film each is a track, and the sound begins a second and a half after the picture.
+    """
     rng = np.random.default_rng(1)
     burst, pause = rng.normal(size=(14, 2 * SAMPLE_RATE)) * 0.1, np.zeros((14, 3 * SAMPLE_RATE))
     long = np.concatenate([burst, pause], axis=1).astype(np.float32).ravel()
     bursts, others = np.split(long[: 40 * SAMPLE_RATE], 2)
-    return {"bursts": bursts, "long": long, "stereo": np.stack([bursts, others])}
+    tracks = [Track([(1.5, (x[None] * 32767).clip(-32768, 32767).astype(np.int16))]) for x in (bursts, others)]
+    film = container("matroska", *tracks, picture=22.0)
+    return {"bursts": bursts, "long": long, "stereo": np.stack([bursts, others]), "film": film}
 
 
 @pytest.fixture
@@ -185,8 +193,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return asked
 
 
-def call(mode: str, model: Whisper, sound: np.ndarray, options: dict[str, Any]) -> Any:
+def call(mode: str, model: Whisper, sound: Any, options: dict[str, Any]) -> Any:
     """Transcribe in one of the modes."""
+    is_file = isinstance(sound, bytes)
     if mode == "decode":
         mel = log_mel_spectrogram(pad_or_trim(sound))
         decoded = whisper.decode(model, mel, **options)
@@ -194,14 +203,14 @@ def call(mode: str, model: Whisper, sound: np.ndarray, options: dict[str, Any]) 
     if mode == "streamed":
         return list(whisper.iter_segments(model, sound, **options))
     if mode == "list":
-        return model.transcribe([sound, sound[..., : 8 * SAMPLE_RATE]], **options)
+        return model.transcribe([sound, sound if is_file else sound[..., : 8 * SAMPLE_RATE]], **options)
     if mode == "watched":
         with model.decoder.ln.register_forward_hook(lambda *_: None):
             return model.transcribe(sound, **options)
     return model.transcribe(sound, **options)
 
 
-def run(mode: str, model: Whisper, sound: np.ndarray, options: dict[str, Any], capsys: Any, asked: Any) -> Outcome:
+def run(mode: str, model: Whisper, sound: Any, options: dict[str, Any], capsys: Any, asked: Any) -> Outcome:
     """Transcribe, and watch."""
     given = {**CALM, **MODES[mode], **options}
     if mode == "decode":
@@ -212,6 +221,7 @@ def run(mode: str, model: Whisper, sound: np.ndarray, options: dict[str, Any], c
     result = error = ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an option may have no effect in the first of two runs
+        warnings.simplefilter("ignore", RuntimeWarning)  # a film's times may not be kept
         try:
             result = repr(call(mode, model, sound, given))
         except WhisperError as raised:
@@ -228,7 +238,7 @@ FIRST: dict[tuple[str, str], Outcome] = {}  # what runs gave that several cases 
     [pytest.param(case, mode, id=f"{case.option}-{mode}-{case.changes}") for case in CASES for mode in modes_of(case)],
 )
 def test_changing_an_option_changes_what_comes_out(
-    case: Case, mode: str, model: Whisper, sounds: dict[str, np.ndarray], capsys: Any,
+    case: Case, mode: str, model: Whisper, sounds: dict[str, Any], capsys: Any,
     asked: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if case.option == "fp16" and available_types("cpu")[0] == "float32":

@@ -18,12 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper import audio, features, media, spool
+from whisper import audio, features, media, sources, spool
 from whisper.audio import N_SAMPLES, load_audio, log_mel_spectrogram
 from whisper.errors import AudioError, OptionError
 from whisper.features import Features, HeldFeatures, StreamedFeatures
 
-from .test_audio import OneWay, encode, floats, melody, wav, wav_with_nan
+from .test_audio import OneWay, encode, floats, melody, wav
 
 BLOCK = audio.BLOCK_FRAMES * audio.HOP_LENGTH  # samples
 
@@ -152,11 +152,8 @@ def test_warnings_and_errors_are_those_of_the_whole() -> None:
     with pytest.warns(RuntimeWarning, match="truncated: "):
         mel = whole(contents[: len(contents) // 2])
     assert_windows_equal(streamed, mel)
-    nan = floats(melody(3.0)[0])
-    nan[40000] = np.nan
-    for source, message in ((b"", "is empty"), ("nowhere.wav", "there is no file"), (wav_with_nan(), "NaN or infinite"),
-                            (nan, "1 samples are NaN or infinite, the first of them sample 40000"),
-                            (np.full(40000, 1e30), r"as large as 1e\+30"), (np.zeros(40000, np.int64), "int64"),
+    for source, message in ((b"", "is empty"), ("nowhere.wav", "there is no file"),
+                            (np.full(40000, 1e30), "40000 of 40000 samples are"), (np.zeros(40000, np.int64), "int64"),
                             (np.zeros(40000, complex), "complex")):  # fmt: skip
         with pytest.raises(AudioError, match=message):
             Features.of(source, 80)
@@ -221,7 +218,7 @@ def repeated(monkeypatch: pytest.MonkeyPatch, n_times: int) -> None:
     """Any file holds a minute of sound so many times, and costs nothing to decode."""
     minute = melody(60.0)[0]
 
-    def stream(source: media.Source, rate: int) -> Any:
+    def stream(source: media.Source, rate: int, **_: Any) -> Any:
         return (minute[i : i + 60000] for _ in range(n_times) for i in range(0, len(minute), 60000))
 
     monkeypatch.setattr(media, "stream", stream)
@@ -260,8 +257,8 @@ def test_the_temporary_file_is_gone_with_the_features(monkeypatch: pytest.Monkey
 
 def test_a_stream_that_cannot_seek_goes_to_disk_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(media, "_READ", 5000)
-    monkeypatch.setattr(media, "Spool", lambda: spool.Spool(in_memory=30000))
+    monkeypatch.setattr(sources, "_READ", 5000)
+    monkeypatch.setattr(sources, "Spool", lambda: spool.Spool(in_memory=30000))
     contents = encode(melody(9.0), "ipod", "alac")  # its index stands at the end of the file
     assert len(contents) > 100000
     opened = []

@@ -236,6 +236,7 @@ def cases(more: bool) -> Iterator[Case]:
         models.models(), results.results(), results.command_lines(),
     )  # fmt: skip
     yield from files.broken_files(1000 if more else 50)
+    yield from files.forged_containers(200 if more else 12)
     yield from options.pairs(more)
     yield from options.wrong_options(30 if more else 2)
     yield from options.arguments_of_sounds(40 if more else 4)

@@ -47,7 +47,7 @@ def test_flags_are_read_in_their_types():
         ("--shape nano --augment loud", "invalid choice: 'loud'"),
         ("--shape nano --lora_rank 4", "from scratch all must learn"),
         ("--shape nano --patience 3", "patience needs dev"),
-        ("--model nano --language klingon", "unknown language 'klingon'"),
+        ("--model nano --language klingon", "Whisper does not know Klingon"),
         ("--model nano --lora_alpha 3", "lora_alpha needs lora_rank"),
         ("--shape nano --stpes 3", "unrecognized arguments: --stpes"),
     ],

@@ -22,6 +22,7 @@ from .decoding import verify_options
 from .errors import AudioError, LanguageError, OptionError
 from .features import Features
 from .hearing import Hearing, hearing_for
+from .language_names import code_of
 from .languages import candidates
 from .languages import detecting as detecting_language
 from .matching import LEAST_LETTERS, MOST_LETTERS, SPARE_LETTERS, match, spread
@@ -64,6 +65,8 @@ def align(
     vad_parameters: Mapping[str, Any] | str | None = None,
     prepend_punctuations: str = PREPEND_PUNCTUATIONS,
     append_punctuations: str = APPEND_PUNCTUATIONS,
+    audio_track: int | str | None = None,
+    container_time: bool = False,
 ) -> Transcript:
     """Find when each word of a known text is said.
 
@@ -77,13 +80,15 @@ def align(
         What is said. Each line, or each item of a list, becomes a segment. The text and the recording may each have
         parts that the other lacks.
     language
-        Code or name of the language; by default, it is detected.
+        Code, locale or name of the language; by default, or with ``auto``, it is detected.
     fp16
         The fastest precision that the device does well; False is float32.
     vad_parameters
         How to find the speech; see `vad.VadOptions`.
     prepend_punctuations, append_punctuations
         Marks that are joined to the word after them and to the word before them.
+    audio_track, container_time
+        Of a file; see `load_audio`.
 
     Returns
     -------
@@ -108,6 +113,8 @@ def align(
         prepend_punctuations=prepend_punctuations,
         append_punctuations=append_punctuations,
         vad_parameters=vad_parameters,
+        audio_track=audio_track,
+        container_time=container_time,
     )
     decoding = DecodingOptions(fp16=fp16, stop_loops=True)
     verify_options(decoding)
@@ -115,7 +122,7 @@ def align(
     hearing = hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels, **options.of_file()))
         if features.n_frames < 1:
             raise AudioError("the recording is empty: there is nothing to align the text with")
         vad_options = VadOptions.of(vad_parameters)
@@ -146,7 +153,7 @@ def _lines(text: object) -> list[str]:
 
 def _codes(model: Whisper, language: str | None) -> tuple[str, ...]:
     """Return the language, or those that it may be."""
-    codes = candidates(model, None if language is None else [language])
+    codes = candidates(model, None if code_of(language) is None else [str(language)])
     if model.is_multilingual:
         return codes
     if "en" not in codes:

@@ -19,7 +19,8 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .declaring import facts, takes_none
-from .errors import DownloadError, OptionError, WhisperError
+from .errors import DownloadError, LanguageError, OptionError, WhisperError
+from .language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
 from .options import GROUPS, RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
 from .utils import optional_bool, optional_float, optional_int, str2bool
 
@@ -79,14 +80,21 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if not isinstance(action.choices, _Languages):
+            return super()._check_value(action, value)
+        try:
+            code_of(value)
+        except LanguageError as error:
+            raise argparse.ArgumentError(action, str(error)) from None
+
     def error(self, message: str) -> NoReturn:
-        wrong, _, choices = message.partition(" (choose from ")
-        if len(choices) > 200:  # a hundred languages: the nearest do
-            value = wrong.rsplit(": ", 1)[-1].strip("'")
-            near = difflib.get_close_matches(value.title(), re.findall(r"[\w ]+", choices), n=3)
-            message = f"{wrong} ({'did you mean ' + ' or '.join(near) + '?' if near else 'see --help'})"
         self.exit(2, f"{self.prog}: error: {message}\nusage: {self.prog} {self.what} [options]; "
                      f"all options: {self.prog} --help\n")  # fmt: skip
+
+
+class _Languages(list[str]):
+    """The names that the help lists, which are openai-whisper's; all others that `code_of` knows are taken, too."""
 
 
 def add_model(parser: Parser, **settings: Any) -> None:
@@ -124,9 +132,7 @@ def add_options(parser: Parser, without: Collection[str] = (), **changed: Mappin
     **changed
         By the name of an option, what `argparse` is told of it instead.
     """
-    from .tokenizer import LANGUAGES, TO_LANGUAGE_CODE
-
-    spoken = sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE)
+    spoken = _Languages(sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE))
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
     for declared in options_of_transcribe():
         name, known = declared.name, facts(declared)
@@ -163,7 +169,6 @@ def _reader(declared: Field[Any]) -> Callable[[str], Any]:
 
 def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
     """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
-    from .tokenizer import LANGUAGES, get_tokenizer
     from .vad import VadOptions
     from .windows import parse_clips
 
@@ -176,7 +181,7 @@ def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> N
         for temperature in chosen.temperatures():
             decoding.at(temperature)
         for language in chosen.languages or ():
-            get_tokenizer(True, num_languages=len(LANGUAGES), language=language)
+            code_of(language)
         parse_clips(chosen.clip_timestamps, sys.maxsize)
         VadOptions.of(chosen.vad_parameters)
     except OptionError as error:

@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import media
+from .declaring import FLAG
 from .errors import AudioError, DeviceError, OptionError, ShapeError
+from .finite import Mending
+from .tracks import check_track
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
@@ -46,13 +49,21 @@ Samples: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 _FULL_RANGE = {torch.int8: 2.0**7, torch.uint8: 2.0**7, torch.int16: 2.0**15, torch.int32: 2.0**31}
 
 
-def load_audio(file: Source, sr: int = SAMPLE_RATE, *, rate: int | None = None) -> Samples:
+def load_audio(
+    file: Source,
+    sr: int = SAMPLE_RATE,
+    *,
+    rate: int | None = None,
+    audio_track: int | str | None = None,
+    container_time: bool = False,
+) -> Samples:
     """Read a recording as mono samples.
 
     Parameters
     ----------
     file
-        A path or URL, the contents of a file, a binary file object, or samples as an array or tensor:
+        A path or URL, ``-`` for standard input, the contents of a file, a binary file object, or samples as an array
+        or tensor:
         ``(n_samples,)``, or with channels ``(n_channels, n_samples)`` or ``(n_samples, n_channels)``. The
         channels are the axis of length 1, else the only axis of at most 8.
         int8, uint8, int16 and int32 are scaled by their full range to -1..1; floats are taken as they are.
@@ -60,6 +71,12 @@ def load_audio(file: Source, sr: int = SAMPLE_RATE, *, rate: int | None = None) 
         Samples per second of the result.
     rate
         Samples per second of an array; `sr` where not given. A file knows its own.
+    audio_track
+        Of a file with several audio tracks, the number of one, from 0, or its language; None is a default one, else
+        that with most channels.
+    container_time
+        Put silence where a file's time stamps say that there is no sound, before a late beginning and into gaps, so
+        that times are the container's.
 
     Returns
     -------
@@ -69,27 +86,41 @@ def load_audio(file: Source, sr: int = SAMPLE_RATE, *, rate: int | None = None) 
     Raises
     ------
     AudioError
-        The file is missing, empty, broken or without sound; the samples are not finite or of another type.
+        The file is missing, empty, broken or without sound; most samples are not finite, or they are of another type.
     ShapeError
         It is not clear which axis of an array holds the channels.
     OptionError
-        A rate that is not positive, or a `rate` for something that is no array.
+        A rate that is not positive, or a `rate` for something that is no array; a track that there is not, or one of
+        an array.
 
     Warns
     -----
     RuntimeWarning
-        Part of a file is broken or missing; the rest is returned.
+        Part of a file is broken, missing or not read, and the rest is returned; samples are not finite, and zeros stand
+        in their place; a file has several tracks, or times that are not those of its container.
     """
     _check_whole("sr", sr, 1, MAX_RATE)
     if rate is not None:
         _check_whole("rate", rate, 1, MAX_RATE)
+    audio_track, container_time = check_track(audio_track), FLAG.settle(container_time)
+    if not FLAG.holds(container_time):
+        raise OptionError(f"container_time must be {FLAG.words}, not {reprlib.repr(container_time)}")
     if isinstance(file, (np.ndarray, Tensor)):
+        refuse_for_arrays(audio_track, container_time)
         return _load_array(file, int(sr), int(rate or sr))
     if rate is not None:
         raise OptionError(f"rate={rate!r}: it belongs to an array; a file states its own, so leave `rate` out")
-    samples = media.decode(file, int(sr)).astype(np.float32)
+    decoded = media.decode(file, int(sr), audio_track=audio_track, container_time=bool(container_time))
+    samples = decoded.astype(np.float32)
     samples /= 32768.0
     return samples
+
+
+def refuse_for_arrays(audio_track: int | str | None, container_time: bool) -> None:
+    """Raise `OptionError` where samples are given, and options that are about files."""
+    for name, value in (("audio_track", audio_track), ("container_time", container_time or None)):
+        if value is not None:
+            raise OptionError(f"{name}={value!r}: it belongs to a file; samples have neither tracks nor time stamps")
 
 
 def pad_or_trim(array: Any, length: int = N_SAMPLES, *, axis: int = -1) -> Any:
@@ -148,11 +179,16 @@ def log_mel_spectrogram(
     Raises
     ------
     AudioError
-        The sound cannot be read, is not finite, or has fewer than 201 samples with the padding.
+        The sound cannot be read, is mostly not finite, or has fewer than 201 samples with the padding.
     DeviceError
         This machine has no such device.
     OptionError
         There are no filters for so many bands, or a number is not whole.
+
+    Warns
+    -----
+    RuntimeWarning
+        Samples are not finite, or too large for float32; zeros stand in their place.
     """
     _check_whole("padding", padding)
     samples = float32_samples(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
@@ -168,6 +204,7 @@ def log_mel_spectrogram(
             f"samples of shape {tuple(samples.shape)} are too few for a spectrogram, which takes "
             f"{N_FFT // 2 + 1}; with padding={N_SAMPLES} they are followed by 30 seconds of silence"
         )
+    batch = mended(batch)
     n_frames = total // HOP_LENGTH
     with torch.autocast(batch.device.type, enabled=False):
         blocks = [
@@ -179,8 +216,6 @@ def log_mel_spectrogram(
     mel = torch.cat(blocks, dim=-1)  # (n_batch, n_mels, n_frames)
     del blocks
     loudest = mel.max()
-    if not torch.isfinite(loudest + samples.sum()):  # the sum sees also the last samples, too few for a frame
-        refuse_not_finite(samples)
     if mel.requires_grad:  # nothing may be overwritten that the gradient needs
         mel = (torch.maximum(mel, loudest - 8.0) + 4.0) / 4.0
     else:
@@ -274,15 +309,12 @@ def float32_samples(array: Array) -> Tensor:
     return (samples.float() - full) / full if samples.dtype == torch.uint8 else samples.float() / full
 
 
-def refuse_not_finite(samples: Tensor) -> None:
-    """Say where the sound stops being numbers, or that it is too loud for float32."""
-    wrong = torch.nonzero(~torch.isfinite(samples))
-    if len(wrong) == 0:
-        loudest = samples.abs().max().item()
-        raise AudioError(f"samples as large as {loudest:.3g} have no power in float32; bring them to -1..1")
-    *row, first = wrong[0].tolist()
-    where = f"sample {first}" + (f" of row {row[0]}" if row else "")
-    raise AudioError(f"{len(wrong)} samples are NaN or infinite, the first of them {where}")
+def mended(samples: Any, rows: str = "row", rate: int = SAMPLE_RATE) -> Any:
+    """Return floats, ``(n,)`` or ``(n_rows, n)``, with zeros in place of what is no sound, told once; see `finite`."""
+    mending = Mending(rate=rate, rows=rows)
+    samples = mending(samples)
+    mending.close()
+    return samples
 
 
 def _load_array(array: Array, sr: int, rate: int) -> Samples:
@@ -290,12 +322,7 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     if tensor.numel() == 0:
         return np.zeros(0, np.float32)
     tensor = channels_first(tensor)
-    samples: Samples = float32_samples(tensor).numpy()
-    # A sum needs no mask as large as the sound; one that overflows is looked at again.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = samples.sum()
-    if not np.isfinite(total) and not np.isfinite(samples).all():
-        refuse_not_finite(float32_samples(_tensor(array)))
+    samples: Samples = mended(float32_samples(tensor).numpy(), "channel", rate)
     if len(samples) == 1 and sr == rate:
         mono: Samples = samples[0]
     elif tensor.dtype in (torch.int16, torch.int32):  # as from a file with these samples

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import audio, media
 from .audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, Source
+from .finite import Mending
 from .languages import most_spoken
 from .results import Segment, Transcript
 from .spool import IN_MEMORY, Spool
@@ -45,9 +46,11 @@ FLOOR_SHARE = 10  # per cent of the levels that are quieter than the noise
 # ---------------------------------------------------------------------------------------------------------
 
 
-def read_channels(source: Source) -> list[Channel]:
+def read_channels(
+    source: Source, *, audio_track: int | str | None = None, container_time: bool = False
+) -> list[Channel]:
     """Read the channels of a recording apart, at once; see `reading`."""
-    steps = reading(source)
+    steps = reading(source, audio_track=audio_track, container_time=container_time)
     try:
         while True:
             next(steps)
@@ -56,7 +59,9 @@ def read_channels(source: Source) -> list[Channel]:
         return channels
 
 
-def reading(source: Source) -> Generator[float, None, list[Channel]]:
+def reading(
+    source: Source, *, audio_track: int | str | None = None, container_time: bool = False
+) -> Generator[float, None, list[Channel]]:
     """Read the channels of a recording apart, without what each has of the others' sound.
 
     Yields how many seconds have been read, every few; may be closed at any step. Long channels lie on disk (`Spool`),
@@ -66,6 +71,8 @@ def reading(source: Source) -> Generator[float, None, list[Channel]]:
     ----------
     source
         Whatever `load_audio` reads; samples have 16 kHz, and stay as they are. A file may have any number of channels.
+    audio_track, container_time
+        Of a file; see `load_audio`.
 
     Returns
     -------
@@ -82,11 +89,11 @@ def reading(source: Source) -> Generator[float, None, list[Channel]]:
     Warns
     -----
     RuntimeWarning
-        There is only one channel; or part of a file is broken or missing.
+        There is only one channel; or what `load_audio` warns of.
     """
     spools: list[Spool] = []
     dtype = np.dtype(np.float32)
-    for piece in _pieces(source):  # (n_channels, n)
+    for piece in _pieces(source, audio_track, container_time):  # (n_channels, n)
         spools = spools or [Spool(IN_MEMORY // len(piece)) for _ in piece]
         dtype = piece.dtype
         for spool, samples in zip(spools, piece, strict=True):
@@ -105,16 +112,19 @@ def reading(source: Source) -> Generator[float, None, list[Channel]]:
     return channels
 
 
-def _pieces(source: Source) -> Iterator[media.Samples]:
+def _pieces(source: Source, audio_track: int | str | None, container_time: bool) -> Iterator[media.Samples]:
     """The samples of all channels, ``(n_channels, n)``."""
     if not isinstance(source, (np.ndarray, Tensor)):
-        yield from media.stream(source, SAMPLE_RATE, apart=True)
+        yield from media.stream(source, SAMPLE_RATE, apart=True, audio_track=audio_track, container_time=container_time)
         return
+    audio.refuse_for_arrays(audio_track, container_time)
     if 0 in source.shape:
         return
     samples = audio.channels_first(source)
+    mending = Mending(rate=SAMPLE_RATE, rows="channel")
     for begin in range(0, samples.shape[1], audio.N_SAMPLES):
-        yield audio.float32_samples(samples[:, begin : begin + audio.N_SAMPLES]).detach().cpu().numpy()
+        yield mending(audio.float32_samples(samples[:, begin : begin + audio.N_SAMPLES]).detach().cpu().numpy())
+    mending.close()
 
 
 def _measuring(channels: Sequence[Channel]) -> Generator[float, None, Levels]:
@@ -131,8 +141,6 @@ def _measuring(channels: Sequence[Channel]) -> Generator[float, None, Levels]:
         stop = min(start + audio.BLOCK_FRAMES, n_frames)
         power = audio.log_power(read, n_frames * HOP_LENGTH + N_FFT, start, stop, filters).mul_(np.log(10)).exp_()
         mean = power.reshape(len(channels), N_BANDS, 4, -1, STEP).mean(dim=(2, 4))
-        if not torch.isfinite(mean).all():
-            audio.refuse_not_finite(read(0, n_samples))
         blocks.append(10.0 * mean.log10())
         yield stop / FRAMES_PER_SECOND
     return torch.cat(blocks, dim=-1).numpy()

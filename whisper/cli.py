@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,9 @@ from .arguments import (
     temperature_steps,
     warn,
 )
-from .errors import OptionError
+from .errors import AudioError, OptionError
+from .language_names import code_of
+from .sources import check_read_once, may_be_there, shown
 from .utils import optional_int, str2bool
 from .version import __release__, __version__
 from .writers import OUTPUT_FORMATS, Layout, Writer, get_writer
@@ -56,8 +57,6 @@ OPENAI_WHISPER = {
     "prepend_punctuations", "append_punctuations", "highlight_words", "max_line_width", "max_line_count",
     "max_words_per_line", "threads", "clip_timestamps", "hallucination_silence_threshold",
 }  # fmt: skip
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
         "whisper eval --help; to train one: whisper train --help.",
         first=OPENAI_WHISPER,
     )
-    parser.add_argument("audio", nargs="+", type=str, help="recordings, sound or video, in any common format")
+    parser.add_argument(
+        "audio", nargs="+", type=str, help="recordings, sound or video, in any common format; - is standard input"
+    )
     version = f"sotto {__release__} (openai-whisper interface {__version__})"
     parser.add_argument("--version", action="version", version=version, help="print the version and exit")
     parser.add_argument(
@@ -227,6 +228,10 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         os.makedirs(output_dir, exist_ok=True)
     except (OSError, ValueError) as error:  # the second for names that no folder can have
         parser.error(f"argument --output_dir/-o: {getattr(error, 'strerror', error)}: {output_dir!r}")
+    try:
+        check_read_once(paths)
+    except AudioError as error:
+        parser.error(str(error))
     present = [path for path in paths if is_there(path)]
     return Plan(
         recordings=name_outputs(present),
@@ -259,14 +264,19 @@ def _check_layout(parser: argparse.ArgumentParser, layout: dict[str, Any], word_
 
 def is_there(path: str) -> bool:
     """Whether there may be a recording at `path`; where not, that is said at once."""
-    if os.path.exists(path) or _URL.match(path):
-        return True
-    fail(path, "there is no such file")
+    try:
+        if may_be_there(path):
+            return True
+        fail(shown(path), "there is no such file")
+    except AudioError as error:  # nothing can be read from standard input
+        fail(path, str(error))
     return False
 
 
 def name_outputs(paths: Sequence[str]) -> list[Recording]:
     """Name the files after the recordings, without extension where that leaves each its own.
+
+    Standard input is called as it was named, so ``-`` gives ``-.txt``; what an address of ``data:`` holds is no name.
 
     The files of a later recording would take the place of an earlier one's of the same name; the later one
     keeps its extension (``a.mp3.srt``), or is counted where that is taken, too.
@@ -274,12 +284,12 @@ def name_outputs(paths: Sequence[str]) -> list[Recording]:
     recordings: list[Recording] = []
     taken: set[str] = set()
     for path in paths:
-        name = os.path.basename(path)
+        name = "data" if path[:5].lower() == "data:" else os.path.basename(path)
         stem, _ = os.path.splitext(name)
         choices = (stem, name, *(f"{name}.{i}" for i in range(2, len(paths) + 2)))
         chosen = next(choice for choice in choices if os.path.normcase(choice) not in taken)
         if chosen != stem:
-            warn(f"another recording is called {stem!r}: the files of {path} are named {chosen}.*")
+            warn(f"another recording is called {stem!r}: the files of {shown(path)} are named {chosen}.*")
         taken.add(os.path.normcase(chosen))
         recordings.append(Recording(path, chosen))
     return recordings
@@ -309,7 +319,7 @@ def run(plan: Plan) -> int:
     try:
         for recording in plan.recordings:
             if total > 1:
-                say(recording.path)
+                say(shown(recording.path))
             done += transcribe_one(model, recording, plan, options)
     finally:
         if total > 1:
@@ -321,9 +331,9 @@ def spoken_language(plan: Plan, model: Whisper) -> str | None:
     """Return the language to transcribe; English, after a warning, where the model knows no other."""
     language: str | None = plan.options["language"]
     english_only = plan.model.endswith(".en") or not model.is_multilingual
-    if not english_only or language in ("en", "English"):
+    if not english_only or code_of(language) == "en":
         return language
-    if language is not None:
+    if code_of(language) is not None:
         warn(f"{plan.model} is an English-only model but was given --language {language}; using English instead")
     return "en"
 
@@ -342,7 +352,7 @@ def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: di
     except BrokenPipeError:
         raise
     except Exception as error:  # one bad recording, whatever is wrong with it, must not cost the others
-        fail(recording.path, explain(error))
+        fail(shown(recording.path), explain(error))
         return False
     return True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from itertools import islice
 from numbers import Integral
 from typing import Any, NamedTuple
 
+from . import language_names
 from .errors import OptionError
 from .utils import str2bool
 
@@ -100,8 +102,24 @@ def _itself(given: Any) -> Any:
     return given
 
 
+def _number_or_text(given: Any) -> Any:
+    """Make a number of text in digits, as from a command line, and Python's own of other whole numbers."""
+    if isinstance(given, str):
+        return int(given) if given.strip().isdecimal() and len(given) < 10 else given
+    return int(given) if is_whole(given) else settled(given)
+
+
+def _is_track(value: Any) -> bool:
+    if is_whole(value):
+        return bool(value >= 0)
+    return isinstance(value, str) and bool(value.strip()) and not re.fullmatch(r"[+-]?\d+", value.strip())
+
+
 FLAG = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1), str2bool)
 TEXT = Kind("text", lambda v: isinstance(v, str))
+LANGUAGE = Kind(
+    "the code or the name of a language", lambda v: v is None or isinstance(v, str), settle=language_names.settled
+)
 TEXT_OR_TOKENS = Kind("text, or a list of token ids", lambda v: isinstance(v, str) or _all(v, is_whole))
 TOKENS = Kind("token ids in a list, or as text with commas", TEXT_OR_TOKENS.holds)
 NAMES = Kind(
@@ -121,6 +139,7 @@ FIELDS = Kind(
     "names with values in a dictionary, or as text name=value,name=value",
     lambda v: isinstance(v, (str, Mapping)) or is_dataclass(v), settle=_itself,
 )  # fmt: skip
+TRACK = Kind("the number of a track, from 0 on, or its language", _is_track, settle=_number_or_text)
 FUNCTION = Kind("a function of two numbers", callable, settle=_itself)
 EVENT = Kind(
     "something like a threading.Event, with is_set()",

@@ -30,6 +30,7 @@ from .arguments import (
 )
 from .download import written_whole
 from .errors import OptionError, WhisperError
+from .language_names import code_of
 
 if TYPE_CHECKING:
     from .manifests import Recording
@@ -103,7 +104,7 @@ def build_parser() -> Parser:
                         help="let the model find each recording's language, and score that, too")  # fmt: skip
     add_model(parser, action="append", default=argparse.SUPPRESS)
     add_options(
-        parser, without=("verbose", "seed", "channels"),
+        parser, without=("verbose", "seed", "channels", "audio_track", "container_time"),
         language={"help": "language that is spoken; where not given, the manifest's, and the model's own choice where "
                           "it has none"},
         word_timestamps={"default": None},  # None: where the manifest knows times of words
@@ -137,7 +138,7 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
     given = vars(args).copy()
     if bool(given["manifest"]) == bool(given["compare"]):
         parser.error("give a manifest, or --compare with results of --json")
-    if given["language"] and given["detect_language"]:
+    if code_of(given["language"]) and given["detect_language"]:
         parser.error("--detect_language leaves the language to the model: give no --language with it")
     for name in ("limit", "worst", "threads"):
         given[name] = given[name] or 0

@@ -117,7 +117,7 @@ def evaluate(
         An option does not exist, or its value is wrong.
     """
     check_names(options, "evaluate", DecodingOptions, TranscribeOptions)
-    if language and detect_language:
+    if resolve_language(language or "") and detect_language:
         raise OptionError("detect_language leaves the language to the model: give no language with it")
     reader = _Reader(model, resolve_language(language or ""), detect_language, word_timestamps, options)
     kept = _Cache(cache, model, options) if cache is not None else None
@@ -161,7 +161,7 @@ class _Reader:
         if not self.model.is_multilingual:
             return "en"
         known = list(LANGUAGES)[: self.model.num_languages]  # models of an earlier make know no Cantonese
-        spoken = None if self.detect else self.language or recording.language
+        spoken = None if self.detect else self.language or resolve_language(recording.language or "")
         return spoken if spoken in known else None
 
     def read(self, recording: Recording) -> Hypothesis:

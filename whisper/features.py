@@ -21,7 +21,9 @@ from torch import Tensor
 
 from . import audio, media
 from .audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
+from .finite import Mending, zeroed
 from .pauses import Loudness
+from .sources import is_standard_input
 from .spool import Spool
 
 HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
@@ -56,6 +58,8 @@ class Features:
         *,
         load_audio: Load = _load_audio,
         log_mel_spectrogram: Load = _log_mel_spectrogram,
+        audio_track: int | str | None = None,
+        container_time: bool = False,
     ) -> Features:
         """Read a recording.
 
@@ -69,18 +73,25 @@ class Features:
         load_audio, log_mel_spectrogram
             What the caller knows under these names. Where a program has put its own function there, or in
             `whisper.audio`, that one makes the whole spectrogram, which is then held.
+        audio_track, container_time
+            Of a file; see `load_audio`.
 
         Raises
         ------
         AudioError
-            The sound cannot be read, or is not finite.
+            The sound cannot be read, or is mostly not finite.
+        OptionError
+            A file has no such track, or the track of an array is asked for.
 
         Warns
         -----
         RuntimeWarning
-            Part of a file is broken or missing, and left out; or a long one finds no place on disk.
+            What `load_audio` warns of; or a long recording finds no place on disk.
         """
-        reading = Features.reading(source, n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram)
+        reading = Features.reading(
+            source, n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram,
+            audio_track=audio_track, container_time=container_time,
+        )  # fmt: skip
         try:
             while True:
                 next(reading)
@@ -95,22 +106,30 @@ class Features:
         *,
         load_audio: Load = _load_audio,
         log_mel_spectrogram: Load = _log_mel_spectrogram,
+        audio_track: int | str | None = None,
+        container_time: bool = False,
     ) -> Generator[float, None, Features]:
         """Read a recording like `of`, in steps of a few milliseconds, so that others can work in between.
 
         Yields how many seconds of it have been read, every few seconds of sound; returns the features. Three hours
         take some ten seconds. May be closed at any step.
         """
+        if isinstance(source, (np.ndarray, Tensor)):
+            audio.refuse_for_arrays(audio_track, container_time)
         if getattr(source, "ndim", 1) != 1:
             source = load_audio(source)  # channels are mixed; a spectrogram would take them for a batch
         foreign = log_mel_spectrogram is not _log_mel_spectrogram or audio.load_audio is not _load_audio
         if foreign:
+            chosen: dict[str, Any] = {} if audio_track is None else {"audio_track": audio_track}
+            chosen |= {"container_time": True} if container_time else {}
+            if chosen or is_standard_input(source):  # of which a spectrogram's function knows nothing; read but once
+                source = audio.load_audio(source, **chosen)
             return HeldFeatures(log_mel_spectrogram(source, n_mels, padding=N_SAMPLES), source)
         samples: Array | _Samples
         if isinstance(source, (np.ndarray, Tensor)):
-            samples = _ArraySamples(source) if len(source) > HELD else source
+            samples = _ArraySamples(source) if len(source) > HELD else _finite(source)
         else:
-            samples = yield from _decoding(source)
+            samples = yield from _decoding(source, audio_track, container_time)
         if isinstance(samples, (np.ndarray, Tensor)):
             return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES), samples)
         return (yield from StreamedFeatures.surveying(samples, n_mels))
@@ -190,8 +209,6 @@ class StreamedFeatures(Features):
                 self._look_at_next_block()
         while len(self._loudness) * n < (samples.n_samples + N_SAMPLES) // HOP_LENGTH:
             self._look_at_next_block()  # also of the silence behind the end
-        if not torch.isfinite(self._loudest):
-            samples.refuse_not_finite()
         self.n_frames = samples.n_samples // HOP_LENGTH
         return self
 
@@ -247,10 +264,6 @@ class _Samples(Protocol):
         """Samples `begin` to `end`, float32 ``(1, n)``, fewer where there are not so many."""
         ...
 
-    def refuse_not_finite(self) -> None:
-        """Raise an error that tells which samples are no numbers."""
-        ...
-
 
 class _FileSamples:
     """The samples of a file, as they are decoded."""
@@ -272,9 +285,6 @@ class _FileSamples:
     def read(self, begin: int, end: int) -> Tensor:
         return _scaled(np.frombuffer(self._spool.read(2 * begin, 2 * (end - begin)), np.int16))[None]
 
-    def refuse_not_finite(self) -> None:
-        raise AssertionError("16-bit samples are finite")
-
 
 class _ArraySamples:
     """The samples of an array, turned into float32 where they are read."""
@@ -285,19 +295,30 @@ class _ArraySamples:
         self.n_samples = len(array)
 
     def arrivals(self) -> Iterator[int]:
-        yield from range(N_SAMPLES, self.n_samples, N_SAMPLES)
-        yield self.n_samples
+        mending = Mending(rate=SAMPLE_RATE)  # counts what `read` leaves out
+        for begin in range(0, self.n_samples, N_SAMPLES):
+            end = min(begin + N_SAMPLES, self.n_samples)
+            mending(audio.float32_samples(self._array[begin:end]))
+            yield end
+        mending.close()
 
     def read(self, begin: int, end: int) -> Tensor:
-        return audio.float32_samples(self._array[begin:end])[None]
-
-    def refuse_not_finite(self) -> None:
-        audio.refuse_not_finite(audio.float32_samples(self._array))
+        samples: Tensor = zeroed(audio.float32_samples(self._array[begin:end]))
+        return samples[None]
 
 
-def _decoding(source: media.Source) -> Generator[float, None, Tensor | _FileSamples]:
+def _finite(array: Array) -> Array:
+    """The samples, told and with zeros where there are some that are no sound."""
+    samples = audio.float32_samples(array)
+    finite: Tensor = audio.mended(samples)
+    return array if finite is samples else finite
+
+
+def _decoding(
+    source: media.Source, audio_track: int | str | None, container_time: bool
+) -> Generator[float, None, Tensor | _FileSamples]:
     """Decode a file: to all of its samples where they are few, else to a reader of them."""
-    pieces = media.stream(source, SAMPLE_RATE)
+    pieces = media.stream(source, SAMPLE_RATE, audio_track=audio_track, container_time=container_time)
     first: list[media.Samples] = []
     n_samples = 0
     for piece in pieces:

@@ -16,9 +16,11 @@ from .audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
 from .errors import LanguageError, OptionError
 from .features import Features
 from .hearing import Hearing, hearing_for
+from .language_names import code_of
 from .options import DecodingOptions, TranscribeOptions
 from .results import Segment
 from .tokenizer import get_tokenizer
+from .tracks import check_track
 from .vad import Span, VadOptions
 from .vad import detecting as detecting_speech
 from .work import Direct, Job, Steps, pausing
@@ -58,6 +60,7 @@ def identify_language(
     segments: int = 4,
     vad_parameters: Mapping[str, Any] | str | None = None,
     fp16: bool = True,
+    audio_track: int | str | None = None,
 ) -> Detection:
     """Tell which language is spoken in a recording.
 
@@ -75,6 +78,8 @@ def identify_language(
         How to find the speech; see `vad.VadOptions`.
     fp16
         The fastest precision that the device does well; False is float32.
+    audio_track
+        Of a file with several audio tracks, the number of one, from 0, or its language.
 
     Raises
     ------
@@ -92,7 +97,7 @@ def identify_language(
     codes, vad_options, hearing = candidates(model, languages), VadOptions.of(vad_parameters), hearing_for(model, fp16)
 
     def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels))
+        features = yield from pausing(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
         speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
         return (yield from detecting(hearing, features, int(segments), codes, speech.spans))
 
@@ -122,6 +127,11 @@ def candidates(model: Whisper, languages: Sequence[str] | str | None) -> tuple[s
         raise LanguageError(f"languages={languages!r} names none; give codes or names, such as ['en', 'French']")
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise LanguageError(f"languages must be codes or names of languages, and not {wrong[0]!r}")
+    unnamed = [name for name in names if code_of(name) is None]
+    if len(unnamed) == len(names):  # "auto"
+        return candidates(model, None)
+    if unnamed:
+        raise LanguageError(f"languages={languages!r}: {unnamed[0]!r} names none; leave it out")
     codes = (get_tokenizer(True, num_languages=n, language=name).language or "" for name in names)
     return tuple(dict.fromkeys(codes))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LanguageError, TrainingError
-from .tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+from .language_names import code_of
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "end": ("end", "end_s", "end_time"),
     "words": ("words",),
 }
-# What ISO 639 and BCP 47 call otherwise than Whisper does.
-_OTHER_CODES = {"nb": "no", "fil": "tl", "jv": "jw", "iw": "he", "in": "id", "ji": "yi", "cmn": "zh"}
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".webm", ".mp4", ".mkv", ".mov", ".aif", ".aiff",
@@ -185,23 +183,14 @@ def read_manifest(
 
 
 def resolve_language(name: str) -> str | None:
-    """Return Whisper's code for a code, an English name or a locale; ``"none"`` for nobody, None for nothing.
+    """Return Whisper's code for any name of a language; ``"none"`` for nobody, None for nothing and ``auto``.
 
     Raises
     ------
     LanguageError
-        If Whisper has no such language; names the nearest.
+        If Whisper has no such language; see `language_names.code_of`.
     """
-    known = name.strip().lower()
-    if not known:
-        return None
-    stem = re.split("[-_]", known)[0]
-    for candidate in (known, stem):
-        code = TO_LANGUAGE_CODE.get(candidate, _OTHER_CODES.get(candidate, candidate))
-        if code in LANGUAGES or code == NOBODY:
-            return code
-    near = get_close_matches(known, [*TO_LANGUAGE_CODE, *LANGUAGES], 1)
-    raise LanguageError(f"unknown language {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return NOBODY if name.strip().lower() == NOBODY else code_of(name)
 
 
 # -- rows ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .declaring import (
     FINITE,
     FLAG,
     FUNCTION,
+    LANGUAGE,
     NAMES,
     TEMPERATURE,
     TEMPERATURES,
@@ -25,6 +26,7 @@ from .declaring import (
     TEXT_OR_TOKENS,
     TIMES,
     TOKENS,
+    TRACK,
     check_values,
     facts,
     idle,
@@ -64,8 +66,9 @@ class DecodingOptions:
         cli={"choices": ["transcribe", "translate"]},  # lang_id, the name of the language alone, is for decode()
     )  # fmt: skip
     language: str | None = option(
-        TASK, None, TEXT, "language that is spoken, a code or a name; where not given, it is heard from the sound"
-    )
+        TASK, None, LANGUAGE, "language that is spoken: a code (de, deu), a locale (de-AT) or a name (German, "
+        "Deutsch); where not given, or auto, it is detected",
+    )  # fmt: skip
 
     temperature: float = option(DECODE, 0.0, TEMPERATURE, "0 takes the likeliest text, above it is drawn", cli=None)
     sample_len: int | None = option(
@@ -225,6 +228,15 @@ class TranscribeOptions:
         "own, and says with each segment which", ours=True,
     )  # fmt: skip
 
+    audio_track: int | str | None = option(
+        PARTS, None, TRACK, "of a file with several audio tracks, the number of one, counted from 0, or its language, "
+        "such as eng; None is a default one, else that with most channels", ours=True,
+    )  # fmt: skip
+    container_time: bool = option(
+        TIMING, False, FLAG, "put silence where a file's time stamps say that there is no sound, before a late "
+        "beginning and into gaps, so that times are those of its video", ours=True,
+    )  # fmt: skip
+
     progress: Callable[[float, float], object] | None = option(
         RUNNING, None, FUNCTION, "called after each window with the seconds that are done and those that there are; "
         "of a list, with recordings", ours=True, cli=None,
@@ -234,6 +246,10 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         check_values(self)
+
+    def of_file(self) -> dict[str, Any]:
+        """Return what `load_audio` and its kin are told of a file."""
+        return {"audio_track": self.audio_track, "container_time": self.container_time}
 
     def temperatures(self) -> tuple[float, ...]:
         """Return the ladder of temperatures, at least one step."""

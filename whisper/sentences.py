@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import TrainingError
+from .errors import LanguageError, TrainingError
 from .manifests import COLUMNS, resolve_language
 
 
@@ -54,8 +54,15 @@ def _texts_of(lines: list[str], code: str | None) -> Iterator[str]:
     spoken = next((names.index(name) for name in COLUMNS["language"] if name in names), None)
     for line in lines[1:]:
         cells = line.split("\t")
-        if len(cells) == len(names) and (spoken is None or code in (None, cells[spoken])):
+        if len(cells) == len(names) and (spoken is None or code is None or _is_in(code, cells[spoken])):
             yield cells[column]
+
+
+def _is_in(code: str, language: str) -> bool:
+    try:
+        return resolve_language(language) == code
+    except LanguageError:  # of a row for somebody else
+        return False
 
 
 def _tidy(text: str) -> str:

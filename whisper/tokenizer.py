@@ -3,7 +3,7 @@
 Byte-pair encoding is tiktoken's, loaded when the first vocabulary is asked for; here stand Whisper's special
 tokens and the rule for where words end. Nothing in this file knows a model or touches a tensor.
 
-The language table and the two vocabularies are openai-whisper's (MIT, ``assets/LICENSE.openai-whisper``).
+The two vocabularies are openai-whisper's (MIT, ``assets/LICENSE.openai-whisper``).
 """
 
 from __future__ import annotations
@@ -13,48 +13,18 @@ import string
 from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LanguageError, OptionError, UnknownLanguageTokenError
+from .language_names import LANGUAGES as LANGUAGES  # programs look for both here
+from .language_names import TO_LANGUAGE_CODE as TO_LANGUAGE_CODE
+from .language_names import code_of
 
 if TYPE_CHECKING:
     import tiktoken
-
-# fmt: off
-# In the order of their tokens, which is part of the checkpoints: models with 99 languages lack the last one.
-LANGUAGES = {
-    "en": "english", "zh": "chinese", "de": "german", "es": "spanish", "ru": "russian", "ko": "korean",
-    "fr": "french", "ja": "japanese", "pt": "portuguese", "tr": "turkish", "pl": "polish", "ca": "catalan",
-    "nl": "dutch", "ar": "arabic", "sv": "swedish", "it": "italian", "id": "indonesian", "hi": "hindi",
-    "fi": "finnish", "vi": "vietnamese", "he": "hebrew", "uk": "ukrainian", "el": "greek", "ms": "malay",
-    "cs": "czech", "ro": "romanian", "da": "danish", "hu": "hungarian", "ta": "tamil", "no": "norwegian",
-    "th": "thai", "ur": "urdu", "hr": "croatian", "bg": "bulgarian", "lt": "lithuanian", "la": "latin",
-    "mi": "maori", "ml": "malayalam", "cy": "welsh", "sk": "slovak", "te": "telugu", "fa": "persian",
-    "lv": "latvian", "bn": "bengali", "sr": "serbian", "az": "azerbaijani", "sl": "slovenian",
-    "kn": "kannada", "et": "estonian", "mk": "macedonian", "br": "breton", "eu": "basque",
-    "is": "icelandic", "hy": "armenian", "ne": "nepali", "mn": "mongolian", "bs": "bosnian", "kk": "kazakh",
-    "sq": "albanian", "sw": "swahili", "gl": "galician", "mr": "marathi", "pa": "punjabi", "si": "sinhala",
-    "km": "khmer", "sn": "shona", "yo": "yoruba", "so": "somali", "af": "afrikaans", "oc": "occitan",
-    "ka": "georgian", "be": "belarusian", "tg": "tajik", "sd": "sindhi", "gu": "gujarati", "am": "amharic",
-    "yi": "yiddish", "lo": "lao", "uz": "uzbek", "fo": "faroese", "ht": "haitian creole", "ps": "pashto",
-    "tk": "turkmen", "nn": "nynorsk", "mt": "maltese", "sa": "sanskrit", "lb": "luxembourgish",
-    "my": "myanmar", "bo": "tibetan", "tl": "tagalog", "mg": "malagasy", "as": "assamese", "tt": "tatar",
-    "haw": "hawaiian", "ln": "lingala", "ha": "hausa", "ba": "bashkir", "jw": "javanese", "su": "sundanese",
-    "yue": "cantonese",
-}
-
-_ALIASES = {
-    "burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb",
-    "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si",
-    "castilian": "es", "mandarin": "zh",
-}
-# fmt: on
-
-TO_LANGUAGE_CODE = {**{name: code for code, name in LANGUAGES.items()}, **_ALIASES}
 
 TASKS = ("transcribe", "translate", "lang_id")
 
@@ -87,7 +57,8 @@ class Tokenizer:
     num_languages
         How many of `LANGUAGES` the vocabulary has tokens for: 99, or 100 since large-v3.
     language
-        A code of `LANGUAGES`; None leaves it out of `sot_sequence`, as English-only models need it.
+        A code of `LANGUAGES`, as which any other name of the language is kept; None leaves it out of
+        `sot_sequence`, as English-only models need it.
     task
         ``"transcribe"``, ``"translate"`` or None. ``"lang_id"``, the decoding task that ends with the
         language, gets the token of translation, as in openai-whisper.
@@ -113,6 +84,8 @@ class Tokenizer:
 
     def __post_init__(self) -> None:
         _check_task(self.task)
+        if self.language is not None:
+            self.language = _to_code(self.language)
         ids = {text: self.encoding.encode_single_token(text) for text in self.encoding.special_tokens_set}
         self.special_tokens = dict(sorted({**self.special_tokens, **ids}.items(), key=lambda item: item[1]))
 
@@ -125,8 +98,6 @@ class Tokenizer:
 
     def _language_index(self, language: str) -> int:
         codes = list(LANGUAGES)
-        if language not in LANGUAGES:
-            raise _unknown_language(language)
         if language not in codes[: self.num_languages]:
             raise LanguageError(
                 f"{LANGUAGES[language].title()} ({language!r}) is not among the {self.num_languages} "
@@ -298,21 +269,14 @@ class Tokenizer:
         return words, word_tokens
 
 
-def _unknown_language(language: str) -> LanguageError:
-    nearest = get_close_matches(language.lower(), [*LANGUAGES, *TO_LANGUAGE_CODE], n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "tokenizer.LANGUAGES lists the codes and names"
-    return LanguageError(f"Unsupported language: {reprlib.repr(language)}; {hint}")
-
-
 def _to_code(language: str) -> str:
-    if not isinstance(language, str):
-        raise LanguageError(f"a language is a code or a name such as 'fr' or 'French', not {reprlib.repr(language)}")
-    lowered = language.lower()
-    if lowered in LANGUAGES:
-        return lowered
-    if lowered in TO_LANGUAGE_CODE:
-        return TO_LANGUAGE_CODE[lowered]
-    raise _unknown_language(language)
+    code = code_of(language)
+    if code is None:
+        raise LanguageError(
+            f"language={language!r} asks for the language to be detected, and a tokenizer hears nothing: name the "
+            "language, or let transcribe() or detect_language() hear it"
+        )
+    return code
 
 
 def _check_task(task: str | None) -> None:
@@ -387,15 +351,15 @@ def get_tokenizer(
     num_languages
         The model's number of languages: 99, or 100 since large-v3.
     language
-        A code (``"fr"``), a name (``"French"``) or another name (``"Castilian"``), in any case; None is
-        English.
+        A code (``"fr"``, ``"fra"``), a locale (``"fr-CA"``) or a name (``"French"``, ``"français"``); see
+        `language_names.code_of`. None is English.
     task
         ``"transcribe"``, which None means too, ``"translate"`` or ``"lang_id"``; see `Tokenizer`.
 
     Raises
     ------
     LanguageError
-        If the language is unknown (the message names the nearest one), or not one of the model's.
+        If the language is unknown, or not one of the model's, or is to be detected (``"auto"``).
     OptionError
         If there is no such `task`, `multilingual` is no flag, or `num_languages` no whole number.
     """

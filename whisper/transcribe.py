@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from . import channels
@@ -19,6 +20,7 @@ from .cli import cli as cli  # programs look for it here
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .features import Features
+from .language_names import code_of
 from .languages import Detection
 from .languages import detecting as detecting_language
 from .options import (
@@ -34,6 +36,7 @@ from .progress import Bar, shares
 from .progress import Report as Tell
 from .results import Segment, Transcript
 from .scheduler import Group
+from .sources import check_read_once
 from .stretch import Recording, Stretch
 from .timing import add_word_timestamps
 from .tokenizer import LANGUAGES
@@ -84,6 +87,8 @@ def transcribe(
     language_detection_segments: int = 1,
     multilingual: bool = False,
     channels: str = "mix",
+    audio_track: int | str | None = None,
+    container_time: bool = False,
     progress: Callable[[float, float], object] | None = None,
     cancel: Any = None,
     **decode_options: Any,
@@ -95,8 +100,8 @@ def transcribe(
     model
         A Whisper model.
     audio
-        Path, bytes, open file, or samples at 16 kHz; see `load_audio`. A list or tuple of these is transcribed side
-        by side, each recording to what it gives alone.
+        Path, ``-`` for standard input, bytes, open file, or samples at 16 kHz; see `load_audio`. A list or tuple of
+        these is transcribed side by side, each recording to what it gives alone.
     verbose
         True prints each segment as it comes, False shows a progress bar, None prints nothing.
     temperature
@@ -144,6 +149,10 @@ def transcribe(
         Detect the language of each window; segments have a ``language`` then.
     channels
         "separate" transcribes each channel on its own; segments have a ``channel`` then. "mix" is one recording.
+    audio_track
+        Of a file with several audio tracks, the number of one, from 0, or its language.
+    container_time
+        Count times as a file's container does, where its sound begins late or has gaps.
     progress
         Called after each window with the seconds that are done and the seconds that there are; for a list, with how
         many recordings are done (a part of one counts as such) and how many there are.
@@ -261,6 +270,7 @@ def _transcribe_all(plan: Plan, audios: Sequence[Source]) -> list[tuple[Transcri
     """Transcribe recordings side by side; an error of one ends all."""
     if any(isinstance(audio, (int, float)) for audio in audios):
         raise AudioError("a list is taken for several recordings: give the samples of one as a numpy array or tensor")
+    check_read_once(audios)
     options, n = plan.options, len(audios)
     listeners = shares(options.progress, n) if options.progress else [None] * n
     caller, group = plan.caller(), None if options.batch_size is None else Group(options.batch_size)
@@ -284,12 +294,13 @@ def _request(plan: Plan, audio: Source, tell: Tell | None, label: str = "") -> S
     """Return the steps of one recording, mixed or channel by channel."""
     if plan.options.channels == "separate":
         return _channel_steps(plan, audio, tell, label)
-    return Transcription(plan, audio, tell, label).steps()
+    return Transcription(plan, audio, tell, label, plan.options.of_file()).steps()
 
 
 def _channel_steps(plan: Plan, audio: Source, tell: Tell | None, label: str) -> Steps:
     """Transcribe the channels of a recording side by side, and put them on one clock at the end."""
-    tracks = yield from pausing(channels.reading(audio), plan.look_whether_cancelled)
+    reading = channels.reading(audio, **plan.options.of_file())
+    tracks = yield from pausing(reading, plan.look_whether_cancelled)
     done = [(0.0, 0.0)] * len(tracks)
 
     def teller(i: int) -> Tell:
@@ -321,14 +332,23 @@ class Transcription:
         Told after each window how many seconds are done, of how many.
     label
         Stands before what is printed; with it, there is no bar of its own.
+    of_file
+        What reading a file takes beside it: see `TranscribeOptions.of_file`.
     """
 
     features: Features
     recording: Recording
     result: tuple[Transcript, Report]  # at the end
 
-    def __init__(self, plan: Plan, audio: Source, tell: Tell | None = None, label: str = "") -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        plan: Plan,
+        audio: Source,
+        tell: Tell | None = None,
+        label: str = "",
+        of_file: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.plan, self._of_file = plan, of_file
         self.segments: list[Segment] = []
         self._account = Report()
         self._audio, self._progress, self._label = audio, tell, label
@@ -351,7 +371,7 @@ class Transcription:
             language = yield from self._detect_language(speech, encoded)
         report.language = language
         self.recording = Recording(
-            self.features, language, self._add_words, report, speech, report.language_probs, encoded
+            self.features, code_of(language) or "en", self._add_words, report, speech, report.language_probs, encoded
         )
         n_frames = sum(end - start for start, end in clips)
         self._tell(0, n_frames)
@@ -384,8 +404,9 @@ class Transcription:
 
     def _read(self) -> Generator[Job, Any, Features]:
         reading = Features.reading(
-            self._audio, self.plan.model.dims.n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram
-        )
+            self._audio, self.plan.model.dims.n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram,
+            **self._of_file,
+        )  # fmt: skip
         features: Features = yield from pausing(reading, self.plan.look_whether_cancelled)
         return features
 

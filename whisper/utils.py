@@ -7,7 +7,9 @@ programs look for them under this module's name, so it hands them out when they 
 from __future__ import annotations
 
 import math
+import os
 import sys
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .writers import get_writer as get_writer
 
 system_encoding = sys.getdefaultencoding()
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _WRITERS = (
     "ResultWriter", "SubtitlesWriter", "WriteJSON", "WriteSRT", "WriteTSV", "WriteTXT", "WriteVTT",
@@ -77,6 +81,19 @@ def optional_int(string: str) -> int | None:
 def optional_float(string: str) -> float | None:
     """Read a number, or ``None``."""
     return None if string == "None" else float(string)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Warnings
+# ---------------------------------------------------------------------------------------------------------
+
+
+def warn_caller(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Warn with the place in the caller's program from which this package was called, however deep we are in it."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 # ---------------------------------------------------------------------------------------------------------

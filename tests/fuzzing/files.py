@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..containers import Track, container
 from ..test_audio import OneWay, encode, wav
 from . import INF, NAN, RATE, Case, speech
 
@@ -120,7 +121,14 @@ LIES: dict[str, dict[str, Any]] = {
     "align 0": {"align": 0}, "align 1": {"align": 1}, "align 3": {"align": 3}, "align 65535": {"align": 65535},
     "no data": {"data": b""}, "one byte": {"data": b"x"}, "odd bytes": {"data": bytes(range(255))},
     "says 0 bytes": {"size": 0}, "says too many": {"size": 2**31}, "says 2^32-1": {"size": 2**32 - 1},
-    "says too few": {"size": 100}, "riff says 0": {"total": 0}, "riff says 2^32-1": {"total": 2**32 - 1},
+    "says too few": {"size": 100}, "says half": {"size": 8001}, "says 1": {"size": 1},
+    "then another": {"size": 4000, "data": speech()[0, :2000].tobytes() + wav(speech())},
+    "then a chunk": {"size": 16000, "data": speech()[0, :8000].tobytes() + b"LIST\x04\0\0\0INFO"},
+    "then a lying chunk": {"size": 16000, "data": speech()[0, :8000].tobytes() + b"LIST\xff\xff\xff\xffINFO" * 99},
+    "then zeros": {"size": 16000, "data": speech()[0, :8000].tobytes() + bytes(99999)},
+    "float32 some nan": {"tag": 3, "bits": 32, "data": np.where(np.arange(8000) % 7, 0.1, NAN).astype("<f4").tobytes()},
+    "some huge": {"tag": 3, "bits": 32, "data": np.where(np.arange(8000) % 9, 0.1, 1e19).astype("<f4").tobytes()},
+    "riff says 0": {"total": 0}, "riff says 2^32-1": {"total": 2**32 - 1},
     "format 0": {"tag": 0}, "format adpcm": {"tag": 2}, "format mp3": {"tag": 0x55}, "format 0xfffe": {"tag": 0xFFFE},
     "format 0xffff": {"tag": 0xFFFF}, "format alaw": {"tag": 6, "bits": 8}, "format aac": {"tag": 0xFF},
     "float64 nan": {"tag": 3, "bits": 64, "data": DOUBLES},
@@ -220,10 +228,43 @@ def paths() -> Iterator[Case]:
         "quotes": lambda folder: named(folder, "a'b\"c;|&%d[0]*?.wav"),
         "line in name": lambda folder: named(folder, "a\nb.wav"),
         "of a colon": lambda folder: named(folder, "http:x.wav"),
+        "standard input": lambda _: "-", "pipe": lambda _: "pipe:0", "its device": lambda _: "/dev/stdin",
+        "fd": lambda _: "fd:0", "a pipe that is none": lambda _: "pipe:99", "file protocol": lambda _: "file:",
+        "data without end": lambda _: "data:audio/wav;base64," + "A" * 100000,
         "no ending": lambda folder: named(folder, "recording"),
     }  # fmt: skip
     for i, (name, make) in enumerate(made.items()):
         yield Case(f"path-{name}", ["load_audio", "transcribe"][i % 2], make)
+
+
+def forged_containers(n: int, seed: int = 5) -> Iterator[Case]:
+    """Several tracks, with late beginnings, gaps, overlaps and jumps of their time stamps, whole and spoilt."""
+    sound = np.tile(speech(), 2)[:, : 1152 * 20]
+    for i in range(n):
+        rng = random.Random(f"{seed} {i}")
+
+        def make(folder: Path, i: int = i) -> Any:
+            rng = random.Random(f"{seed} {i} contents")
+            tracks = []
+            for _ in range(rng.choice([1, 1, 2, 3])):
+                begins, at = [], 0.0
+                for _ in range(rng.randrange(1, 4)):
+                    at += rng.choice([0.0, 0.0, 0.05, 2.0, 3600.0, 1e5, 3e7])
+                    begins.append(at)
+                    at += sound.shape[1] / RATE
+                tracks.append(
+                    Track([(begin, sound) for begin in begins], language=rng.choice(["", "eng", "ger", "qaa"]))
+                )
+            contents = container("matroska", *tracks, picture=rng.choice([0.0, 5.0]))
+            contents = rng.choice([lambda c, _: c, *MUTATIONS])(contents, rng)
+            return handed_over(contents, rng.choice(["path", "bytes", "file", "stream"]), folder / "film.mkv")
+
+        track = rng.choice([None, None, 0, 1, 7, "en", "German", "qaa", "x" * 9])
+        keeps, separate = rng.choice([False, True]), rng.choice(["mix", "separate"])
+        options = {"audio_track": lambda track=track: track, "container_time": lambda keeps=keeps: keeps}
+        if i % 4 == 0:  # an hour of silence is much for a model
+            options = {**options, "channels": lambda separate=separate: separate, "clip_timestamps": lambda: "0,3"}
+        yield Case(f"film-{track}-{keeps}-{i}", "transcribe" if i % 4 == 0 else "load_audio", make, options)
 
 
 class Odd(io.BytesIO):

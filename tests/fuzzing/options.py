@@ -17,7 +17,8 @@ import torch
 
 from whisper.options import DecodingOptions, TranscribeOptions
 
-from . import INF, NAN, Case, floats, given, shown
+from ..test_audio import wav
+from . import INF, NAN, Case, floats, given, shown, speech
 
 
 class Spelled(str):
@@ -192,6 +193,10 @@ def arguments_of_sounds(per_argument: int, seed: int = 3) -> Iterator[Case]:
         ("load_audio", "sr"), ("load_audio", "rate"), ("pad_or_trim", "length"), ("pad_or_trim", "axis"),
         ("log_mel_spectrogram", "n_mels"), ("log_mel_spectrogram", "padding"), ("log_mel_spectrogram", "device"),
     ]  # fmt: skip
+    for name in ("audio_track", "container_time"):
+        rng = random.Random(f"{seed} {name}")
+        for value in rng.sample(list(choices), min(per_argument, len(choices))):
+            yield Case(f"{name}={value}", "load_audio", lambda _: wav(speech()), {name: choices[value]})
     for door, name in wanted:
         rng = random.Random(f"{seed} {door} {name}")
         for value in rng.sample(list(choices), min(per_argument, len(choices))):
