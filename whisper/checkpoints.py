@@ -161,7 +161,7 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)  # before gigabytes are loaded for it
+        torch.empty(0, dtype=torch.float32, device=device)  # before gigabytes are loaded for it
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -40,6 +40,7 @@ from .sampling import SamplingPlan, WindowSampling, language_probs, release, ste
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .token_rules import RowRules
 from .tokenizer import Tokenizer, get_tokenizer
+from .torch_state import clean_state
 from .utils import compression_ratio
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def checked_window(mel: Tensor) -> Tensor:
     return mel
 
 
-@torch.no_grad()
+@clean_state()
 def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = None) -> tuple[Tensor, Any]:
     """Tell which language is spoken.
 
@@ -196,9 +197,9 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
     if not is_encoded(model, mel):
         mel = model.encoder(mel)
 
-    sot = torch.full((mel.shape[0], 1), tokenizer.sot, device=mel.device)
+    sot = torch.full((mel.shape[0], 1), tokenizer.sot, dtype=torch.long, device=mel.device)
     logits = model.logits(sot, mel)[:, 0]  # (n_audio, n_vocab)
-    ids = torch.tensor(tokenizer.all_language_tokens, device=mel.device)
+    ids = torch.tensor(tokenizer.all_language_tokens, dtype=torch.long, device=mel.device)
     probs = logits[:, ids].softmax(dim=-1)  # (n_audio, n_languages)
     language_tokens = ids[probs.argmax(dim=-1)]
     language_probs = [dict(zip(tokenizer.all_language_codes, row, strict=True)) for row in probs.tolist()]
@@ -369,7 +370,7 @@ class DecodingTask:
 
     def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Sample until every row has ended; `tokens` is ``(n_audio * n_group, n_initial)``."""
-        sum_logprobs = torch.zeros(tokens.shape[0], device=audio_features.device)
+        sum_logprobs = torch.zeros(tokens.shape[0], dtype=torch.float32, device=audio_features.device)
         no_speech_probs = [math.nan] * tokens.shape[0]
         try:
             for step in range(self.sample_len):
@@ -391,7 +392,7 @@ class DecodingTask:
             sum_logprobs -= self._boosts.unsettled_all(tokens)
         return tokens, sum_logprobs, no_speech_probs
 
-    @torch.no_grad()
+    @clean_state()
     def run(self, mel: Tensor) -> list[DecodingResult]:
         """Decode a batch: spectrograms ``(n_audio, n_mels, 3000)`` or audio features."""
         if runner := self._runner(mel):
@@ -399,7 +400,8 @@ class DecodingTask:
         self.decoder.reset()
         audio_features = self._get_audio_features(mel)
         n_audio = audio_features.shape[0]
-        tokens = torch.tensor([self.initial_tokens], device=audio_features.device).repeat(n_audio, 1)
+        initial = torch.tensor([self.initial_tokens], dtype=torch.long, device=audio_features.device)
+        tokens = initial.repeat(n_audio, 1)
         languages, probs = self._detect_language(audio_features, tokens)
         if self.options.task == "lang_id":
             return _named(audio_features, languages, probs or [])

@@ -64,7 +64,9 @@ class OpenFile:
         """
         # pages of their own, which go back at once: in the heap, holes between what is kept would add up
         content = (
-            torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+            torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+            if size
+            else torch.empty(0, dtype=torch.uint8, device="cpu")
         )
         rest = content.numpy().data
         try:

@@ -26,6 +26,7 @@ from .deferred import DeferredModules
 from .errors import CheckpointError
 from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
 from .stored import StoredTensors
+from .torch_state import InFloat32
 
 
 @dataclass
@@ -116,7 +117,7 @@ def _skeleton_of(numbers: tuple[int, ...]) -> Anatomy:
 
 def skeleton(dims: ModelDimensions) -> Whisper:
     """Return the network without numbers."""
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), InFloat32(), _Undrawn():
         return Whisper(dims)
 
 
@@ -201,7 +202,7 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
     CheckpointError
         Where tensors are missing, left over, of another shape, or not floating point.
     """
-    device = torch.empty(0, device=device).device  # with its number
+    device = torch.empty(0, dtype=torch.float32, device=device).device  # with its number
     _check_tensors(weights)
     model = Whisper.__new__(Whisper)
     nn.Module.__init__(model)
@@ -231,7 +232,7 @@ def _parts(weights: Weights, device: torch.device) -> tuple[dict[str, nn.Module]
             if isinstance(weights.tensors, dict):
                 del weights.tensors[name]
         model.load_state_dict(state, assign=True)
-        model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
+        model.decoder.mask = causal_mask(weights.dims.n_text_ctx, device=device)
     parts: dict[str, nn.Module] = {"encoder": model.encoder, "decoder": model.decoder}
     return parts, Fingerprint(tensors_of(*parts.values()))
 
