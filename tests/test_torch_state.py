@@ -28,7 +28,7 @@ from .torch_states import OF_THE_PROCESS, OF_THE_THREAD, STATES, snapshot
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample.flac"
 NOT_EXACT = {"medium", "bfloat16 products", "bfloat16 convolutions", "no oneDNN", "math attention", "CUDA's attention"}
-# what PyTorch itself multiplies follows these: without the compiled kernels, and in the model's own modules
+# what PyTorch itself multiplies follows these: without the compiled kernels, or where somebody watches the modules
 EXACT = [name for name in STATES if name not in NOT_EXACT]
 
 
@@ -82,8 +82,6 @@ CALLS: dict[str, Callable[[Whisper], Any]] = {
     "decode": lambda model: decoded(model, fp16=False),
     "alignment": lambda model: whisper.align(model, sound(), "computer", language="en"),
     "spectrogram": lambda _: numbers(whisper.log_mel_spectrogram(sound(), 128)),
-}
-MODULES: dict[str, Callable[[Whisper], Any]] = {  # these run the model's own
     "language": lambda model: model.detect_language(window())[1],
     "words": aligned,
 }
@@ -97,7 +95,7 @@ def nano() -> Whisper:
 @pytest.fixture(scope="module")
 def expected(nano: Whisper) -> dict[str, Any]:
     """What each call gives in a process that nobody has touched."""
-    return {name: call(nano) for name, call in {**CALLS, **MODULES}.items()}
+    return {name: call(nano) for name, call in CALLS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +115,8 @@ def test_no_state_changes_a_result_or_is_changed(name: str, nano: Whisper, expec
     with STATES[name]():
         before = snapshot()
         model = load()
-        found = {call: CALLS[call](model) for call in ("exact, with words", "spectrogram")}
-        found |= {call: CALLS[call](nano) for call in ("drawn", "beams", "speech", "decode")}
+        found = {call: CALLS[call](model) for call in ("exact, with words", "language")}
+        found |= {call: CALLS[call](nano) for call in ("drawn", "beams", "words")}
         assert snapshot() == before
     assert found == {call: expected[call] for call in found}
     assert CALLS["fast"](model) == expected["fast"]  # nothing of it was kept
@@ -135,13 +133,7 @@ def check_trainable(model: Whisper) -> None:
     torch.optim.SGD(model.decoder.parameters(), lr=1e-6).step()
 
 
-@pytest.mark.parametrize("name", EXACT)
-def test_what_the_modules_give_is_the_same_in_most_states(name: str, nano: Whisper, expected: dict[str, Any]) -> None:
-    with STATES[name]():
-        assert {call: run(nano) for call, run in MODULES.items()} == {call: expected[call] for call in MODULES}
-
-
-@pytest.mark.parametrize("name", [*OF_THE_THREAD, "float16", "float64", "deterministic"])
+@pytest.mark.parametrize("name", ["float16", "float64", "deterministic", "on meta", "inference", "autocast"])
 def test_a_watched_model_is_not_touched_either(name: str) -> None:
     model = watched()
     expected = model.transcribe(sound(), **HOT), decoded(model, language="en", beam_size=2)
@@ -186,7 +178,7 @@ def _changing(draw: random.Random, names: list[str]) -> Iterator[None]:
 @needs_kernels
 @pytest.mark.parametrize("seed", [1, 2])
 def test_states_that_change_at_random_in_the_middle(seed: int) -> None:
-    change_at_random(seed, [*STATES], CALLS, rounds=12)
+    change_at_random(seed, [*STATES], CALLS, rounds=10)
 
 
 def test_without_the_compiled_kernels_too() -> None:

@@ -24,6 +24,7 @@ from .errors import CheckpointError, DeviceError, ModelNotFoundError, OptionErro
 from .formats import is_safetensors, read_torch
 from .model import Whisper
 from .stored import OpenFile, left_in_files
+from .torch_state import clean_state
 from .weights import (
     Weights,
     build,
@@ -79,6 +80,7 @@ def available_models() -> list[str]:
     return [*_MODELS, BUNDLED_NAME]
 
 
+@clean_state()
 def load_model(
     name: str | os.PathLike[str],
     device: str | torch.device | None = None,

@@ -204,7 +204,7 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
 
 def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[int]) -> list[list[float]]:
     """Return how probable each language token is in each window of a batch."""
-    if mel.dtype == torch.float32 and mel.device == model.device and fast_path.usable(model) and _fits(model, mel):
+    if mel.dtype == torch.float32 and mel.device == model.device and fast_path.usable(model) and is_window(model, mel):
         runner = fast_path.runner_for(model, fp16=False)
         with turns(runner):
             features = list(mel) if is_encoded(model, mel) else runner.encode(list(mel))
@@ -217,7 +217,7 @@ def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[i
     return probs
 
 
-def _fits(model: Whisper, mel: Tensor) -> bool:
+def is_window(model: Whisper, mel: Tensor) -> bool:
     """Whether a batch holds features or whole windows; of another, the encoder says what is wrong."""
     return is_encoded(model, mel) or tuple(mel.shape[1:]) == (model.dims.n_mels, 2 * model.dims.n_audio_ctx)
 
@@ -447,7 +447,7 @@ class DecodingTask:
         parts = self._parts()
         if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):
             return None
-        if not _fits(model, mel):
+        if not is_window(model, mel):
             return None
         if options.task == "lang_id" and not model.is_multilingual:
             return None  # likewise

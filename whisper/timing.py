@@ -18,21 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
+from . import fast_path, kernels
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
-from .decoding import is_encoded
+from .decoding import is_encoded, is_window
 from .errors import ShapeError
 from .kv_cache import KVCache
 from .model import disable_sdpa
 from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from .pointers import address
 from .results import Segment, Word
+from .sampling import Shared, turns
 from .tokenizer import Tokenizer
 from .torch_state import clean_state
 
 if TYPE_CHECKING:
     from .model import Whisper
-    from .runner import Audio, Runner
+    from .runner import Audio
 
 SENTENCE_END_MARKS = ".。!！?？"
 MAX_MEDIAN_DURATION = 0.7  # seconds; a slower typical word than this is not believed
@@ -217,7 +218,7 @@ def find_alignment(
     *,
     medfilt_width: int = 7,
     qk_scale: float = 1.0,
-    runner: Runner | None = None,
+    runner: Shared | None = None,
     audio: Audio | None = None,
 ) -> list[WordTiming]:
     """Place each word of a text in a window.
@@ -237,7 +238,8 @@ def find_alignment(
     qk_scale
         Factor on the attention scores before the softmax.
     runner, audio
-        The fast path that the text was decoded on, and the window as it knows it; without them `model` is asked.
+        The fast path that the text was decoded on, and the window as it knows it; by default the exact one, or the
+        model's own modules where somebody watches them.
 
     Returns
     -------
@@ -246,6 +248,8 @@ def find_alignment(
     """
     if not text_tokens:
         return []
+    if runner is None or audio is None:
+        runner, audio = _heard(model, mel)
     if runner is not None and audio is not None:
         qk, text_probs = _attend_fast(runner, audio, model, tokenizer, text_tokens)
     else:
@@ -301,6 +305,18 @@ def _compiled_focus(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | N
 
 
 @clean_state()
+def _heard(model: Whisper, mel: Tensor) -> tuple[Shared | None, Audio | None]:
+    """Return the exact fast path and the window as it knows it; nothing where only the model's own modules will do."""
+    given = mel.dtype == torch.float32 and mel.ndim == 2 and mel.device == model.device
+    if not given or not fast_path.usable(model) or not is_window(model, mel[None]):
+        return None, None
+    runner = fast_path.runner_for(model, fp16=False)
+    with turns(runner):
+        features = mel if is_encoded(model, mel) else runner.encode([mel])[0]
+        return Shared(runner), runner.listen(features)
+
+
+@clean_state()
 def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: Tensor) -> tuple[Tensor, list[float]]:
     """Let the decoder read the text while it listens.
 
@@ -326,7 +342,7 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
 
 
 def _attend_fast(
-    runner: Runner, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
+    runner: Shared, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
 ) -> tuple[Tensor, list[float]]:
     """Return what `_attend` returns, from the fast path."""
     tokens = [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]

@@ -26,7 +26,7 @@ from .deferred import DeferredModules
 from .errors import CheckpointError
 from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
 from .stored import StoredTensors
-from .torch_state import InFloat32
+from .torch_state import InFloat32, clean_state
 
 
 @dataclass
@@ -181,6 +181,7 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@clean_state()
 def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: bool = False) -> Whisper:
     """Build the network, in float32 on `device`.
 
