@@ -33,6 +33,8 @@ FOLLOW = {"model.py": LAYERS | {"empty"}}
 def offences(source: str, exempt: set[str] = frozenset()) -> Iterator[str]:
     """Each call in `source` that leaves something to torch's defaults."""
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "torch":
+            yield from (f"line {node.lineno}: import {a.name} with torch" for a in node.names if a.name in MAKERS)
         if not isinstance(node, ast.Call):
             continue
         *path, name = ast.unparse(node.func).split(".")
@@ -49,3 +51,61 @@ def offences(source: str, exempt: set[str] = frozenset()) -> Iterator[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_tensor_is_made_with_dtype_and_device(path: Path) -> None:
     assert not list(offences(path.read_text(encoding="utf-8"), FOLLOW.get(path.name, set())))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "torch.empty(3)",
+        "torch.zeros(3, dtype=torch.float32)",
+        "torch.full((2, 2), 1.0, device=device)",
+        "torch.tensor([1, 2])",
+        "torch.hann_window(400)",
+        "torch.fft.rfftfreq(8, dtype=torch.float32)",
+        "[torch.as_tensor(x) for x in y]",
+        "torch.arange(torch.tensor(3, dtype=torch.long, device='cpu'))",
+        "torch.frombuffer(content)",
+        "torch.Generator(device_of_the_logits)",
+        "torch.FloatTensor(3)",
+        "torch.set_default_dtype(torch.float16)",
+        "nn.Linear(2, 3)",
+        "torch.nn.Embedding(2, 3, device='cpu')",
+        "from torch import zeros",
+    ],
+)
+def test_what_is_left_to_a_default_is_found(call: str) -> None:
+    assert list(offences(call))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "torch.empty(3, dtype=torch.uint8, device='cpu')",
+        "x.new_zeros(3)",
+        "torch.empty_like(x)",
+        "np.zeros(3)",
+        "torch.from_numpy(x)",
+        "torch.frombuffer(content, dtype=torch.uint8)",
+        "torch.Generator(device=x.device)",
+        "from torch import Tensor",
+    ],
+)
+def test_what_states_both_or_inherits_is_not(call: str) -> None:
+    assert not list(offences(call))
+
+
+# where an address is compared, and never followed by a kernel
+COMPARED = {"weights.py", "stored.py", "torch_static.py"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*PACKAGE.glob("*.py")} - {PACKAGE / "pointers.py"}), ids=lambda path: path.name
+)
+def test_no_address_passes_the_door_of_the_kernels(path: Path) -> None:
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and (node.attr in ("data_ptr", "data_as", "__array_interface__") or ast.unparse(node).endswith(".ctypes.data"))
+    ]
+    assert not found or path.name in COMPARED

@@ -152,8 +152,10 @@ class NativeRunner:
         """See `Runner.take_rows`."""
         rows = self._table.take(n)
         while len(self._caches) < self._table.n_rows:
-            self._caches.append(torch.empty(self.row_bytes, dtype=torch.uint8, device="cpu"))
-            self._cache_pointers = np.append(self._cache_pointers, np.uintp(self._caches[-1].data_ptr()))
+            cache = torch.empty(self.row_bytes, dtype=torch.uint8, device="cpu")
+            at = address(cache, torch.uint8, self.row_bytes, "a row's keys and values")
+            self._caches.append(cache)
+            self._cache_pointers = np.append(self._cache_pointers, np.uintp(at))
         return rows
 
     def free_rows(self, rows: Sequence[int]) -> None:
