@@ -10,6 +10,8 @@ from whisper.learner import FINE_TUNING, Batch, Learner, Objective
 from whisper.model import ModelDimensions, Whisper
 from whisper.targets import IGNORED
 
+from .torch_states import STATES
+
 DIMS = ModelDimensions(80, 1500, 64, 2, 2, 51865, 448, 64, 2, 2)
 
 
@@ -116,3 +118,18 @@ def test_no_letters_no_ctc(whole):
     learner = Learner(Whisper(DIMS), whole, FINE_TUNING)
     assert not hasattr(learner, "letters")
     assert learner(make_batch(whole)).letters.item() == 0.0
+
+
+@pytest.mark.parametrize("state", ["float16", "float64", "on meta"])
+def test_a_network_from_scratch_does_not_follow_what_torch_makes_by_default(
+    used: targets.Vocabulary, state: str
+) -> None:
+    def drawn() -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        return Learner.scratch(DIMS, used).state_dict()
+
+    expected = drawn()
+    with STATES[state]():
+        found = drawn()
+    assert {tensor.dtype for tensor in found.values()} <= {torch.float32, torch.bool}
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

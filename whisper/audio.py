@@ -23,6 +23,7 @@ from .declaring import FLAG
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .finite import Mending
 from .tracks import check_track
+from .torch_state import clean_state
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
@@ -30,6 +31,7 @@ HOP_LENGTH = 160  # samples from one frame to the next: 10 ms
 CHUNK_LENGTH = 30  # seconds that the encoder reads at once
 N_SAMPLES = CHUNK_LENGTH * SAMPLE_RATE  # 480000
 N_FRAMES = N_SAMPLES // HOP_LENGTH  # 3000 frames of mel
+N_MELS = (80, 128)  # bands that there are models for
 N_SAMPLES_PER_TOKEN = HOP_LENGTH * 2  # the encoder's second convolution halves the frames
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
@@ -243,7 +245,23 @@ def log_power(read: Callable[[int, int], Tensor], total: int, start: int, stop: 
     spectrum = torch.stft(piece, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
     real, imag = spectrum.real, spectrum.imag  # without the root that abs() draws, half the time
     power = (real * real).addcmul_(imag, imag)[..., : stop - start]  # (n_batch, 201, n)
-    return (filters @ power).clamp_(min=1e-10).log10_()
+    return in_bands(filters, power).clamp_(min=1e-10).log10_()
+
+
+def in_bands(filters: Tensor, power: Tensor) -> Tensor:
+    """``filters @ power``, ``(n_batch, 201, n)`` to ``(n_batch, n_mels, n)``, at full precision.
+
+    A program may have asked torch for float32 products of less (`torch.set_float32_matmul_precision`): log-mel values
+    would be wrong by 0.001, and for good in what is held. Sparse products and those of float64 do not follow it. The
+    sparse ones take no longer and give the same bits as the dense ones of MKL, whose zeros add nothing.
+    """
+    if power.device.type == "cuda":
+        return (filters.double() @ power.double()).float()
+    if power.device.type != "cpu":
+        return filters @ power
+    is_own = len(filters) in N_MELS and filters is _mel_filters(filters.device, len(filters))
+    sparse = _sparse_filters(len(filters)) if is_own else filters.to_sparse()
+    return torch.stack([torch.sparse.mm(sparse, of_one) for of_one in power])
 
 
 def _check_whole(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
@@ -267,18 +285,25 @@ def _moved(samples: Tensor, device: Any) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@clean_state()  # what is kept must also serve those who want gradients
 def _window(device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # what is kept must also serve those who want gradients
-        return torch.hann_window(N_FFT).to(device)
+    return torch.hann_window(N_FFT, dtype=torch.float32, device="cpu").to(device)
 
 
 @lru_cache(maxsize=16)
+@clean_state()
 def _mel_filters(device: torch.device, n_mels: int) -> Tensor:
-    if n_mels not in (80, 128):
+    if n_mels not in N_MELS:
         raise OptionError(f"n_mels={n_mels!r}: there are filters for 80 and for 128 mel bands only")
     path = Path(__file__).with_name("assets") / "mel_filters.npz"
-    with torch.inference_mode(False), np.load(path, allow_pickle=False) as file:
+    with np.load(path, allow_pickle=False) as file:
         return torch.from_numpy(file[f"mel_{n_mels}"]).to(device)
+
+
+@lru_cache(maxsize=16)
+@clean_state()
+def _sparse_filters(n_mels: int) -> Tensor:
+    return _mel_filters(torch.device("cpu"), n_mels).to_sparse()
 
 
 def _tensor(array: Array) -> Tensor:

@@ -75,10 +75,10 @@ def pack(
     state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
     used = sorted({int(token) for token in used_token_ids})
     state[_EMBEDDING] = _packed_rows(state[_EMBEDDING], used, fill_row)
-    if torch.equal(state[_SINUSOIDS], sinusoids(model.dims.n_audio_ctx, model.dims.n_audio_state)):
+    if torch.equal(state[_SINUSOIDS], sinusoids(model.dims.n_audio_ctx, model.dims.n_audio_state, device="cpu")):
         del state[_SINUSOIDS]
 
-    tensors = {"used_token_ids": torch.tensor(used, dtype=torch.int32)}
+    tensors = {"used_token_ids": torch.tensor(used, dtype=torch.int32, device="cpu")}
     for name, tensor in state.items():
         tensors.update(_packed(name, tensor, int8=int8 and _is_matrix(name, tensor)))
     header = {
@@ -104,7 +104,7 @@ def read(file: KeptFile) -> Weights:
     tensors, metadata = read_safetensors(file)
     header = _header(metadata, path)
     dims = checked_dimensions(header.get("dims"), path)
-    used = tensors.pop("used_token_ids", torch.empty(0, dtype=torch.int32)).long()
+    used = tensors.pop("used_token_ids", torch.empty(0, dtype=torch.int32, device="cpu")).long()
     for name, scale in tensors.items():
         if name.endswith(_SCALE) and tensors.get(name.removesuffix(_SCALE), scale).shape[:1] != scale.shape:
             raise CheckpointError(f"{path} has scales that do not fit its matrices; install sotto again")
@@ -122,13 +122,13 @@ class _Unpacked(StoredTensors):
         self._dims, self._packed, self._used = dims, packed, used
         shapes = packed.views if isinstance(packed, StoredTensors) else packed
         views = {name: outline(tensor).float() for name, tensor in shapes.items() if not name.endswith(_SCALE)}
-        views[_EMBEDDING] = torch.empty(dims.n_vocab, *views[_EMBEDDING].shape[1:], device="meta")
-        views.setdefault(_SINUSOIDS, torch.empty(dims.n_audio_ctx, dims.n_audio_state, device="meta"))
+        views[_EMBEDDING] = _outline(dims.n_vocab, *views[_EMBEDDING].shape[1:])
+        views.setdefault(_SINUSOIDS, _outline(dims.n_audio_ctx, dims.n_audio_state))
         self.views = views
 
     def __getitem__(self, name: str) -> Tensor:
         if name == _SINUSOIDS and name not in self._packed:
-            return sinusoids(self._dims.n_audio_ctx, self._dims.n_audio_state).cpu()
+            return sinusoids(self._dims.n_audio_ctx, self._dims.n_audio_state, device="cpu")
         tensor = self._packed[name].float()
         if name + _SCALE in self._packed:
             tensor *= self._packed[name + _SCALE].float().reshape(-1, *[1] * (tensor.ndim - 1))
@@ -137,6 +137,10 @@ class _Unpacked(StoredTensors):
             table[self._used] = tensor[:-1]
             return table
         return tensor
+
+
+def _outline(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="meta")
 
 
 def unpack(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Whisper:
@@ -174,7 +178,7 @@ def _packed_rows(embedding: Tensor, used: list[int], fill_row: Tensor | None) ->
     n_vocab, n_state = embedding.shape
     if used and not 0 <= used[0] <= used[-1] < n_vocab:
         raise CheckpointError(f"token ids {used[0]} to {used[-1]} do not fit a vocabulary of {n_vocab}")
-    unused = torch.ones(n_vocab, dtype=torch.bool)
+    unused = torch.ones(n_vocab, dtype=torch.bool, device="cpu")
     unused[used] = False
     others = embedding[unused]
     if fill_row is None:
@@ -183,7 +187,7 @@ def _packed_rows(embedding: Tensor, used: list[int], fill_row: Tensor | None) ->
                 f"the {len(others)} tokens not in use have different rows, and one is to stand for all: "
                 "make them alike, or give it as fill_row"
             )
-        fill_row = others[0] if len(others) else torch.zeros(n_state)
+        fill_row = others[0] if len(others) else embedding.new_zeros(n_state)
     return torch.cat([embedding[used], fill_row.detach().float().cpu().reshape(1, n_state)])
 
 

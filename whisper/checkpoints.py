@@ -23,6 +23,7 @@ from .errors import CheckpointError, DeviceError, ModelNotFoundError, OptionErro
 from .formats import is_safetensors, read_torch
 from .model import Whisper
 from .stored import KeptFile, keep, left_in_files
+from .torch_state import clean_state
 from .weights import (
     Weights,
     build,
@@ -78,6 +79,7 @@ def available_models() -> list[str]:
     return [*_MODELS, BUNDLED_NAME]
 
 
+@clean_state()
 def load_model(
     name: str | os.PathLike[str],
     device: str | torch.device | None = None,
@@ -160,7 +162,7 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)  # before gigabytes are loaded for it
+        torch.empty(0, dtype=torch.float32, device=device)  # before gigabytes are loaded for it
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from .aligner import Aligner
-from .audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, load_audio, mel_filters
+from .audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, in_bands, load_audio, mel_filters
 from .errors import AudioError, TrainingError
 from .manifests import NOBODY, Recording
 
@@ -128,10 +128,11 @@ def _plain(character: str) -> str:
 
 def log_power(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
     """Log10 mel power before the normalisation of `log_mel_spectrogram`, ``(n_frames, n_mels)`` float32."""
-    window = torch.hann_window(N_FFT)
+    window = torch.hann_window(N_FFT, dtype=torch.float32, device="cpu")
     spectrum = torch.stft(torch.from_numpy(samples), N_FFT, HOP_LENGTH, window=window, return_complex=True)
     power = spectrum[:, :-1].abs().square()  # (201, n_frames)
-    mel: np.ndarray = (mel_filters("cpu", n_mels) @ power).clamp_(min=10**SILENT_POWER).log10().T.numpy()
+    bands = in_bands(mel_filters("cpu", n_mels), power[None])[0]  # (n_mels, n_frames)
+    mel: np.ndarray = bands.clamp_(min=10**SILENT_POWER).log10().T.numpy()
     return mel
 
 

@@ -40,6 +40,7 @@ from .sampling import SamplingPlan, WindowSampling, language_probs, release, ste
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .token_rules import RowRules
 from .tokenizer import Tokenizer, get_tokenizer
+from .torch_state import clean_state
 from .utils import compression_ratio
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def checked_window(mel: Tensor) -> Tensor:
     return mel
 
 
-@torch.no_grad()
+@clean_state()
 def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = None) -> tuple[Tensor, Any]:
     """Tell which language is spoken.
 
@@ -193,16 +194,32 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
     single = checked_window(mel).ndim == 2
     if single:
         mel = mel.unsqueeze(0)
+    tokens, codes = tokenizer.all_language_tokens, tokenizer.all_language_codes
+    rows = _language_probs(model, mel, tokenizer.sot, tokens)
+    best = [tokens[max(range(len(row)), key=row.__getitem__)] for row in rows]
+    language_tokens = torch.tensor(best, dtype=torch.long, device=mel.device)
+    probs = [dict(zip(codes, row, strict=True)) for row in rows]
+    return (language_tokens[0], probs[0]) if single else (language_tokens, probs)
+
+
+def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[int]) -> list[list[float]]:
+    """Return how probable each language token is in each window of a batch."""
+    if mel.dtype == torch.float32 and mel.device == model.device and fast_path.usable(model) and is_window(model, mel):
+        runner = fast_path.runner_for(model, fp16=False)
+        with turns(runner):
+            features = list(mel) if is_encoded(model, mel) else runner.encode(list(mel))
+            return language_probs(runner, [runner.listen(f) for f in features], sot, languages)
     if not is_encoded(model, mel):
         mel = model.encoder(mel)
+    first = torch.full((mel.shape[0], 1), sot, dtype=torch.long, device=mel.device)
+    logits = model.logits(first, mel)[:, 0]  # (n_audio, n_vocab)
+    probs: list[list[float]] = logits[:, list(languages)].softmax(dim=-1).tolist()
+    return probs
 
-    sot = torch.full((mel.shape[0], 1), tokenizer.sot, device=mel.device)
-    logits = model.logits(sot, mel)[:, 0]  # (n_audio, n_vocab)
-    ids = torch.tensor(tokenizer.all_language_tokens, device=mel.device)
-    probs = logits[:, ids].softmax(dim=-1)  # (n_audio, n_languages)
-    language_tokens = ids[probs.argmax(dim=-1)]
-    language_probs = [dict(zip(tokenizer.all_language_codes, row, strict=True)) for row in probs.tolist()]
-    return (language_tokens[0], language_probs[0]) if single else (language_tokens, language_probs)
+
+def is_window(model: Whisper, mel: Tensor) -> bool:
+    """Whether a batch holds features or whole windows; of another, the encoder says what is wrong."""
+    return is_encoded(model, mel) or tuple(mel.shape[1:]) == (model.dims.n_mels, 2 * model.dims.n_audio_ctx)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -369,7 +386,7 @@ class DecodingTask:
 
     def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Sample until every row has ended; `tokens` is ``(n_audio * n_group, n_initial)``."""
-        sum_logprobs = torch.zeros(tokens.shape[0], device=audio_features.device)
+        sum_logprobs = torch.zeros(tokens.shape[0], dtype=torch.float32, device=audio_features.device)
         no_speech_probs = [math.nan] * tokens.shape[0]
         try:
             for step in range(self.sample_len):
@@ -391,7 +408,7 @@ class DecodingTask:
             sum_logprobs -= self._boosts.unsettled_all(tokens)
         return tokens, sum_logprobs, no_speech_probs
 
-    @torch.no_grad()
+    @clean_state()
     def run(self, mel: Tensor) -> list[DecodingResult]:
         """Decode a batch: spectrograms ``(n_audio, n_mels, 3000)`` or audio features."""
         if runner := self._runner(mel):
@@ -399,7 +416,8 @@ class DecodingTask:
         self.decoder.reset()
         audio_features = self._get_audio_features(mel)
         n_audio = audio_features.shape[0]
-        tokens = torch.tensor([self.initial_tokens], device=audio_features.device).repeat(n_audio, 1)
+        initial = torch.tensor([self.initial_tokens], dtype=torch.long, device=audio_features.device)
+        tokens = initial.repeat(n_audio, 1)
         languages, probs = self._detect_language(audio_features, tokens)
         if self.options.task == "lang_id":
             return _named(audio_features, languages, probs or [])
@@ -429,8 +447,8 @@ class DecodingTask:
         parts = self._parts()
         if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):
             return None
-        if not is_encoded(model, mel) and tuple(mel.shape[1:]) != (model.dims.n_mels, 2 * model.dims.n_audio_ctx):
-            return None  # the encoder says what is wrong
+        if not is_window(model, mel):
+            return None
         if options.task == "lang_id" and not model.is_multilingual:
             return None  # likewise
         if options.temperature > 0 and options.beam_size is None and len(mel) > 1:

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import torch
-
 from . import fast_path
 from .capabilities import free_memory
 from .errors import CancelledError
@@ -26,6 +24,7 @@ from .results import Segment
 from .runner import Audio, Runner
 from .sampling import WindowSampling, language_probs, release, step, turns
 from .scheduler import Group, Scheduler, Ticket, check_limits, n_prompts
+from .torch_state import clean_state
 from .work import Deliver, Detect, Encode, Job, Next, Pause, Spawn, Steps
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ class Engine:
         self._pass_on()
         job: Job | None = None
         try:
-            with self._unlocked():
+            with self._unlocked(), clean_state():
                 job = handle._steps.send(value) if error is None else handle._steps.throw(error)
         except StopIteration as end:
             self._end(handle, end.value)
@@ -408,7 +407,7 @@ class Engine:
         """Have the runner, without the lock."""
         self._is_led = True
         try:
-            with self._unlocked(), turns(self.runner), torch.no_grad():
+            with self._unlocked(), turns(self.runner), clean_state():
                 yield
         finally:
             self._is_led = False

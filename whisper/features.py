@@ -25,6 +25,7 @@ from .finite import Mending, zeroed
 from .pauses import Loudness
 from .sources import is_standard_input
 from .spool import Spool
+from .torch_state import clean_state
 
 HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
 KEPT_BLOCKS = 64  # of a long recording, 20 MB with 80 bands: a window needs 4, and several are read side by side
@@ -194,7 +195,7 @@ class StreamedFeatures(Features):
         self.n_mels = n_mels
         self._sound = samples
         self._filters = audio.mel_filters(samples.device, n_mels)
-        self._loudest = torch.full((), -torch.inf, device=samples.device)
+        self._loudest = torch.full((), -torch.inf, dtype=torch.float32, device=samples.device)
         self._loudness: list[Loudness] = []  # of each block
         self._blocks: OrderedDict[int, Tensor] = OrderedDict()  # the last ones used, the latest at the end
 
@@ -236,7 +237,7 @@ class StreamedFeatures(Features):
         total = self._sound.n_samples + N_SAMPLES
         start = block * audio.BLOCK_FRAMES
         stop = min(start + audio.BLOCK_FRAMES, total // HOP_LENGTH)
-        with torch.no_grad(), torch.autocast(self._filters.device.type, enabled=False):
+        with clean_state():
             return audio.log_power(self._sound.read, total, start, stop, self._filters)[0]
 
     def _block(self, i: int) -> Tensor:

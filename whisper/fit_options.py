@@ -210,7 +210,7 @@ class FitOptions:
         """
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            kind = torch.empty(0, device=device).device.type
+            kind = torch.empty(0, dtype=torch.float32, device=device).device.type
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).strip().split("\n")[0]
             raise DeviceError(f"device {device!r} cannot be used here ({reason}); leave it out or give cpu") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor
 
 from . import fast_path, timing
@@ -19,6 +18,7 @@ from .runner import Audio
 from .sampling import Shared
 from .timing import find_alignment
 from .tokenizer import get_tokenizer
+from .torch_state import clean_state
 from .work import Detect, Encode, Job
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ class Reference:
         self._model = model
         self._dtype = compute_dtype(fp16, model.device)
 
-    @torch.no_grad()
     def encode(self, mel: Tensor) -> Generator[Job, Any, Tensor]:
         """See `Hearing`; gives ``(n_audio_ctx, n_audio_state)``."""
         yield from ()
         mel = mel.to(self._model.device).to(self._dtype)
-        features: Tensor = self._model.encoder(mel.unsqueeze(0))[0]
+        with clean_state():
+            features: Tensor = self._model.encoder(mel.unsqueeze(0))[0]
         return features
 
     def detect(self, window: Tensor) -> Generator[Job, Any, dict[str, float]]:

@@ -185,7 +185,7 @@ def _alignment_mask(generation: Mapping[str, Any], dims: ModelDimensions, folder
     heads = generation.get("alignment_heads")
     if not heads:
         return None
-    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool, device="cpu")
     for pair in heads:
         layer, head = pair if isinstance(pair, (list, tuple)) and len(pair) == 2 else (-1, -1)
         if layer not in range(dims.n_text_layer) or head not in range(dims.n_text_head):

@@ -38,6 +38,6 @@ class KVCache(dict[nn.Module, Tensor]):
         """Let row ``i`` of the given modules continue what row ``rows[i]`` was (beams that changed place)."""
         if list(rows) == list(range(len(rows))):
             return
-        index = torch.tensor(rows, device=self[modules[0]].device)
+        index = torch.tensor(rows, dtype=torch.long, device=self[modules[0]].device)
         for module in modules:
             self[module] = self[module].index_select(0, index)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock, Whisper, sinusoids
 from .targets import IGNORED, N_TIMESTAMPS, Vocabulary
+from .torch_state import InFloat32
 
 FUSED_FROM = 600  # positions from which the fused attention kernel is the faster one on a CPU
 
@@ -106,10 +107,11 @@ class Learner(nn.Module):
         self.network, self.vocabulary, self.objective, self.dtype = network, vocabulary, objective, dtype
         self.dims, width = network.dims, network.dims.n_text_state
         if vocabulary.fill is not None:
-            self.timestamps = nn.Linear(width, width, bias=False)
-            self.register_buffer("times", sinusoids(N_TIMESTAMPS, width), persistent=False)
+            self.timestamps = nn.Linear(width, width, bias=False, dtype=torch.float32, device="cpu")
+            self.register_buffer("times", sinusoids(N_TIMESTAMPS, width, device="cpu"), persistent=False)
         if objective.letters:
-            self.letters = nn.Linear(self.dims.n_audio_state, len(vocabulary.letters) + 2)
+            n_classes = len(vocabulary.letters) + 2
+            self.letters = nn.Linear(self.dims.n_audio_state, n_classes, dtype=torch.float32, device="cpu")
 
     @classmethod
     def scratch(
@@ -118,12 +120,14 @@ class Learner(nn.Module):
     ) -> Learner:  # fmt: skip
         """A network that knows nothing, drawn from torch's generator."""
         rows = vocabulary.n_rows if vocabulary.fill is None else vocabulary.fill + 1
-        learner = cls(Whisper(replace(dims, n_vocab=rows)), vocabulary, objective, dtype)
+        with torch.device("cpu"), InFloat32():
+            network = Whisper(replace(dims, n_vocab=rows))
+        learner = cls(network, vocabulary, objective, dtype)
         with torch.no_grad():
             learner.network.decoder.token_embedding.weight.normal_(std=0.05)
             learner.network.encoder.conv2.weight.mul_(2.0)
             if vocabulary.fill is not None:
-                learner.timestamps.weight.copy_(torch.eye(dims.n_text_state) * 0.07)
+                learner.timestamps.weight.copy_(torch.eye(dims.n_text_state, dtype=torch.float32, device="cpu") * 0.07)
             for i, block in enumerate(learner.network.encoder.blocks):
                 look_around(cast(MultiHeadAttention, block.attn), dims.n_audio_state, reach=2 + 2 * i)
         return learner
@@ -168,7 +172,7 @@ class Learner(nn.Module):
         logits = (x @ embedding.to(x.dtype).T).float()
         fill = self.vocabulary.fill
         if fill is not None:
-            crowd = torch.zeros(logits.shape[-1], device=logits.device)
+            crowd = logits.new_zeros(logits.shape[-1])
             crowd[fill] = math.log(self.vocabulary.n_unused)
             logits = logits + crowd
         return logits, torch.stack(surprise).mean() if surprise else logits.new_zeros(())
@@ -192,7 +196,7 @@ class Learner(nn.Module):
         if not self.objective.letters or not bool(keep.any()):
             return features.new_zeros(())
         spelled = self._linear(self.letters, features[keep]).float().log_softmax(-1)  # (n_batch, n_ctx, classes)
-        lengths = torch.full((len(spelled),), spelled.shape[1])
+        lengths = torch.full((len(spelled),), spelled.shape[1], dtype=torch.long, device="cpu")
         letters: Tensor = F.ctc_loss(
             spelled.transpose(0, 1), batch.letters[keep], lengths, batch.letter_lengths[keep],
             reduction="sum", zero_infinity=True,
@@ -211,16 +215,16 @@ class Learner(nn.Module):
         is_time = target >= v.timestamp_begin
         if objective.timestamp_spread and bool(is_time.any()):
             nll = nll.masked_scatter(is_time, self._time_loss(logp[is_time], target[is_time]))
-        rows = torch.tensor([*v.languages.values(), v.special("no_speech")], device=target.device)
-        weight = torch.where(torch.isin(target, rows), objective.language, 1.0)
+        rows = torch.tensor([*v.languages.values(), v.special("no_speech")], dtype=torch.long, device=target.device)
+        weight = torch.ones_like(nll).masked_fill(torch.isin(target, rows), objective.language)
         return (nll * weight).sum()
 
     def _time_loss(self, logp: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with a bell around the right timestamp: 20 ms beside is nearly right."""
-        steps = torch.arange(-4, 5, device=target.device)
+        steps = torch.arange(-4, 5, dtype=torch.long, device=target.device)
         at = target[:, None] + steps
         inside = (at >= self.vocabulary.timestamp_begin) & (at < self.vocabulary.n_rows)
-        weight = torch.exp(-0.5 * (steps / self.objective.timestamp_spread) ** 2) * inside
+        weight = torch.exp(-0.5 * (steps.float() / self.objective.timestamp_spread) ** 2) * inside
         weight = weight / weight.sum(1, keepdim=True)
         return -(weight * logp.gather(1, at.clamp(0, logp.shape[1] - 1))).sum(1)
 

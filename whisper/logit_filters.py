@@ -102,7 +102,7 @@ class ApplyTimestampRules(LogitFilter):
         # so every segment has a length, and decoding comes to an end
         latest = torch.where(is_timestamp, sampled, -1).amax(dim=1, keepdim=True)  # -1 where there is none
         lowest = torch.where(opened, latest, latest + 1)
-        steps = torch.arange(first, logits.shape[1], device=logits.device)  # (n_timestamps,)
+        steps = torch.arange(first, logits.shape[1], dtype=torch.long, device=logits.device)  # (n_timestamps,)
         forbidden = (steps < lowest) | (last_was & pair_closed)
         logits[:, first:].masked_fill_(forbidden, -torch.inf)
 
@@ -248,12 +248,14 @@ class BoostHotwords(RowFilter):
                     logits, best.tolist(), logprobs.tolist(), self._sampled(tokens), strict=True
                 )
             ],
+            dtype=torch.float32,
             device=logits.device,
         )
 
     def unsettled_all(self, tokens: Tensor) -> Tensor:
         """Return `unsettled` for each row; what has ended has settled."""
-        return torch.tensor([self.unsettled(sampled) for sampled in self._sampled(tokens)], device=tokens.device)
+        credits = [self.unsettled(sampled) for sampled in self._sampled(tokens)]
+        return torch.tensor(credits, dtype=torch.float32, device=tokens.device)
 
 
 def _values(row: Tensor, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -269,4 +271,4 @@ def _write(row: Tensor, ids: npt.NDArray[np.int64], values: npt.NDArray[np.float
     if row.dtype == torch.float32 and row.device.type == "cpu":
         row.numpy()[ids] = values
     else:
-        row[torch.from_numpy(ids).to(row.device)] = torch.as_tensor(values).to(row)
+        row[torch.from_numpy(ids).to(row.device)] = torch.from_numpy(np.asarray(values)).to(row)

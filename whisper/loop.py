@@ -142,22 +142,23 @@ def collate(windows: Sequence[Window], targets: Sequence[Target], vocabulary: Vo
         _padded([t.expected[:n_text_ctx] for t in targets], IGNORED),
         _positions([t.looks[:n_text_ctx] for t in targets]),
         _padded([t.letters for t in targets], 0),
-        torch.tensor(lengths),
+        torch.tensor(lengths, dtype=torch.long, device="cpu"),
     )
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    out = torch.full((len(rows), max(1, *(len(row) for row in rows))), fill)
+    out = torch.full((len(rows), max(1, *(len(row) for row in rows))), fill, dtype=torch.long, device="cpu")
     for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        out[i, : len(row)] = torch.tensor(row, dtype=torch.long, device="cpu")
     return out
 
 
 def _positions(rows: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
     """Frames of 10 ms as positions of the encoder, which are of 20 ms."""
-    out = torch.full((len(rows), max(1, *(len(row) for row in rows)), 2), -1)
+    out = torch.full((len(rows), max(1, *(len(row) for row in rows)), 2), -1, dtype=torch.long, device="cpu")
     for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor([(a // 2, -(-b // 2)) for a, b in row])
+        halved = [(a // 2, -(-b // 2)) for a, b in row]
+        out[i, : len(row)] = torch.tensor(halved, dtype=torch.long, device="cpu").view(-1, 2)
     return out
 
 
@@ -463,7 +464,7 @@ def export(run: Run) -> Whisper:
     if vocabulary.fill is not None:
         n_vocab = vocabulary.tokenizer.encoding.n_vocab
         table = rows[vocabulary.fill].repeat(n_vocab, 1)
-        table[torch.tensor(vocabulary.ids)] = rows[: vocabulary.fill]
+        table[torch.tensor(vocabulary.ids, dtype=torch.long, device="cpu")] = rows[: vocabulary.fill]
         begin = vocabulary.tokenizer.timestamp_begin
         table[begin : begin + N_TIMESTAMPS] = rows[vocabulary.timestamp_begin :]
         state["decoder.token_embedding.weight"] = table
@@ -473,7 +474,7 @@ def export(run: Run) -> Whisper:
     guided = run.learner.objective.guided_heads if run.learner.objective.guidance else ()
     heads = [(layer, head) for layer, head in guided if layer < dims.n_text_layer and head < dims.n_text_head]
     if heads:
-        mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+        mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool, device="cpu")
         mask[tuple(zip(*heads, strict=True))] = True
         model.set_alignment_mask(mask)
     else:

@@ -22,8 +22,8 @@ class LowRank(nn.Module):
 
     def __init__(self, n_out: int, n_in: int, rank: int, alpha: float) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.randn(rank, n_in) * n_in**-0.5)
-        self.up = nn.Parameter(torch.zeros(n_out, rank))
+        self.down = nn.Parameter(torch.randn(rank, n_in, dtype=torch.float32, device="cpu") * n_in**-0.5)
+        self.up = nn.Parameter(torch.zeros(n_out, rank, dtype=torch.float32, device="cpu"))
         self.scale = alpha / rank
 
     def forward(self, weight: Tensor) -> Tensor:

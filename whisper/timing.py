@@ -18,19 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
+from . import fast_path, kernels
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
-from .decoding import is_encoded
+from .decoding import is_encoded, is_window
 from .errors import ShapeError
 from .kv_cache import KVCache
 from .model import disable_sdpa
 from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
+from .pointers import address
 from .results import Segment, Word
+from .sampling import Shared, turns
 from .tokenizer import Tokenizer
+from .torch_state import clean_state
 
 if TYPE_CHECKING:
     from .model import Whisper
-    from .runner import Audio, Runner
+    from .runner import Audio
 
 SENTENCE_END_MARKS = ".。!！?？"
 MAX_MEDIAN_DURATION = 0.7  # seconds; a slower typical word than this is not believed
@@ -79,7 +82,7 @@ def _compiled_median(x: Tensor) -> Tensor:
     library, x = kernels.load(), x.contiguous()
     assert library is not None
     out = torch.empty_like(x)
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, out)]
+    pointers = [ctypes.c_void_p(address(tensor, torch.float32, x.numel(), "scores")) for tensor in (x, out)]
     if library.sotto_median(*pointers, *x.shape, torch.get_num_threads()):
         raise MemoryError("not enough memory for the median filter")
     return out
@@ -170,8 +173,9 @@ def _compiled_path(library: ctypes.CDLL, x: npt.NDArray[np.float64]) -> npt.NDAr
     """Return what `dtw_cpu` returns, from the compiled kernels."""
     n, m = x.shape
     path, length = np.empty((2, n + m), dtype=np.int32), ctypes.c_int32()
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (path[0], path[1])]
-    if library.sotto_warp(ctypes.c_void_p(x.ctypes.data), n, m, *pointers, ctypes.byref(length)):
+    pointers = [ctypes.c_void_p(address(axis, np.int32, n + m, "the path")) for axis in path]
+    costs = ctypes.c_void_p(address(x, np.float64, n * m, "costs"))
+    if library.sotto_warp(costs, n, m, *pointers, ctypes.byref(length)):
         raise MemoryError(f"not enough memory for the path through {n} x {m} cells")
     return path[:, : length.value][:, ::-1].astype(np.int64)
 
@@ -214,7 +218,7 @@ def find_alignment(
     *,
     medfilt_width: int = 7,
     qk_scale: float = 1.0,
-    runner: Runner | None = None,
+    runner: Shared | None = None,
     audio: Audio | None = None,
 ) -> list[WordTiming]:
     """Place each word of a text in a window.
@@ -234,7 +238,8 @@ def find_alignment(
     qk_scale
         Factor on the attention scores before the softmax.
     runner, audio
-        The fast path that the text was decoded on, and the window as it knows it; without them `model` is asked.
+        The fast path that the text was decoded on, and the window as it knows it; by default the exact one, or the
+        model's own modules where somebody watches them.
 
     Returns
     -------
@@ -243,6 +248,8 @@ def find_alignment(
     """
     if not text_tokens:
         return []
+    if runner is None or audio is None:
+        runner, audio = _heard(model, mel)
     if runner is not None and audio is not None:
         qk, text_probs = _attend_fast(runner, audio, model, tokenizer, text_tokens)
     else:
@@ -282,17 +289,34 @@ def _compiled_focus(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | N
     if library is None or n_positions > n_audio_ctx:
         return None
     qk = qk.contiguous()
-    each, out = torch.empty(n_heads, n_tokens, n_positions), torch.empty(n_tokens, n_positions)
+    each = torch.empty(n_heads, n_tokens, n_positions, dtype=torch.float32, device="cpu")
+    out = torch.empty(n_tokens, n_positions, dtype=torch.float32, device="cpu")
+    scores, room, mean = (
+        ctypes.c_void_p(address(tensor, torch.float32, size, "attention scores"))
+        for tensor, size in ((qk, n_heads * n_tokens * n_audio_ctx), (each, each.numel()), (out, out.numel()))
+    )
     failed = library.sotto_focus(
-        ctypes.c_void_p(qk.data_ptr()), n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale),
-        ctypes.c_void_p(each.data_ptr()), ctypes.c_void_p(out.data_ptr()), torch.get_num_threads(),
+        scores, n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale), room, mean,
+        torch.get_num_threads(),
     )  # fmt: skip
     if failed == 1:
         raise MemoryError("not enough memory for the word times")
     return None if failed else out
 
 
-@torch.no_grad()
+@clean_state()
+def _heard(model: Whisper, mel: Tensor) -> tuple[Shared | None, Audio | None]:
+    """Return the exact fast path and the window as it knows it; nothing where only the model's own modules will do."""
+    given = mel.dtype == torch.float32 and mel.ndim == 2 and mel.device == model.device
+    if not given or not fast_path.usable(model) or not is_window(model, mel[None]):
+        return None, None
+    runner = fast_path.runner_for(model, fp16=False)
+    with turns(runner):
+        features = mel if is_encoded(model, mel) else runner.encode([mel])[0]
+        return Shared(runner), runner.listen(features)
+
+
+@clean_state()
 def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: Tensor) -> tuple[Tensor, list[float]]:
     """Let the decoder read the text while it listens.
 
@@ -304,7 +328,7 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
         Probability of each text token, given those before it.
     """
     start = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-    tokens = torch.tensor([[*start, *text_tokens, tokenizer.eot]], device=model.device)
+    tokens = torch.tensor([[*start, *text_tokens, tokenizer.eot]], dtype=torch.long, device=model.device)
     mel = mel.unsqueeze(0).to(model.device)
     features = mel if is_encoded(model, mel) else model.encoder(mel)
     cache = KVCache(record_attention=True)
@@ -318,7 +342,7 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
 
 
 def _attend_fast(
-    runner: Runner, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
+    runner: Shared, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
 ) -> tuple[Tensor, list[float]]:
     """Return what `_attend` returns, from the fast path."""
     tokens = [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]
@@ -329,16 +353,23 @@ def _attend_fast(
 
 def _probabilities(logits: Tensor, eot: int, text_tokens: list[int]) -> list[float]:
     """Return the probability of each token among all text, given the logits before it, ``(>= n_text, n_vocab)``."""
-    library, n = kernels.load(), len(text_tokens)
-    if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32 or logits.stride(1) != 1:
+    library, n, n_vocab = kernels.load(), len(text_tokens), logits.shape[1]
+    if len(logits) < n or not 0 <= min(text_tokens) <= max(text_tokens) < min(eot, n_vocab):
+        raise ShapeError(
+            f"text tokens from {min(text_tokens)} to {max(text_tokens)}; text has ids from 0 to {eot - 1}: leave "
+            "timestamps and control tokens out"
+        )
+    if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32:
         rows = logits[:n, :eot]
-        chosen = rows.gather(1, torch.tensor(text_tokens, device=logits.device)[:, None])[:, 0]
+        chosen = rows.gather(1, torch.tensor(text_tokens, dtype=torch.long, device=logits.device)[:, None])[:, 0]
         slow: list[float] = (chosen - rows.logsumexp(dim=-1)).exp().tolist()
         return slow
+    logits = logits[:n].contiguous()
     ids, out = np.array(text_tokens, dtype=np.int32), np.empty(n, dtype=np.float32)
     library.sotto_logprobs(
-        ctypes.c_void_p(logits.data_ptr()), n, logits.stride(0), eot, ctypes.c_void_p(ids.ctypes.data),
-        ctypes.c_void_p(out.ctypes.data), torch.get_num_threads(),
+        ctypes.c_void_p(address(logits, torch.float32, n * n_vocab, "logits")), n, n_vocab, eot,
+        ctypes.c_void_p(address(ids, np.int32, n, "text tokens")),
+        ctypes.c_void_p(address(out, np.float32, n, "probabilities")), torch.get_num_threads(),
     )  # fmt: skip
     probabilities: list[float] = np.exp(out).tolist()
     return probabilities

@@ -156,7 +156,7 @@ class Encoder:
             return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         n_batch, n_head, n_ctx, width = q.shape
         q, k, v = ((t * scale).bfloat16().contiguous() for t, scale in ((q, width**-0.5), (k, 1.0), (v, 1.0)))
-        out = torch.empty(n_batch, n_ctx, n_head, width)
+        out = torch.empty(n_batch, n_ctx, n_head, width, dtype=torch.float32, device=q.device)
         take = self.precision.buffers.take
         scores, weights = (take(name, (n_ctx, n_ctx), q.dtype, q.device) for name in ("scores", "weights"))
         for b in range(n_batch):

@@ -20,10 +20,11 @@ from torch import Tensor
 from .cuda_graphs import Capture, CudaCapture, enabled
 from .errors import ShapeError
 from .model import ModelDimensions
-from .runner import Audio, Ints, Rules
+from .runner import Audio, Ints, Rules, check_batch, check_heads
 from .token_rules import apply_rules, best_tokens
 from .torch_caches import AudioSlots, Heard, HeardAlone, RowCache
 from .torch_layers import Block, Decoder, Encoder, Precision
+from .torch_state import clean_state
 from .torch_static import StaticStep
 
 LENGTHS = 64  # single items attend to a multiple of so many positions
@@ -81,7 +82,7 @@ def as_index(numbers: Sequence[int], device: torch.device) -> Index:
     """Return a slice where ascending numbers are neighbours."""
     if numbers[-1] - numbers[0] == len(numbers) - 1:
         return slice(numbers[0], numbers[-1] + 1)
-    return torch.tensor(numbers, device=device)
+    return torch.tensor(numbers, dtype=torch.long, device=device)
 
 
 def planned(
@@ -111,8 +112,8 @@ def planned(
         parts.append(_part(cache, rows, positions, items, [rows[i] for i in items], length, device))
     writes = cache.places(np.array(rows)[:, None], np.array(positions)[:, None])
     return Plan(
-        torch.tensor(tokens, device=device),
-        torch.tensor(positions, device=device),
+        torch.tensor(tokens, dtype=torch.long, device=device),
+        torch.tensor(positions, dtype=torch.long, device=device),
         torch.from_numpy(writes.ravel()).to(device),
         parts,
         [(as_index(items, device), audios[items[0]].keys_and_values) for items in by_audio.values()],
@@ -181,7 +182,7 @@ class TorchRunner:
     ) -> None:
         self.dims, self.compute_type, self.device = dims, compute_type, torch.device(device)
         self.precision = precision = Precision(compute_type, self.device)
-        with torch.no_grad():
+        with clean_state():
             self._encoder = Encoder(dims, tensors, precision)
             self._decoder = Decoder(dims, tensors, precision)
             self._cache = RowCache(dims, precision)
@@ -200,7 +201,7 @@ class TorchRunner:
 
     # -- sound -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @clean_state()
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """See `Runner.encode`."""
         n = 1 if self.device.type == "cpu" else WINDOWS_AT_ONCE
@@ -209,7 +210,7 @@ class TorchRunner:
             features += self._encoder(torch.stack([mel.to(self.device) for mel in mels[i : i + n]])).float()
         return features
 
-    @torch.no_grad()
+    @clean_state()
     def listen(self, features: Tensor) -> Audio:
         """See `Runner.listen`."""
         if tuple(features.shape) != (expected := (self.dims.n_audio_ctx, self.dims.n_audio_state)):
@@ -223,12 +224,12 @@ class TorchRunner:
 
     # -- rows --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @clean_state()
     def take_rows(self, n: int) -> list[int]:
         """See `Runner.take_rows`."""
         return self._cache.take(n)
 
-    @torch.no_grad()
+    @clean_state()
     def free_rows(self, rows: Sequence[int]) -> None:
         """See `Runner.free_rows`."""
         self._cache.free(rows)
@@ -239,7 +240,7 @@ class TorchRunner:
 
     # -- text --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @clean_state()
     def forward(
         self,
         tokens: Sequence[int],
@@ -256,11 +257,12 @@ class TorchRunner:
         apply_rules(logits, rules)
         return best_tokens(logits, n_best)
 
-    @torch.no_grad()
+    @clean_state()
     def attend(
         self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
     ) -> tuple[Tensor, Tensor]:
         """See `Runner.attend`."""
+        check_heads(self.dims, heads)
         watch = Watch([(layer, head) for layer, head in heads])
         rows = self.take_rows(1)
         try:
@@ -279,8 +281,7 @@ class TorchRunner:
         wanted: Sequence[int],
         watch: Watch | None = None,
     ) -> Tensor:
-        if max(positions) >= self.dims.n_text_ctx:
-            raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {self.dims.n_text_ctx}")
+        check_batch(self.dims, tokens, rows, positions, audios, wanted)
         self._cache.table.write(rows, positions)
         if self._static is None or watch is not None:
             return self._run_ragged(tokens, rows, positions, audios, wanted, watch)
@@ -288,7 +289,7 @@ class TorchRunner:
         groups: tuple[list[int], list[int]] = ([], [])  # items of short texts, and of long ones
         for i, row in enumerate(rows):
             groups[counts[row] > SHORT].append(i)
-        logits = torch.empty(len(wanted), self.dims.n_vocab, device=self.device)
+        logits = torch.empty(len(wanted), self.dims.n_vocab, dtype=torch.float32, device=self.device)
         for run, group in zip((self._run_static, self._run_ragged), groups, strict=True):
             if group:
                 place = {item: i for i, item in enumerate(group)}

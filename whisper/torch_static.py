@@ -139,8 +139,8 @@ class StaticStep:
         """
         tokens, positions, rows = numbers
         n_head, n_ctx = self.dims.n_text_head, self.dims.n_text_ctx
-        heads = torch.arange(n_head, device=self.device)[:, None]  # (n_head, 1)
-        steps = torch.arange(table.shape[1], device=self.device)
+        heads = torch.arange(n_head, dtype=torch.long, device=self.device)[:, None]  # (n_head, 1)
+        steps = torch.arange(table.shape[1], dtype=torch.long, device=self.device)
         writes = ((rows[:, None, None] * n_head + heads) * n_ctx + positions[:, None, None]).flatten()
         reads = ((table[:, None] * n_head + heads) * n_ctx + steps).flatten()  # (n_items * n_head * length)
         mask = torch.zeros(len(tokens), 1, 1, len(steps), dtype=self.decoder.activations, device=self.device)

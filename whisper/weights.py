@@ -24,6 +24,7 @@ from .deferred import DeferredModules
 from .errors import CheckpointError
 from .model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
 from .stored import StoredTensors
+from .torch_state import InFloat32, clean_state
 
 
 @dataclass
@@ -114,7 +115,7 @@ def _skeleton_of(numbers: tuple[int, ...]) -> Anatomy:
 
 def skeleton(dims: ModelDimensions) -> Whisper:
     """Return the network without numbers."""
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), InFloat32(), _Undrawn():
         return Whisper(dims)
 
 
@@ -139,6 +140,7 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@clean_state()
 def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: bool = False) -> Whisper:
     """Build the network, in float32 on `device`.
 
@@ -160,7 +162,7 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
     CheckpointError
         Where tensors are missing, left over, of another shape, or not floating point.
     """
-    device = torch.empty(0, device=device).device  # with its number
+    device = torch.empty(0, dtype=torch.float32, device=device).device  # with its number
     _check_tensors(weights)
     model = Whisper.__new__(Whisper)
     nn.Module.__init__(model)
@@ -190,7 +192,7 @@ def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
             if isinstance(weights.tensors, dict):
                 del weights.tensors[name]
         model.load_state_dict(state, assign=True)
-        model.decoder.mask = causal_mask(weights.dims.n_text_ctx).to(device)
+        model.decoder.mask = causal_mask(weights.dims.n_text_ctx, device=device)
     return {"encoder": model.encoder, "decoder": model.decoder}
 
 

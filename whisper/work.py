@@ -16,6 +16,7 @@ from .results import Segment
 from .runner import Audio
 from .sampling import WindowSampling
 from .scheduler import Group
+from .torch_state import clean_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,8 @@ class Direct:
         answer: Any = None
         try:
             while True:
-                job = self._steps.send(answer)
+                with clean_state():
+                    job = self._steps.send(answer)
                 answer = None
                 if isinstance(job, Deliver):
                     yield job
