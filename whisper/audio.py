@@ -22,8 +22,8 @@ from . import media
 from .declaring import FLAG
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .finite import Mending
-from .tracks import check_track
 from .torch_state import clean_state
+from .tracks import check_track
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
