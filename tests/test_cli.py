@@ -101,7 +101,7 @@ OURS = {  # options that openai-whisper does not have
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
-    "max_initial_timestamp": 1.0,
+    "max_initial_timestamp": 1.0, "escape_cues": None,
 }  # fmt: skip
 
 
@@ -243,6 +243,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
         "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "report",
+        "escape_cues",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

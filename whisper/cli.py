@@ -34,7 +34,7 @@ from .arguments import (
 )
 from .errors import OptionError
 from .language_names import code_of
-from .utils import optional_int, str2bool
+from .utils import optional_bool, optional_int, str2bool
 from .version import __release__, __version__
 from .writers import OUTPUT_FORMATS, Layout, Writer, get_writer
 
@@ -165,6 +165,12 @@ def _add_files(parser: Parser) -> None:
         help="with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
              "NAME.report.json and, where matplotlib is installed, NAME.report.png",
     )  # fmt: skip
+    group.add_argument(
+        "--escape_cues", type=optional_bool, default=None,
+        help="with True, arrows, tags and entities in the text are escaped as srt and vtt ask, and no text breaks a "
+             "line; None does so with --channels separate, --multilingual, --audit, --vad_filter and --batch_size "
+             "above 1, and else writes openai-whisper's bytes",
+    )  # fmt: skip
     needs = "with --word_timestamps True, in srt and vtt: "
     layout = {
         "highlight_words": (str2bool, "underline each word while it is spoken"),
@@ -212,6 +218,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     given = vars(args).copy()
     layout = {field.name: given.pop(field.name) for field in fields(Layout)}
     _check_layout(parser, layout, args.word_timestamps)
+    escape_cues = given.pop("escape_cues")
     given["temperature"] = temperature_steps(
         parser, given["temperature"], given.pop("temperature_increment_on_fallback")
     )
@@ -238,10 +245,16 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         compute_type=taken["compute_type"],
         threads=threads,
         writer=get_writer(taken["output_format"], output_dir),
-        layout=layout,
+        layout={**layout, "escape_cues": uses_our_modes(given) if escape_cues is None else escape_cues},
         reports=output_dir if reports else None,
         options=given,
     )
+
+
+def uses_our_modes(options: dict[str, Any]) -> bool:
+    """Whether transcripts are made as openai-whisper cannot, so that nobody expects its bytes."""
+    separate, side_by_side = options["channels"] == "separate", (options["batch_size"] or 1) > 1
+    return bool(options["audit"] or options["vad_filter"] or options["multilingual"] or separate or side_by_side)
 
 
 def _check_layout(parser: argparse.ArgumentParser, layout: dict[str, Any], word_timestamps: bool) -> None:
