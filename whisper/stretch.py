@@ -25,6 +25,8 @@ from .segments import (
     cut_tokens,
     drop_invented,
     is_silence,
+    keep_within,
+    keep_words_within,
     make_segments,
     needs_fallback,
     seek_after_words,
@@ -163,6 +165,8 @@ class Stretch:
         stride = exact_div(N_FRAMES, self.plan.model.dims.n_audio_ctx)
         cut = cut_tokens(result.tokens, window, tokenizer.timestamp_begin, stride)
         segments = make_segments(cut, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
+        if self.plan.keeps_within:
+            keep_within(segments, window.start, window.end)
         if options.multilingual:
             for segment in segments:
                 segment["language"] = heard.language
@@ -196,6 +200,8 @@ class Stretch:
         if speech is not None:
             padding = self.plan.vad_options.speech_pad_ms / 1000
             snap_words(segments, speech.within(window.start, window.end), window.start, window.end, padding)
+        if self.plan.keeps_within:
+            keep_words_within(segments, window.start, window.end)
 
     def _finish(self, reading: Reading) -> tuple[str, ...]:
         """Remember what the next window is told; returns the segments for people."""
@@ -213,4 +219,6 @@ class Stretch:
 
 def _line(segment: Segment) -> str:
     """A segment for people."""
-    return f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}] {segment['text']}"
+    language = f"[{segment['language']}]" if "language" in segment else ""
+    times = f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}]"
+    return f"{times} {language}{segment['text']}"
