@@ -7,6 +7,7 @@ may run on one model, and an exception leaves the model as it was.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +17,7 @@ from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit import Report
 from .audited import AuditedStretch
 from .cli import cli as cli  # programs look for it here
+from .console import show
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .features import Features
@@ -469,7 +471,7 @@ class Transcription:
         return take
 
     def _print(self, line: str) -> None:
-        print(self._label + make_safe(line), flush=True)
+        show(self._label + make_safe(line), sys.stdout)
 
     def _tell(self, n_done: int, n_frames: int) -> None:
         if self._progress is not None:

@@ -8,13 +8,11 @@ file would take for its own. A file appears whole or not at all. Nothing here kn
 
 from __future__ import annotations
 
-import errno
 import html
 import json
 import os
 import re
 import reprlib
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -24,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 from . import utils
 from .errors import OptionError, ResultError, WhisperError
+from .places import temporary_beside
 
 LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
 UNLIMITED_WIDTH = 1000  # characters, where no width is given
@@ -276,7 +275,7 @@ class ResultWriter:
             raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
         stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
         path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 self.write_result(result, file=file, options=options, **kwargs)
@@ -295,17 +294,6 @@ class ResultWriter:
     ) -> None:
         """Write `result` to an open text file; each format has its own."""
         raise NotImplementedError
-
-
-def _temporary_beside(path: str) -> str:
-    """Name a file in the folder that `path` leads to: a rename is atomic only within a file system."""
-    try:
-        folder = os.path.dirname(os.path.realpath(path))
-    except ValueError as error:  # a null, or letters that the file system has not
-        raise OptionError(f"no file can be called {path!a}: {error}") from None
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the output folder does not exist", folder)
-    return os.path.join(folder, f".whisper-{uuid.uuid4().hex}.tmp")
 
 
 class WriteTXT(ResultWriter):
