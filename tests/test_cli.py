@@ -306,6 +306,35 @@ def test_formats_and_layout_reach_the_writer(fakes: Fakes, capsys: pytest.Captur
     assert capsys.readouterr() == ("", "")  # one recording, nothing wrong: nothing to say
 
 
+@pytest.mark.parametrize(
+    ("given", "escaped"),
+    [
+        ([], False), (["--audit", "True"], True), (["--vad_filter", "True"], True), (["--batch_size", "4"], True),
+        (["--multilingual", "True"], True), (["--channels", "separate"], True), (["--escape_cues", "True"], True),
+        (["--audit", "True", "--escape_cues", "False"], False), (["--batch_size", "1"], False),
+    ],
+)  # fmt: skip
+def test_our_own_modes_escape_cues(
+    given: list[str], escaped: bool, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"text": " R&D", "language": "en", "segments": [{"start": 0.0, "end": 2.0, "text": " R&D"}]}
+    monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe", lambda *_, **__: said)
+    assert cli(["a.wav", "-o", "out", "-f", "vtt", *given]) == 0
+    assert ("R&amp;D" in Path("out/a.vtt").read_text()) == escaped
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"), [("auto", False), ("en-US", False), ("eng", False), ("deu", True), ("English (US)", False)]
+)
+def test_names_of_languages_on_a_model_that_knows_only_english(
+    given: str, warned: bool, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.model.is_multilingual = False
+    assert cli(["a.wav", "-o", "out", "--language", given]) == 0
+    assert ("English-only model" in capsys.readouterr().err) == warned
+    assert fakes.options["language"] in ("en", given)
+
+
 def test_a_report(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def with_report(*arguments: Any, **options: Any) -> Any:
         report = Report(duration=2.0, speech=((0.0, 1.0),), method="energy", language="en")

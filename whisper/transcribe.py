@@ -361,6 +361,7 @@ class Transcription:
         with Bar(self.features.n_frames, options.verbose is False and not self._label) as bar:
             take = self._taker(bar, n_frames)
             parts = self._cut(clips)
+            self.recording.in_parts = len(parts) > 1
             if len(parts) == 1:
                 yield from self._stretch(parts[0], take).steps()
             else:
