@@ -101,7 +101,7 @@ OURS = {  # options that openai-whisper does not have
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
-    "max_initial_timestamp": 1.0, "audio_track": None, "container_time": False,
+    "max_initial_timestamp": 1.0, "audio_track": None, "container_time": False, "escape_cues": None,
 }  # fmt: skip
 
 
@@ -243,6 +243,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
         "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "report",
+        "escape_cues",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}
@@ -303,6 +304,35 @@ def test_formats_and_layout_reach_the_writer(fakes: Fakes, capsys: pytest.Captur
     assert files() == ["a.srt"]
     assert Path("out/a.srt").read_text() == "1\n00:00:00,000 --> 00:00:02,000\nHello\nyou.\n\n"
     assert capsys.readouterr() == ("", "")  # one recording, nothing wrong: nothing to say
+
+
+@pytest.mark.parametrize(
+    ("given", "escaped"),
+    [
+        ([], False), (["--audit", "True"], True), (["--vad_filter", "True"], True), (["--batch_size", "4"], True),
+        (["--multilingual", "True"], True), (["--channels", "separate"], True), (["--escape_cues", "True"], True),
+        (["--audit", "True", "--escape_cues", "False"], False), (["--batch_size", "1"], False),
+    ],
+)  # fmt: skip
+def test_our_own_modes_escape_cues(
+    given: list[str], escaped: bool, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"text": " R&D", "language": "en", "segments": [{"start": 0.0, "end": 2.0, "text": " R&D"}]}
+    monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe", lambda *_, **__: said)
+    assert cli(["a.wav", "-o", "out", "-f", "vtt", *given]) == 0
+    assert ("R&amp;D" in Path("out/a.vtt").read_text()) == escaped
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"), [("auto", False), ("en-US", False), ("eng", False), ("deu", True), ("English (US)", False)]
+)
+def test_names_of_languages_on_a_model_that_knows_only_english(
+    given: str, warned: bool, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.model.is_multilingual = False
+    assert cli(["a.wav", "-o", "out", "--language", given]) == 0
+    assert ("English-only model" in capsys.readouterr().err) == warned
+    assert fakes.options["language"] in ("en", given)
 
 
 def test_a_report(fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from .matching import LEAST_LETTERS, MOST_LETTERS, SPARE_LETTERS, match, spread
 from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, DecodingOptions, TranscribeOptions
 from .pauses import stretches
 from .results import Segment, Transcript, Word
-from .segments import is_silence
+from .segments import is_silence, keep_words_within
 from .snapping import snap_words
 from .timing import WordTiming, merge_punctuations, shorten_at_sentence_ends, typical_duration
 from .tokenizer import WITHOUT_SPACES, Tokenizer, get_tokenizer, short_pieces
@@ -386,6 +386,7 @@ class _Alignment:
                 "words": timed,
             }
             segments.append(segment)
+        keep_words_within(segments, 0.0, self.duration)
         text = "".join(segment["text"] for segment in segments)
         return {"text": text, "segments": segments, "language": self.decoding.language or "en"}
 

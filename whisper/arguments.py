@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .console import show
 from .declaring import facts, takes_none
 from .errors import DownloadError, LanguageError, OptionError, WhisperError
 from .language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
@@ -224,7 +225,7 @@ def load(name: str, device: str | None, folder: str | None, compute_type: str = 
 
 def say(message: str) -> None:
     """Print one line."""
-    print("whisper:", " ".join(message.split()), file=sys.stderr, flush=True)
+    show(f"whisper: {' '.join(message.split())}", sys.stderr)
 
 
 def warn(message: str) -> None:

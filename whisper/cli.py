@@ -31,12 +31,14 @@ from .arguments import (
     temperature_steps,
     warn,
 )
+from .console import show, standard_streams
 from .errors import AudioError, OptionError
 from .language_names import code_of
+from .places import check_file, make_folder
 from .sources import check_read_once, may_be_there, shown
-from .utils import optional_int, str2bool
+from .utils import optional_bool, optional_int, str2bool
 from .version import __release__, __version__
-from .writers import OUTPUT_FORMATS, Layout, Writer, get_writer
+from .writers import OUTPUT_FORMATS, WRITERS, Layout, Writer, get_writer
 
 if TYPE_CHECKING:
     from .audit import Report
@@ -78,23 +80,20 @@ def cli(argv: Sequence[str] | None = None) -> int:
         With 2 for arguments that cannot be meant, with 0 after ``--help`` and ``--version``,
         and with what was found after ``--doctor``.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a console without the letter shows "?", and nothing is lost
-    try:
-        with plain_warnings():
-            arguments = sys.argv[1:] if argv is None else list(argv)
-            if command := command_of(arguments):
-                main = importlib.import_module(COMMANDS[command], __package__).main
-                return int(main(arguments[1:]))
-            parser = build_parser()
-            return run(check_arguments(parser, parser.parse_args(arguments)))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left, as `head` does; so that the exit is silent, too:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+    with standard_streams():
+        try:
+            with plain_warnings():
+                arguments = sys.argv[1:] if argv is None else list(argv)
+                if command := command_of(arguments):
+                    main = importlib.import_module(COMMANDS[command], __package__).main
+                    return int(main(arguments[1:]))
+                parser = build_parser()
+                return run(check_arguments(parser, parser.parse_args(arguments)))
+        except KeyboardInterrupt:
+            say("interrupted")
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:  # the reader of our output left, as `head` does, and the exit is silent
+            return EXIT_FAILURE
 
 
 def command_of(arguments: Sequence[str]) -> str | None:
@@ -165,6 +164,12 @@ def _add_files(parser: Parser) -> None:
         help="with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
              "NAME.report.json and, where matplotlib is installed, NAME.report.png",
     )  # fmt: skip
+    group.add_argument(
+        "--escape_cues", type=optional_bool, default=None,
+        help="with True, arrows, tags and entities in the text are escaped as srt and vtt ask, and no text breaks a "
+             "line; None does so with --channels separate, --multilingual, --audit, --vad_filter and --batch_size "
+             "above 1, and else writes openai-whisper's bytes",
+    )  # fmt: skip
     needs = "with --word_timestamps True, in srt and vtt: "
     layout = {
         "highlight_words": (str2bool, "underline each word while it is spoken"),
@@ -212,6 +217,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     given = vars(args).copy()
     layout = {field.name: given.pop(field.name) for field in fields(Layout)}
     _check_layout(parser, layout, args.word_timestamps)
+    escape_cues = given.pop("escape_cues")
     given["temperature"] = temperature_steps(
         parser, given["temperature"], given.pop("temperature_increment_on_fallback")
     )
@@ -225,27 +231,47 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     taken = {name: given.pop(name) for name in ("model", "model_dir", "output_format", "device", "compute_type")}
     check_options(parser, given)
     try:
-        os.makedirs(output_dir, exist_ok=True)
-    except (OSError, ValueError) as error:  # the second for names that no folder can have
-        parser.error(f"argument --output_dir/-o: {getattr(error, 'strerror', error)}: {output_dir!r}")
+        make_folder(output_dir)
+    except OptionError as error:
+        parser.error(f"argument --output_dir/-o: {error}")
     try:
         check_read_once(paths)
     except AudioError as error:
         parser.error(str(error))
-    present = [path for path in paths if is_there(path)]
+    recordings = name_outputs([path for path in paths if is_there(path)])
+    extensions = list(WRITERS) if taken["output_format"] == "all" else [taken["output_format"]]
+    check_files(parser, output_dir, recordings, [*extensions, *["report.json", "report.png"] * bool(reports)])
     return Plan(
-        recordings=name_outputs(present),
-        n_missing=len(paths) - len(present),
+        recordings=recordings,
+        n_missing=len(paths) - len(recordings),
         model=taken["model"],
         model_dir=taken["model_dir"],
         device=device,
         compute_type=taken["compute_type"],
         threads=threads,
         writer=get_writer(taken["output_format"], output_dir),
-        layout=layout,
+        layout={**layout, "escape_cues": uses_our_modes(given) if escape_cues is None else escape_cues},
         reports=output_dir if reports else None,
         options=given,
     )
+
+
+def check_files(
+    parser: argparse.ArgumentParser, folder: str, recordings: Sequence[Recording], extensions: Sequence[str]
+) -> None:
+    """Leave by `parser.error` if a file cannot be written, before hours are spent on what it would hold."""
+    try:
+        for recording in recordings:
+            for extension in extensions:
+                check_file(os.path.join(folder, f"{recording.stem}.{extension}"))
+    except OptionError as error:
+        parser.error(str(error))
+
+
+def uses_our_modes(options: dict[str, Any]) -> bool:
+    """Whether transcripts are made as openai-whisper cannot, so that nobody expects its bytes."""
+    separate, side_by_side = options["channels"] == "separate", (options["batch_size"] or 1) > 1
+    return bool(options["audit"] or options["vad_filter"] or options["multilingual"] or separate or side_by_side)
 
 
 def _check_layout(parser: argparse.ArgumentParser, layout: dict[str, Any], word_timestamps: bool) -> None:
@@ -361,7 +387,7 @@ def write_report(report: Report, path: str) -> None:
     """Print a report's table, and write it to ``path.json`` and, where matplotlib is installed, ``path.png``."""
     from .download import written_whole
 
-    print(report.table(), file=sys.stderr, flush=True)
+    show(report.table(), sys.stderr)
     with written_whole(f"{path}.json") as file:
         file.write(json.dumps(report.to_dict(), ensure_ascii=False).encode("utf-8"))
     if importlib.util.find_spec("matplotlib"):

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from .console import is_terminal, show
 from .errors import DownloadError
 from .version import __release__
 
@@ -139,7 +140,7 @@ def _only_one_process(target: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"waiting for another process that is downloading {os.path.basename(target)}", file=sys.stderr)
+        show(f"waiting for another process that is downloading {os.path.basename(target)}", sys.stderr)
         lock.acquire()
     try:
         yield
@@ -293,11 +294,10 @@ def _check_room(transfer: _Transfer) -> None:
 def _progress(transfer: _Transfer) -> Iterator[Any]:
     """Show a bar where somebody watches, and one line in a log."""
     name = os.path.basename(transfer.url)
-    if sys.stderr is None or not sys.stderr.isatty():
-        if sys.stderr is not None:
-            of = f"{transfer.total} bytes" if transfer.total else "unknown size"
-            begun = f", going on after {transfer.size}" if transfer.size else ""
-            print(f"downloading {name} ({of}{begun}) from {_host(transfer.url)}", file=sys.stderr)
+    if not is_terminal(sys.stderr):
+        of = f"{transfer.total} bytes" if transfer.total else "unknown size"
+        begun = f", going on after {transfer.size}" if transfer.size else ""
+        show(f"downloading {name} ({of}{begun}) from {_host(transfer.url)}", sys.stderr)
         yield lambda _n: None
         return
     from tqdm import tqdm

@@ -28,9 +28,12 @@ from .arguments import (
     say,
     temperature_steps,
 )
+from .console import is_terminal
+from .console import show as show_text
 from .download import written_whole
 from .errors import OptionError, WhisperError
 from .language_names import code_of
+from .places import check_file, make_folder
 
 if TYPE_CHECKING:
     from .manifests import Recording
@@ -145,9 +148,8 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
         if given[name] < 0:
             parser.error(f"argument --{name}: must not be negative: {given[name]}")
     for name in ("json_path", "html_path", "cache"):
-        folder = os.path.dirname(given[name] or "") or "."
-        if not os.path.isdir(folder):  # said now, not after an hour of reading
-            parser.error(f"argument --{name.removesuffix('_path')}: there is no folder {folder!r}")
+        if given[name]:
+            _check_file(parser, f"--{name.removesuffix('_path')}", given[name])
     given["temperature"] = temperature_steps(
         parser, given["temperature"], given.pop("temperature_increment_on_fallback")
     )
@@ -165,6 +167,18 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
         groups=[name.strip() for name in groups.split(",")] if groups else None,
         options=given,
     )
+
+
+def _check_file(parser: Parser, flag: str, path: str) -> None:
+    """Say now, not after an hour of reading, if the file cannot be written."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        parser.error(f"argument {flag}: there is no folder {folder!r}")
+    try:
+        make_folder(folder)
+        check_file(path)
+    except OptionError as error:
+        parser.error(f"argument {flag}: {error}")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -207,7 +221,7 @@ def read(name: str, recordings: list[Recording], plan: Plan) -> Evaluation:
     load_seconds = time.perf_counter() - started
     # what is only loaded with the first recording must not count as its time
     model.transcribe(np.zeros(16000, np.float32), language="en", temperature=0.0)
-    with tqdm(total=len(recordings), desc=name, unit="clip", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(recordings), desc=name, unit="clip", disable=not is_terminal(sys.stderr)) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.update()
@@ -262,9 +276,9 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, plan:
 
     width = shutil.get_terminal_size((100, 40)).columns
     for evaluation in evaluations:
-        print(describe(evaluation, plan.worst, width), end="\n\n")
+        show_text(describe(evaluation, plan.worst, width) + "\n", sys.stdout)
     if comparison:
-        print(describe_comparison(comparison), end="\n\n")
+        show_text(describe_comparison(comparison) + "\n", sys.stdout)
     if plan.json_path:
         told = {
             "evaluations": [evaluation.to_dict() for evaluation in evaluations],

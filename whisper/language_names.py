@@ -315,7 +315,7 @@ def _locale(name: str) -> str | None:
 def _member(code: str, more: list[str]) -> str:
     """Return the member of a macrolanguage that is named behind it, if one is; else the language itself."""
     named = (_names().get(part) for part in more)
-    return next((member for member in named if member in _MEMBERS.get(code, ())), code)
+    return next((member for member in named if member is not None and member in _MEMBERS.get(code, ())), code)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ class Plan:
         self.model, self.options, self.decoding = model, options, decoding
         self.audits = options.audit if options.audit is not None else (options.batch_size or 1) > 1
         self.skips_silence = options.vad_filter if options.vad_filter is not None else self.audits
+        # openai-whisper's algorithm takes the times as the model states them, also behind the recording's end
+        separate = options.channels == "separate"
+        self.keeps_within = self.audits or self.skips_silence or options.multilingual or separate
         self.vad_options = VadOptions.of(options.vad_parameters)
         self.languages = languages.candidates(model, options.languages) if model.is_multilingual else ("en",)
         self._check()

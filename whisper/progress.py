@@ -9,6 +9,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from .audio import FRAMES_PER_SECOND
+from .console import is_terminal, show
 
 Report = Callable[[float, float], object]  # how much is done, and how much there is
 
@@ -29,7 +30,7 @@ class Bar:
     def __init__(self, total: int, shown: bool, unit: str = "frames") -> None:
         self.total, self.unit, self.n_done = total, unit, 0
         self._shown = shown
-        self._bar = tqdm(total=total, unit=unit) if shown and sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, unit=unit) if shown and is_terminal(sys.stderr) else None
 
     def advance(self, n: int) -> None:
         """Count `n` more as done."""
@@ -38,9 +39,7 @@ class Bar:
             self._bar.update(n)
         elif self._shown and 10 * self.n_done // self.total > 10 * before // self.total:
             scale, unit = (FRAMES_PER_SECOND, "s") if self.unit == "frames" else (1, self.unit)
-            print(
-                f"{self.n_done / scale:.0f} of {self.total / scale:.0f} {unit} transcribed", file=sys.stderr, flush=True
-            )
+            show(f"{self.n_done / scale:.0f} of {self.total / scale:.0f} {unit} transcribed", sys.stderr)
 
     def __enter__(self) -> Bar:
         return self

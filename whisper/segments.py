@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 from .audio import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
@@ -14,6 +15,8 @@ from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, TranscribeOption
 from .results import Segment, Word
 from .utils import get_end
 from .windows import Window
+
+MOST_LETTERS_PER_SECOND = 30.0  # that anybody says, so that shorter texts ask for no more time
 
 
 class Scores(Protocol):
@@ -130,6 +133,49 @@ def make_segments(
         }
         for i, piece in enumerate(cut.pieces)
     ]
+
+
+def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
+    """Move the times of a window's segments into the window, in place; none of them turns round or loses its length.
+
+    Timestamps count up to 30 s, also where less was heard. The first segment that would end too late, and those after
+    it, share what is left of the window by the letters of their texts; where nobody could say them in that time, they
+    begin earlier, and if need be take a share of the segments before them.
+
+    Parameters
+    ----------
+    segments
+        In order.
+    begin, end
+        The window, seconds of the recording.
+    """
+    for segment in segments:
+        segment["start"] = max(segment["start"], begin)
+        segment["end"] = max(segment["end"], segment["start"])
+    first = next((i for i, segment in enumerate(segments) if segment["end"] > end), None)
+    if first is None:
+        return
+    letters = [max(len(segment["text"].strip()), 1) for segment in segments]
+    start = min(segments[first]["start"], end)
+    while start > (latest := end - sum(letters[first:]) / MOST_LETTERS_PER_SECOND):
+        earliest = segments[first - 1]["end"] if first else begin
+        if latest >= earliest or not first:
+            start = max(latest, earliest)
+            break
+        first -= 1
+        start = segments[first]["start"]
+    shares = [0, *accumulate(letters[first:])]
+    edges = [start + (end - start) * share / shares[-1] for share in shares[:-1]] + [end]
+    for segment, (segment_start, segment_end) in zip(segments[first:], pairwise(edges), strict=True):
+        segment["start"], segment["end"] = segment_start, segment_end
+
+
+def keep_words_within(segments: Sequence[Segment], begin: float, end: float) -> None:
+    """Cut the words of segments, and segments by them, down to the sound from `begin` to `end` (seconds), in place."""
+    for segment in segments:
+        for part in (segment, *segment.get("words", ())):
+            part["start"] = min(max(part["start"], begin), end)
+            part["end"] = min(max(part["end"], part["start"]), end)
 
 
 def clear_empty(segments: Sequence[Segment]) -> None:

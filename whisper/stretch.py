@@ -25,6 +25,8 @@ from .segments import (
     cut_tokens,
     drop_invented,
     is_silence,
+    keep_within,
+    keep_words_within,
     make_segments,
     needs_fallback,
     seek_after_words,
@@ -48,6 +50,7 @@ class Recording:
     speech: Speech | None = None  # where somebody speaks, if that was looked at
     language_probs: dict[str, float] = field(default_factory=dict)  # empty where the language was told
     encoded: dict[int, Any] = field(default_factory=dict)  # windows, by first frame, that the language was detected on
+    in_parts: bool = False  # cut into stretches that are transcribed side by side
 
     def take_encoded(self, window: Window) -> Any:
         """Return a window as it was encoded for the language; None where it was not."""
@@ -100,6 +103,11 @@ class Stretch:
         self._last_speech = begins_at  # where the last word ended, seconds
         switches = plan.options.multilingual and recording.language_probs
         self._following = Following(recording.language_probs) if switches else None
+
+    @property
+    def _keeps_within(self) -> bool:
+        """Whether no time may lie outside the sound."""
+        return self.plan.keeps_within or self.recording.in_parts
 
     @property
     def hearing(self) -> Hearing:
@@ -163,6 +171,8 @@ class Stretch:
         stride = exact_div(N_FRAMES, self.plan.model.dims.n_audio_ctx)
         cut = cut_tokens(result.tokens, window, tokenizer.timestamp_begin, stride)
         segments = make_segments(cut, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
+        if self._keeps_within:
+            keep_within(segments, window.start, window.end)
         if options.multilingual:
             for segment in segments:
                 segment["language"] = heard.language
@@ -196,6 +206,8 @@ class Stretch:
         if speech is not None:
             padding = self.plan.vad_options.speech_pad_ms / 1000
             snap_words(segments, speech.within(window.start, window.end), window.start, window.end, padding)
+        if self._keeps_within:
+            keep_words_within(segments, window.start, window.end)
 
     def _finish(self, reading: Reading) -> tuple[str, ...]:
         """Remember what the next window is told; returns the segments for people."""
@@ -213,4 +225,6 @@ class Stretch:
 
 def _line(segment: Segment) -> str:
     """A segment for people."""
-    return f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}] {segment['text']}"
+    language = f"[{segment['language']}]" if "language" in segment else ""
+    times = f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}]"
+    return f"{times} {language}{segment['text']}"

@@ -17,6 +17,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from .arguments import Parser, explain, fail, plain_warnings, say
+from .console import show
 from .errors import OptionError
 from .utils import optional_float, optional_int, str2bool
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
         fail("", explain(error))
         return 1
-    print(fitted.path)
+    show(str(fitted.path), sys.stdout)
     return 0
 
 
@@ -179,4 +180,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _lines(text: str) -> None:
     for line in text.splitlines():
-        print(f"whisper: {line}", file=sys.stderr, flush=True)
+        show(f"whisper: {line}", sys.stderr)

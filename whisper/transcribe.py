@@ -7,6 +7,7 @@ may run on one model, and an exception leaves the model as it was.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit import Report
 from .audited import AuditedStretch
 from .cli import cli as cli  # programs look for it here
+from .console import show
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
 from .features import Features
@@ -378,6 +380,7 @@ class Transcription:
         with Bar(self.features.n_frames, options.verbose is False and not self._label) as bar:
             take = self._taker(bar, n_frames)
             parts = self._cut(clips)
+            self.recording.in_parts = len(parts) > 1
             if len(parts) == 1:
                 yield from self._stretch(parts[0], take).steps()
             else:
@@ -489,7 +492,7 @@ class Transcription:
         return take
 
     def _print(self, line: str) -> None:
-        print(self._label + make_safe(line), flush=True)
+        show(self._label + make_safe(line), sys.stdout)
 
     def _tell(self, n_done: int, n_frames: int) -> None:
         if self._progress is not None:

@@ -1,25 +1,28 @@
 """A result on its way to a file: plain text, WebVTT, SubRip, tab-separated values, JSON.
 
 Subtitles with word times are laid out in three steps, each a function of its input alone: segments -> timed
-words -> lines -> cues. A file appears whole or not at all. Nothing here knows a model, or changes a result.
+words -> lines -> cues. The bytes are openai-whisper's, unless segments have a ``channel`` or a ``language``, which each
+format then shows, or escaping is asked for: only then a cue can hold no arrow, tag or blank line that a reader of the
+file would take for its own. A file appears whole or not at all. Nothing here knows a model, or changes a result.
 """
 
 from __future__ import annotations
 
-import errno
+import html
 import json
 import os
 import re
 import reprlib
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from numbers import Integral
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from . import utils
 from .errors import OptionError, ResultError, WhisperError
+from .places import temporary_beside
 
 LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
 UNLIMITED_WIDTH = 1000  # characters, where no width is given
@@ -147,6 +150,70 @@ def underline(word: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# What openai-whisper's segments do not have, and what its files do not escape
+# ---------------------------------------------------------------------------------------------------------
+
+Segments = Sequence[Mapping[str, Any]]
+WORD_JOINER = "\u2060"  # has no width; behind it, what would open a tag is text
+
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_ARROW = re.compile(r"-{2,}>")
+_OPENS_TAG = re.compile(r"<(?=[A-Za-z/!?]|$)|\{(?=\\|$)")  # also at the end of a word, since the next may go on with it
+
+
+class Label(NamedTuple):
+    """Who speaks in a segment and what, as far as it says so."""
+
+    channel: Any = None
+    language: Any = None
+
+    @classmethod
+    def of(cls, segment: Mapping[str, Any]) -> Label:
+        """Read it off a segment."""
+        return cls(segment.get("channel"), segment.get("language"))
+
+    @property
+    def prefix(self) -> str:
+        """The label where a format has no place of its own for it: ``[channel 0] [de] ``."""
+        channel = "" if self.channel is None else f"[channel {one_line(str(self.channel))}] "
+        return channel + ("" if self.language is None else f"[{one_line(str(self.language))}] ")
+
+
+def escapes(segments: Segments, options: Mapping[str, Any] | None, given: bool | None) -> bool:
+    """Whether text is escaped: as it is `given`, or in `options`; else where a segment has a label."""
+    asked = (options or {}).get("escape_cues") if given is None else given
+    if asked is None:
+        return any(Label.of(segment) != Label() for segment in segments)
+    if not isinstance(asked, int):
+        raise OptionError(f"escape_cues must be True, False or None, not {reprlib.repr(asked)}")
+    return bool(asked)
+
+
+def one_line(text: str) -> str:
+    """Put a space for each line break, and nothing for what no text file should hold: controls, half characters."""
+    return _CONTROLS.sub("", _BREAKS.sub(" ", text)).encode("utf-8", "replace").decode("utf-8")
+
+
+def on_one_line(segment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a segment whose text and words have no line breaks; text without words counts as one."""
+    cleaned = {**segment, "text": one_line(segment["text"])}
+    words = [{**word, "word": one_line(word["word"])} for word in segment.get("words", ())]
+    words = [word for word in words if word["word"].strip()]
+    cleaned.pop("words", None)
+    return {**cleaned, "words": words} if words else cleaned
+
+
+def voices(segments: Segments) -> Iterator[tuple[Label, Segments]]:
+    """Give the segments that may share a cue: those of a channel, as long as the language stays the same."""
+    channels: dict[Any, list[Mapping[str, Any]]] = {}
+    for segment in segments:
+        channels.setdefault(Label.of(segment).channel, []).append(segment)
+    for own in channels.values():
+        yield from ((label, list(run)) for label, run in groupby(own, Label.of))
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Writers
 # ---------------------------------------------------------------------------------------------------------
 
@@ -208,7 +275,7 @@ class ResultWriter:
             raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
         stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
         path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 self.write_result(result, file=file, options=options, **kwargs)
@@ -229,17 +296,6 @@ class ResultWriter:
         raise NotImplementedError
 
 
-def _temporary_beside(path: str) -> str:
-    """Name a file in the folder that `path` leads to: a rename is atomic only within a file system."""
-    try:
-        folder = os.path.dirname(os.path.realpath(path))
-    except ValueError as error:  # a null, or letters that the file system has not
-        raise OptionError(f"no file can be called {path!a}: {error}") from None
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the output folder does not exist", folder)
-    return os.path.join(folder, f".whisper-{uuid.uuid4().hex}.tmp")
-
-
 class WriteTXT(ResultWriter):
     """The text alone, one segment a line."""
 
@@ -248,8 +304,13 @@ class WriteTXT(ResultWriter):
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        escaped = escapes(result["segments"], options, kwargs.get("escape_cues"))
         for segment in result["segments"]:
-            print(segment["text"].strip(), file=file, flush=True)
+            text, label = segment["text"].strip(), Label.of(segment)
+            if escaped:
+                text = one_line(text)
+            if text or label == Label():
+                print(label.prefix + text, file=file, flush=True)
 
 
 class SubtitlesWriter(ResultWriter):
@@ -257,6 +318,7 @@ class SubtitlesWriter(ResultWriter):
 
     always_include_hours: bool
     decimal_marker: str
+    labels_are_tags = False  # and take up no room on a line
 
     def iterate_result(
         self,
@@ -267,6 +329,7 @@ class SubtitlesWriter(ResultWriter):
         max_line_count: int | None = None,
         highlight_words: bool = False,
         max_words_per_line: int | None = None,
+        escape_cues: bool | None = None,
     ) -> Iterator[tuple[str, str, str]]:
         """Give the cues of a result: start, end and text. Without word times a cue is a segment.
 
@@ -275,7 +338,7 @@ class SubtitlesWriter(ResultWriter):
         result
             What `transcribe` returned; whether it has word times is read off its first segment.
         options
-            The four settings below as a dictionary; a keyword given beside it wins.
+            The settings below as a dictionary; a keyword given beside it wins.
         max_line_width, max_line_count
             Characters in a line and lines in a cue. Where both are set, cues are filled up regardless of
             segments and a pause of more than 3 s starts a new one; else each segment has its own.
@@ -283,11 +346,15 @@ class SubtitlesWriter(ResultWriter):
             Give each word a cue of its own in which it is underlined.
         max_words_per_line
             Words in a cue, unless cues are filled up regardless of segments.
+        escape_cues
+            True leaves nothing in the text that the format reads as its own: arrows, tags, entities, blank lines.
+            False writes the text as openai-whisper does, with its arrows where there are word times. None is True
+            where segments have a ``channel`` or a ``language``. These are written in any case, and do not share cues.
 
         Raises
         ------
         OptionError
-            A setting is not a whole number of at least 0, or None.
+            A number is not whole and at least 0, or None; or `escape_cues` is no flag.
         """
         layout = Layout.merged(
             options,
@@ -297,6 +364,10 @@ class SubtitlesWriter(ResultWriter):
             max_words_per_line=max_words_per_line,
         )
         segments = result["segments"]
+        escaped = escapes(segments, options, escape_cues)
+        if escaped or any(Label.of(segment) != Label() for segment in segments):
+            yield from self._own_cues(segments, layout, escaped)
+            return
         if not segments or "words" not in segments[0]:
             yield from map(self._segment_cue, segments)
             return
@@ -315,6 +386,61 @@ class SubtitlesWriter(ResultWriter):
     def _segment_cue(self, segment: Mapping[str, Any]) -> tuple[str, str, str]:
         text = segment["text"].strip().replace("-->", "->")  # an arrow inside a cue reads as its times
         return self.format_timestamp(segment["start"]), self.format_timestamp(segment["end"]), text
+
+    # -- with labels, or escaped -------------------------------------------------------------------------
+
+    def escape(self, text: str) -> str:
+        """Return text that this format does not read as markup."""
+        return text
+
+    def labelled(self, text: str, label: Label) -> str:
+        """Return the text of a cue with who says it in which language; `text` is escaped."""
+        return label.prefix + text
+
+    def _own_cues(self, segments: Segments, layout: Layout, escaped: bool) -> Iterator[tuple[str, str, str]]:
+        """Give the cues of all channels in the order of time, none empty and none without length."""
+        if escaped:
+            segments = [on_one_line(segment) for segment in segments]
+        has_words = any(segment.get("words") for segment in segments)
+        cues: list[tuple[float, float, str]] = []
+        for label, own in voices(segments):
+            if has_words:
+                cues += self._laid_out(own, layout, label, escaped)
+            else:
+                cues += ((s["start"], s["end"], self._written([s["text"].strip()], label, escaped)) for s in own)
+        for start, end, text in sorted((cue for cue in cues if cue[2]), key=lambda cue: cue[:2]):
+            yield self.format_timestamp(start), self.format_timestamp(max(end, start + 0.001)), text
+
+    def _laid_out(
+        self, segments: Segments, layout: Layout, label: Label, escaped: bool
+    ) -> Iterator[tuple[float, float, str]]:
+        """Give the cues of segments with one label; text is empty where there is none."""
+        if layout.max_line_width and not self.labels_are_tags:  # of a narrow line, half is for the text
+            room = max(layout.max_line_width - len(label.prefix), layout.max_line_width // 2, 1)
+            layout = replace(layout, max_line_width=room)
+        lines = break_lines(chunk_words(segments, layout.max_words_per_line), layout)
+        for cue in stack_cues(lines, layout.max_line_count):
+            words = [word.text for word in cue]
+            if not layout.highlight_words:
+                yield cue[0].start, cue[-1].end, self._written(words, label, escaped)
+                continue
+            shown_until = cue[0].start
+            for i, word in enumerate(cue):
+                if word.start > shown_until:
+                    yield shown_until, word.start, self._written(words, label, escaped)
+                yield word.start, word.end, self._written(words, label, escaped, underlined=i)
+                shown_until = word.end
+
+    def _written(self, words: list[str], label: Label, escaped: bool, underlined: int | None = None) -> str:
+        """Return the text of a cue; empty without words."""
+        if escaped:
+            words = [self.escape(word) for word in words]
+        text = "".join(underline(word) if i == underlined else word for i, word in enumerate(words))
+        if escaped:
+            text = _ARROW.sub("->", text)
+        return self.labelled(text, label) if text.strip() else ""
+
+    # -- as openai-whisper writes them -------------------------------------------------------------------
 
     def _plain(self, cue: Cue) -> tuple[str, str, str]:
         text = "".join(word.text for word in cue)
@@ -337,6 +463,18 @@ class WriteVTT(SubtitlesWriter):
     extension = "vtt"
     always_include_hours = False
     decimal_marker = "."
+    labels_are_tags = True
+
+    def escape(self, text: str) -> str:
+        """See `SubtitlesWriter.escape`; entities are WebVTT's own way."""
+        return html.escape(text, quote=False)
+
+    def labelled(self, text: str, label: Label) -> str:
+        """See `SubtitlesWriter.labelled`; a channel is a voice, ``<v channel 0>``."""
+        channel, language = (html.escape(one_line(str(value)), quote=False) for value in label)
+        if label.language is not None:
+            text = f"<lang {language}>{text}</lang>"
+        return text if label.channel is None else f"<v channel {channel}>{text}"
 
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
@@ -353,6 +491,10 @@ class WriteSRT(SubtitlesWriter):
     always_include_hours = True
     decimal_marker = ","
 
+    def escape(self, text: str) -> str:
+        """See `SubtitlesWriter.escape`; the format has no escapes, so a `WORD_JOINER` parts what opens a tag."""
+        return _OPENS_TAG.sub(lambda opening: opening[0] + WORD_JOINER, text)
+
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -364,7 +506,7 @@ class WriteTSV(ResultWriter):
     """Start, end and text of each segment between tabs.
 
     Times are whole milliseconds, so that no country's decimal sign comes into it. A tab in the text becomes a
-    space.
+    space. Where segments have a ``channel`` or a ``language``, these are further columns behind the text.
     """
 
     extension = "tsv"
@@ -372,10 +514,16 @@ class WriteTSV(ResultWriter):
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        print("start", "end", "text", sep="\t", file=file)
-        for segment in result["segments"]:
+        segments = result["segments"]
+        escaped = escapes(segments, options, kwargs.get("escape_cues"))
+        further = [name for name in Label._fields if any(segment.get(name) is not None for segment in segments)]
+        print("start", "end", "text", *further, sep="\t", file=file)
+        for segment in segments:
             start, end = (round(1000 * segment[key]) for key in ("start", "end"))
-            print(start, end, segment["text"].strip().replace("\t", " "), sep="\t", file=file, flush=True)
+            text = one_line(segment["text"]) if escaped else segment["text"]
+            values = ("" if segment.get(name) is None else one_line(str(segment[name])) for name in further)
+            cells = (text.strip().replace("\t", " "), *(value.replace("\t", " ") for value in values))
+            print(start, end, *cells, sep="\t", file=file, flush=True)
 
 
 class WriteJSON(ResultWriter):
