@@ -10,13 +10,14 @@ place; from then on the model is like any other. This file knows neither Whisper
 from __future__ import annotations
 
 import copy
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+
+from . import processes
 
 Make = Callable[[], tuple[dict[str, nn.Module], Any]]
 
@@ -47,7 +48,7 @@ class DeferredModules(dict[str, Any]):
         self._names = names
         self._make: Make | None = make
         self._made: dict[str, nn.Module] = {}
-        self._lock = threading.RLock()
+        self._lock = processes.rlock()
         self.note: Any = None
         self.device = device
         self.source: object | None = source

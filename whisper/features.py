@@ -12,14 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from itertools import chain
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import audio, media
+from . import audio, media, processes
 from .audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
 from .pauses import Loudness
 from .spool import Spool
@@ -47,7 +46,7 @@ class Features:
     _sound: _Samples
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = processes.lock()
 
     @staticmethod
     def of(

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import processes
 from .logit_filters import BoostHotwords, RowFilter
 from .runner import Audio, Ints, Runner
 from .search import best_extensions, fill_up
@@ -288,7 +289,7 @@ class Turns:
     """A lock that is given in the order of asking: who asks again at once stands behind those that wait."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = processes.lock()
         self._line: deque[threading.Lock] = deque()  # the first has its turn; the others wait for theirs
 
     def __enter__(self) -> None:
@@ -316,7 +317,7 @@ class Turns:
 
 
 _TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
-_TURNS_GUARD = threading.Lock()
+_TURNS_GUARD = processes.lock()
 
 
 def turns(runner: Runner) -> Turns:

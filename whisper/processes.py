@@ -1,0 +1,134 @@
+"""What keeps a process that was forked from another one able to work.
+
+A fork copies the memory of a process and one of its threads. Three things that the others had are left behind in the
+child, and waiting for them would never end: the threads of GNU's OpenMP, on which torch and the compiled kernels
+compute; locks; imports. So before a fork this thread's OpenMP threads are ended (both processes start new ones when
+they need them) and imports of ours are let finish, and in the child the locks made here are opened. Whoever keeps a
+state that a thread may have been changing looks at `os.getpid` and begins anew. It runs nothing before a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from .errors import DeviceError
+
+# what this package imports when it first needs it; a module that a lost thread was importing never gets whole
+_IMPORTED_LATE = frozenset({"whisper", "av", "tiktoken", "regex", "safetensors", "tqdm", "filelock", "numpy", "torch"})
+_HARD = 2  # omp_pause_hard: end the threads, wherever that is a difference
+
+
+_LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def lock() -> threading.Lock:
+    """Return a lock that is open in a child forked while a thread held it."""
+    made = threading.Lock()
+    _LOCKS.add(made)
+    return made
+
+
+def rlock() -> threading.RLock:
+    """Return a reentrant lock that is open in a child forked while a thread held it."""
+    made = threading.RLock()
+    _LOCKS.add(made)
+    return made
+
+
+def check_device(device: torch.device) -> None:
+    """Raise `DeviceError` where this process was forked from one that used CUDA, which then cannot work here."""
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise DeviceError(
+            'CUDA was used before this process was forked, and does not survive that; start it with "spawn" '
+            '(multiprocessing.get_context("spawn")), or use CUDA only after the fork'
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The fork
+# ---------------------------------------------------------------------------------------------------------
+
+_paused = threading.local()  # in whose `here` stands whether this thread has ended its OpenMP threads
+
+
+def _before() -> None:
+    _paused.here = False
+    _wait_for_imports()
+    outcomes = [pause(_HARD) for pause in _pauses()]
+    _paused.here = not any(outcomes)
+
+
+def _after_in_parent() -> None:
+    _paused.here = False
+
+
+def _after_in_child() -> None:
+    for held in list(_LOCKS):
+        held._at_fork_reinit()
+    if not getattr(_paused, "here", False):  # an old OpenMP, or a fork that Python did not see
+        _work_alone()
+    _paused.here = False
+
+
+def _wait_for_imports() -> None:
+    """Wait until no other thread is in the middle of importing what we need."""
+    for name in _half_imported():
+        with contextlib.suppress(Exception):  # what is wrong with a module is told to whoever asked for it
+            importlib.import_module(name)  # waits; where this very thread is importing it, not
+
+
+def _half_imported() -> Iterator[str]:
+    for name, module in list(sys.modules.items()):
+        of_ours = name.partition(".")[0] in _IMPORTED_LATE
+        if of_ours and getattr(getattr(module, "__spec__", None), "_initializing", False):
+            yield name
+
+
+_LIBRARIES: list[ctypes.CDLL] = []
+
+
+def computes_with(library: ctypes.CDLL) -> None:
+    """Take note of a library that may have an OpenMP of its own, beside torch's."""
+    _LIBRARIES.append(library)
+
+
+def _pauses() -> Iterator[Callable[[int], int]]:
+    """The functions that end the OpenMP threads of the calling thread, where it is GNU's that lies below a library.
+
+    The others (LLVM's, Intel's) look after themselves in a child.
+    """
+    for library in (ctypes.CDLL(torch._C.__file__), *_LIBRARIES):
+        if hasattr(library, "GOMP_parallel") and not hasattr(library, "__kmpc_fork_call"):
+            yield getattr(library, "omp_pause_resource_all", _cannot_pause)
+
+
+def _cannot_pause(_kind: int) -> int:
+    """Stand in for the function in an OpenMP older than GCC 9."""
+    return -1
+
+
+def _work_alone() -> None:
+    """Let torch, and so the kernels, compute on this thread alone: a team of one asks nobody."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            "this process was forked from one whose OpenMP threads cannot be started anew, so PyTorch computes on one "
+            'thread here; start it with "spawn" for more',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
