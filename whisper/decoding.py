@@ -11,7 +11,6 @@ import math
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +39,7 @@ from .sampling import SamplingPlan, WindowSampling, language_probs, release, ste
 from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .token_rules import RowRules
 from .tokenizer import Tokenizer, get_tokenizer
-from .utils import compression_ratio
+from .utils import cached_property, compression_ratio
 
 if TYPE_CHECKING:
     from .model import Whisper

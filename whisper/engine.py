@@ -218,9 +218,7 @@ class Engine:
                 self._check_process()
                 if caller.stop is not None:
                     self._look_whether_to_stop(caller.stop)
-                if handle := self._next_ready(caller):
-                    self._run_code(handle)
-                elif self._is_led or not self._turn():
+                if not self._do_a_piece(caller):
                     caller.n_asleep += 1
                     try:
                         caller.changed.wait(None if caller.stop is None else POLL)
@@ -231,6 +229,19 @@ class Engine:
             if not caller.n_attending:
                 del self._attending[caller]
             self._pass_on()
+
+    def _do_a_piece(self, caller: Caller) -> bool:
+        """Run the code of a request, or the runner once; False where there is nothing to do."""
+        if not processes.begin():
+            with self._unlocked():
+                processes.rest()
+        try:
+            if handle := self._next_ready(caller):
+                self._run_code(handle)
+                return True
+            return not self._is_led and self._turn()
+        finally:
+            processes.end()
 
     def _look_whether_to_stop(self, stop: Callable[[], bool]) -> None:
         with self._unlocked():

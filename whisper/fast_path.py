@@ -123,7 +123,7 @@ class _Held:
         """Whether every module is one of ours, unwatched, with weights that fit together."""
         if deferred(model) is not None:  # nobody has reached inside
             return not _is_watched(vars(model)) and not _replaces_a_method(model)
-        with self.lock:
+        with processes.piece(), self.lock:
             self._notice_fork(model)
             as_before = model.device == self.device and all(part.is_as_before() for part in self.parts)
             if not self.parts or not as_before:
@@ -144,7 +144,7 @@ class _Held:
         self.device = device
 
     def runner(self, model: Whisper, compute_type: str) -> Runner:
-        with self.lock:
+        with processes.piece(), self.lock:
             self._notice_fork(model)
             tensors = self._tensors(model)
             if compute_type not in self.runners:

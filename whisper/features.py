@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from . import audio, media, processes
 from .audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
 from .pauses import Loudness
 from .spool import Spool
+from .utils import cached_property
 
 HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
 KEPT_BLOCKS = 64  # of a long recording, 20 MB with 80 bands: a window needs 4, and several are read side by side

@@ -1,20 +1,26 @@
-"""What keeps a process that was forked from another one able to work.
+"""What keeps a process that was forked from another one able to work, and lets one end while threads are at work.
 
 A fork copies the memory of a process and one of its threads. Three things that the others had are left behind in the
 child, and waiting for them would never end: the threads of GNU's OpenMP, on which torch and the compiled kernels
 compute; locks; imports. So before a fork this thread's OpenMP threads are ended (both processes start new ones when
 they need them) and imports of ours are let finish, and in the child the locks made here are opened. Whoever keeps a
-state that a thread may have been changing looks at `os.getpid` and begins anew. It runs nothing before a fork.
+state that a thread may have been changing looks at `os.getpid` and begins anew.
+
+Python waits at its end for no daemon thread: one that comes back from a function in C then is ended where it stands,
+and C++ above it, as in torch, takes the process down. So what they do is done in pieces, each between `begin` and
+`end`, and Python's end waits for the piece. Nothing here runs before a fork or the end.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib
 import os
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -56,6 +62,65 @@ def check_device(device: torch.device) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# The end
+# ---------------------------------------------------------------------------------------------------------
+
+LONGEST_PIECE = 5.0  # seconds that the end waits; who reads from a pipe may never come back, and does no harm
+
+_at_work: dict[int, int] = {}  # by thread, of the daemons: pieces that it is in, one inside the other
+_guard = lock()
+_is_ending = False
+
+
+def begin() -> bool:
+    """Begin a piece of work, to be closed by `end`; False where Python ends and this thread has to `rest`."""
+    if not threading.current_thread().daemon:
+        return True
+    here = threading.get_ident()
+    with _guard:
+        if _is_ending and here not in _at_work:
+            return False
+        _at_work[here] = _at_work.get(here, 0) + 1
+    return True
+
+
+def end() -> None:
+    """End the piece of work that `begin` has begun."""
+    here = threading.get_ident()
+    with _guard:
+        if (depth := _at_work.pop(here, 0)) > 1:
+            _at_work[here] = depth - 1
+
+
+@contextlib.contextmanager
+def piece() -> Iterator[None]:
+    """Do a piece of work, where nothing is held meanwhile that others at Python's end could want."""
+    if not begin():
+        rest()
+    try:
+        yield
+    finally:
+        end()
+
+
+def rest() -> None:
+    """Wait for the process to end, holding nothing."""
+    while True:
+        time.sleep(3600)
+
+
+def _wait_for_pieces() -> None:
+    global _is_ending
+    with _guard:
+        _is_ending = True
+    until = time.monotonic() + LONGEST_PIECE
+    while _at_work.keys() - {threading.get_ident()} and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+atexit.register(_wait_for_pieces)
+
+# ---------------------------------------------------------------------------------------------------------
 # The fork
 # ---------------------------------------------------------------------------------------------------------
 
@@ -76,6 +141,8 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     for held in list(_LOCKS):
         held._at_fork_reinit()
+    for thread in _at_work.keys() - {threading.get_ident()}:
+        del _at_work[thread]
     if not getattr(_paused, "here", False):  # an old OpenMP, or a fork that Python did not see
         _work_alone()
     _paused.here = False

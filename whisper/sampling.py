@@ -293,6 +293,8 @@ class Turns:
         self._line: deque[threading.Lock] = deque()  # the first has its turn; the others wait for theirs
 
     def __enter__(self) -> None:
+        if not processes.begin():
+            processes.rest()
         ticket = threading.Lock()
         ticket.acquire()
         with self._guard:
@@ -303,10 +305,12 @@ class Turns:
             ticket.acquire()
         except BaseException:  # Ctrl-C while waiting
             self._leave(ticket)
+            processes.end()
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._leave(self._line[0])
+        processes.end()
 
     def _leave(self, ticket: threading.Lock) -> None:
         with self._guard:

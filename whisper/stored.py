@@ -46,7 +46,7 @@ class OpenFile:
             self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-        weakref.finalize(self, os.close, self.number)
+        weakref.finalize(self, os.close, self.number).atexit = False  # a daemon thread may be reading
         self._stamp = self._look()
         self.size = self._stamp[0]
 

@@ -14,12 +14,13 @@ from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LanguageError, OptionError, UnknownLanguageTokenError
+from .utils import cached_property
 
 if TYPE_CHECKING:
     import tiktoken

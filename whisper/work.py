@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from . import processes
 from .results import Segment
 from .runner import Audio
 from .sampling import WindowSampling
@@ -106,7 +107,8 @@ class Direct:
         answer: Any = None
         try:
             while True:
-                job = self._steps.send(answer)
+                with processes.piece():
+                    job = self._steps.send(answer)
                 answer = None
                 if isinstance(job, Deliver):
                     yield job
