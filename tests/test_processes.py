@@ -19,28 +19,31 @@ from .conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-END = {"daemon threads"}  # it depends on the moment: played several times
+# threads that spin while they wait for each other stand still on a machine that is busy with other tests
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def play(scene: str, *arguments: str, **environment: str) -> None:
-    command = [sys.executable, "-m", "tests.children", scene, *arguments]
+def play(scenes: str, *arguments: str, **environment: str) -> None:
+    command = [sys.executable, "-m", "tests.children", scenes, *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=110
-    )
+        command, cwd=ROOT, env={**os.environ, **QUIET, **environment}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
     assert (done.returncode, done.stdout.split()[-1:]) == (0, ["ok"]), done.stderr[-6000:]
 
 
-@pytest.mark.parametrize("scene", [name for name in SCENES if name not in END])
-def test_scenes(scene: str, tmp_path: Path) -> None:
-    play(scene, str(tmp_path))
+@pytest.mark.timeout(160)
+@pytest.mark.parametrize("scenes", [name for name in SCENES if name != "daemon threads"])
+def test_what_works_in_one_process_works_in_the_next(scenes: str, tmp_path: Path) -> None:
+    play(scenes, str(tmp_path))
 
 
+@pytest.mark.timeout(160)
 @pytest.mark.skipif(kernels.load() is None, reason="there are none: the scenes were played so")
-@pytest.mark.parametrize("scene", ["fork after use", "fork in the middle"])
-def test_scenes_without_kernels(scene: str) -> None:
-    play(scene, SOTTO_KERNELS="off")
+def test_without_kernels(tmp_path: Path) -> None:
+    play("forks", str(tmp_path), SOTTO_KERNELS="off")
 
 
-@pytest.mark.parametrize("seconds", ["0.1", "0.5", "1.2"])
+@pytest.mark.parametrize("seconds", ["0.1", "1.2"])
 def test_python_ends_while_daemon_threads_transcribe(seconds: str) -> None:
     play("daemon threads", seconds)

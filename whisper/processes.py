@@ -18,7 +18,6 @@ import contextlib
 import ctypes
 import importlib
 import os
-import sys
 import threading
 import time
 import warnings
@@ -128,10 +127,9 @@ _paused = threading.local()  # in whose `here` stands whether this thread has en
 
 
 def _before() -> None:
-    _paused.here = False
-    _wait_for_imports()
     outcomes = [pause(_HARD) for pause in _pauses()]
     _paused.here = not any(outcomes)
+    _wait_for_imports()  # the last, so that no other begins
 
 
 def _after_in_parent() -> None:
@@ -145,21 +143,33 @@ def _after_in_child() -> None:
         del _at_work[thread]
     if not getattr(_paused, "here", False):  # an old OpenMP, or a fork that Python did not see
         _work_alone()
+    _renew_thread_pool()
     _paused.here = False
 
 
 def _wait_for_imports() -> None:
-    """Wait until no other thread is in the middle of importing what we need."""
-    for name in _half_imported():
-        with contextlib.suppress(Exception):  # what is wrong with a module is told to whoever asked for it
-            importlib.import_module(name)  # waits; where this very thread is importing it, not
+    """Wait until no other thread is importing what we need; a module that this very thread imports is no obstacle."""
+    bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined]
+    while names := [name for name, found in list(bootstrap._module_locks.items()) if _is_awaited(name, found())]:
+        for name in names:
+            bootstrap._lock_unlock_module(name)  # what an import of it by this thread would do
 
 
-def _half_imported() -> Iterator[str]:
-    for name, module in list(sys.modules.items()):
-        of_ours = name.partition(".")[0] in _IMPORTED_LATE
-        if of_ours and getattr(getattr(module, "__spec__", None), "_initializing", False):
-            yield name
+def _is_awaited(name: str, import_lock: Any) -> bool:
+    return name.partition(".")[0] in _IMPORTED_LATE and getattr(import_lock, "owner", None) not in (
+        None,
+        threading.get_ident(),
+    )
+
+
+def _renew_thread_pool() -> None:
+    """Let torch make the pool anew that it has beside OpenMP's, which two threads that are first at once break.
+
+    A thread's first question after the number does it, where that has been set.
+    """
+    thread = threading.Thread(target=torch.get_num_threads)
+    thread.start()
+    thread.join()
 
 
 _LIBRARIES: list[ctypes.CDLL] = []
