@@ -6,15 +6,18 @@ The scenes are played by `children`, each in a process of its own.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from whisper import kernels
 
-from .children import SCENES
+from .children import SAMPLE, SCENES
 from .conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -47,3 +50,38 @@ def test_without_kernels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", ["0.1", "1.2"])
 def test_python_ends_while_daemon_threads_transcribe(seconds: str) -> None:
     play("daemon threads", seconds)
+
+
+APP = """
+import whisper
+model = whisper.load_model("nano", device="cpu")
+sound = whisper.load_audio({sample!r})[16000:56000]
+def read():
+    return model.transcribe(sound, language="en", temperature=0.0)["text"].encode()
+expected = read()
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"equal" if read() == expected else b"different"]
+"""
+
+
+@pytest.mark.timeout(160)
+def test_gunicorn_preload(tmp_path: Path) -> None:
+    """Its master loads the model and uses it; two workers with two threads each, forked from it, answer."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "app.py").write_text(APP.format(sample=SAMPLE))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        options = ["--preload", "--workers", "2", "--threads", "2", "--timeout", "100", "--bind", f"fd://{number}"]
+        master = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *options, "--pythonpath", str(tmp_path), "app:app"],
+            cwd=ROOT, env={**os.environ, **QUIET}, pass_fds=[number],
+        )  # fmt: skip
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+                answers = list(pool.map(lambda _: urlopen(url, timeout=100).read(), range(6)))
+        finally:
+            master.terminate()
+            master.wait(30)
+    assert answers == [b"equal"] * 6

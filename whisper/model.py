@@ -387,7 +387,7 @@ class Whisper(nn.Module):
         """
         for tensor in (*self.parameters(), *self.buffers()):
             if not tensor.is_sparse:  # the alignment heads, which torch cannot share
-                tensor.share_memory_()
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
         return self
 
     @property

@@ -149,7 +149,7 @@ def _after_in_child() -> None:
 
 def _wait_for_imports() -> None:
     """Wait until no other thread is importing what we need; a module that this very thread imports is no obstacle."""
-    bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined]
+    bootstrap: Any = importlib._bootstrap
     while names := [name for name, found in list(bootstrap._module_locks.items()) if _is_awaited(name, found())]:
         for name in names:
             bootstrap._lock_unlock_module(name)  # what an import of it by this thread would do
