@@ -34,7 +34,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import whisper
 from whisper import processes
+from whisper.engine import Engine
 from whisper.errors import CancelledError, DeviceError, ProcessError
+
+from .runners import MockRunner
 
 SAMPLE = str(Path(__file__).resolve().parent.parent / "examples" / "sample.flac")
 PATIENCE = 50  # seconds for a child on a busy machine
@@ -289,6 +292,53 @@ def cuda_in_a_child() -> None:
     assert read()["text"], "the CPU is there"
 
 
+def engines_at_random() -> None:
+    """An engine without weights: threads submit, cancel and wait at random, and the process forks meanwhile.
+
+    Whatever is not cancelled ends as it would alone, all rows and windows are given back, and in the children what
+    the parent has begun is an error at once.
+    """
+    from .test_engine import Work, alone
+
+    engine, draw, wrong = Engine(MockRunner(), max_rows=12), random.Random(7), []
+    works = [Work(seed, n_windows=1 + seed % 3, n_parts=seed % 4 // 3 * 2) for seed in range(6)]
+    expected = [alone(work) for work in works]
+
+    def submit_and_wait(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(25):
+            i = chance.randrange(len(works))
+            handle = engine.submit(works[i].steps(), works[i].n_rows)
+            if chance.random() < 0.3:
+                threading.Timer(chance.uniform(0, 0.01), handle.cancel).start()
+            try:
+                if handle.result() != expected[i]:
+                    wrong.append(i)
+            except CancelledError:
+                pass
+
+    def child(handle: Any) -> Any:
+        handle.cancel()  # the parent's, which does not notice
+        for ask in (handle.result, lambda: next(iter(handle)), lambda: engine.submit(works[0].steps())):
+            with pytest.raises(ProcessError):
+                ask()
+        return [Engine(MockRunner()).submit(work.steps(), work.n_rows).result() for work in works]
+
+    threads = [threading.Thread(target=submit_and_wait, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        time.sleep(draw.uniform(0, 0.05))
+        waiting = engine.submit(works[1].steps(), works[1].n_rows)
+        assert repr(in_child(lambda handle=waiting: child(handle))) == repr(expected)
+        assert waiting.result() == expected[1]
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert not engine.runner.taken
+    assert not engine._handles
+
+
 # ---------------------------------------------------------------------------------------------------------
 # The ways of Python's library and of torch
 # ---------------------------------------------------------------------------------------------------------
@@ -493,11 +543,18 @@ def daemon_threads() -> None:
 # played one after the other in one process: what the first leaves behind the next has to live with
 SCENES: dict[str, list[Callable[[], None]]] = {
     "forks": [fork_before_use, fork_after_use, fork_inside_a_request, limits_in_a_child, locks_and_imports],
-    "forks beside threads": [fork_at_the_beginning, fork_in_the_middle, killed_in_the_middle, interrupted],
+    "forks beside threads": [
+        engines_at_random,
+        fork_at_the_beginning,
+        fork_in_the_middle,
+        killed_in_the_middle,
+        interrupted,
+    ],
     "workers": [pools_by_fork, lambda: loaders("fork"), prefork_server],
     "spawn": [lambda: pools_by("spawn"), lambda: loaders("spawn")],
     "forkserver": [lambda: pools_by("forkserver")],
     "copies": [copies],
+    "engines": [engines_at_random],
     "cannot": [cuda_in_a_child, old_openmp],
     "daemon threads": [daemon_threads],
 }
