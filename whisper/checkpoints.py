@@ -22,6 +22,7 @@ from .download import written_whole
 from .errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
 from .formats import is_safetensors, read_torch
 from .model import Whisper
+from .processes import check_device
 from .stored import KeptFile, keep, left_in_files
 from .torch_state import clean_state
 from .weights import (
@@ -160,10 +161,15 @@ def cache_folder() -> str:
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        check_device(chosen)
+        return chosen
     try:
+        check_device(torch.device(device))
         torch.empty(0, dtype=torch.float32, device=device)  # before gigabytes are loaded for it
         return torch.device(device)
+    except DeviceError:
+        raise
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise DeviceError(

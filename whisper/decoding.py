@@ -11,7 +11,6 @@ import math
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +40,7 @@ from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, S
 from .token_rules import RowRules
 from .tokenizer import Tokenizer, get_tokenizer
 from .torch_state import clean_state
-from .utils import compression_ratio
+from .utils import cached_property, compression_ratio
 
 if TYPE_CHECKING:
     from .model import Whisper

@@ -10,13 +10,14 @@ place; from then on the model is like any other. This file knows neither Whisper
 from __future__ import annotations
 
 import copy
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+
+from . import processes
 
 Children = dict[str, nn.Module]
 
@@ -52,7 +53,7 @@ class DeferredModules(dict[str, Any]):
         self._make: Callable[[], Children] | None = make
         self._mark: Callable[[Children], Any] | None = None
         self._made: Children = {}
-        self._lock = threading.RLock()
+        self._lock = processes.rlock()
         self.mark: Any = None
         self.device = device
         self.source: object | None = source

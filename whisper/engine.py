@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import traceback
 from collections import deque
@@ -17,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from . import fast_path
+from . import fast_path, processes
 from .capabilities import free_memory
-from .errors import CancelledError
+from .errors import CancelledError, ProcessError
 from .results import Segment
 from .runner import Audio, Runner
 from .sampling import WindowSampling, language_probs, release, step, turns
@@ -72,7 +73,12 @@ class Handle:
         return self._is_done
 
     def cancel(self) -> None:
-        """End it: what it holds is given back, and `result` raises `CancelledError`. No effect once it is done."""
+        """End it: what it holds is given back, and `result` raises `CancelledError`. No effect once it is done.
+
+        Nor in a child that was forked meanwhile: it is the parent's.
+        """
+        if self._engine._pid != os.getpid():
+            return
         with self._engine._lock:
             self._engine._cancel(self)
 
@@ -83,6 +89,8 @@ class Handle:
         ------
         CancelledError
             It was cancelled.
+        ProcessError
+            Another process has begun it, and was forked since.
         Exception
             What ended it. An exception that ends the waiting, such as Ctrl-C, cancels it.
         """
@@ -136,7 +144,8 @@ class Engine:
         self.runner = runner
         self.scheduler = Scheduler(runner.row_bytes, runner.audio_bytes, max_rows, memory_limit)
         self._encoder_batch = encoder_batch
-        self._lock = threading.Lock()  # of all that follows, and of the handles' private parts
+        self._pid = os.getpid()  # a child that is forked gets an engine of its own
+        self._lock = processes.lock()  # of all that follows, and of the handles' private parts
         self._is_led = False  # a thread is at the runner, without the lock
         self._anybody = Group()  # of the requests that belong to no other
         self._count = itertools.count()
@@ -152,6 +161,8 @@ class Engine:
 
     def set_limits(self, **limits: Any) -> None:
         """Change `max_rows` or `memory_limit`."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self.scheduler.set_limits(**limits)
             self._pass_on()
@@ -176,10 +187,18 @@ class Engine:
         group
             Of which only so many run at once.
         """
+        self._check_process()
         with self._lock:
             return self._add(steps, (next(self._count),), n_rows, caller or self.caller(), group or self._anybody)
 
     # What follows is called with the lock, unless it says otherwise.
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ProcessError(
+                f"this transcription was begun in process {self._pid}, from which this one was forked, and goes on "
+                "there; begin it anew here"
+            )
 
     def _add(self, steps: Steps, order: tuple[int, ...], n_rows: int, caller: Caller, group: Group) -> Handle:
         ticket = Ticket(order, n_rows, group)
@@ -195,11 +214,10 @@ class Engine:
         self._attending[caller] = None
         try:
             while not until():
+                self._check_process()
                 if caller.stop is not None:
                     self._look_whether_to_stop(caller.stop)
-                if handle := self._next_ready(caller):
-                    self._run_code(handle)
-                elif self._is_led or not self._turn():
+                if not self._do_a_piece(caller):
                     caller.n_asleep += 1
                     try:
                         caller.changed.wait(None if caller.stop is None else POLL)
@@ -210,6 +228,19 @@ class Engine:
             if not caller.n_attending:
                 del self._attending[caller]
             self._pass_on()
+
+    def _do_a_piece(self, caller: Caller) -> bool:
+        """Run the code of a request, or the runner once; False where there is nothing to do."""
+        if not processes.begin():
+            with self._unlocked():
+                processes.rest()
+        try:
+            if handle := self._next_ready(caller):
+                self._run_code(handle)
+                return True
+            return not self._is_led and self._turn()
+        finally:
+            processes.end()
 
     def _look_whether_to_stop(self, stop: Callable[[], bool]) -> None:
         with self._unlocked():
@@ -483,7 +514,7 @@ class _Engines:
 
 
 _ENGINES: WeakKeyDictionary[Whisper, _Engines] = WeakKeyDictionary()
-_ENGINES_LOCK = threading.Lock()
+_ENGINES_LOCK = processes.lock()
 
 
 _UNCHANGED: Any = object()

@@ -63,5 +63,9 @@ class CancelledError(WhisperError, RuntimeError):
     """A transcription that was told to stop; nothing is wrong with it."""
 
 
+class ProcessError(WhisperError, RuntimeError):
+    """A transcription that another process has begun, before this one was forked from it."""
+
+
 class TrainingError(WhisperError, RuntimeError):
     """Training data or a training configuration that cannot be used."""

@@ -9,6 +9,7 @@ changed them; afterwards every number is compared (`fingerprint`). It runs nothi
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_of_torch
 
 from . import model as network
+from . import processes
 from .compute_types import resolve as resolve
 from .deferred import Children, DeferredModules, deferred
 from .fingerprint import Fingerprint
@@ -118,13 +120,15 @@ class _Held:
     device: torch.device | None = None
     fingerprint: Fingerprint | None = None
     runners: dict[str, Runner] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=processes.rlock)
+    pid: int = field(default_factory=os.getpid)  # of the process whose threads change the rest
 
     def is_plain(self, model: Whisper) -> bool:
         """Whether every module is one of ours, unwatched, with weights that fit together."""
         if deferred(model) is not None:  # nobody has reached inside
             return not _is_watched(vars(model)) and not _replaces_a_method(model)
-        with self.lock:
+        with processes.piece(), self.lock:
+            self._notice_fork(model)
             as_before = model.device == self.device and all(part.is_as_before() for part in self.parts)
             if not self.parts or not as_before:
                 self._look(model)
@@ -144,11 +148,22 @@ class _Held:
         self.device = device
 
     def runner(self, model: Whisper, compute_type: str) -> Runner:
-        with self.lock:
+        with processes.piece(), self.lock:
+            self._notice_fork(model)
             tensors = self._tensors(model)
             if compute_type not in self.runners:
                 self.runners[compute_type] = make_runner(model.dims, tensors, compute_type, model.device)
             return self.runners[compute_type]
+
+    def _notice_fork(self, model: Whisper) -> None:
+        """Begin anew in a child that was forked, on the packed weights of the parent.
+
+        Its threads may have been changing all the rest when it was forked.
+        """
+        processes.check_device(model.device)
+        if self.pid != (here := os.getpid()):
+            self.runners = {compute_type: runner.twin() for compute_type, runner in self.runners.items()}
+            self.parts, self.pid = [], here
 
     def _tensors(self, model: Whisper) -> Mapping[str, Tensor]:
         """Return the weights as they are now, after forgetting what was packed from others."""
@@ -171,7 +186,7 @@ def _mark(modules: Children) -> Fingerprint:
 
 
 _all_held: weakref.WeakKeyDictionary[Whisper, _Held] = weakref.WeakKeyDictionary()
-_all_held_lock = threading.Lock()
+_all_held_lock = processes.lock()
 
 
 def _held(model: Whisper) -> _Held:

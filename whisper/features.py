@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from functools import cached_property
 from itertools import chain
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import audio, media
+from . import audio, media, processes
 from .audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
 from .finite import Mending, zeroed
 from .pauses import Loudness
 from .sources import is_standard_input
 from .spool import Spool
 from .torch_state import clean_state
+from .utils import cached_property
 
 HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
 KEPT_BLOCKS = 64  # of a long recording, 20 MB with 80 bands: a window needs 4, and several are read side by side
@@ -50,7 +49,7 @@ class Features:
     _sound: _Samples
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = processes.lock()
 
     @staticmethod
     def of(

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import os
 
+from . import processes
 from .capabilities import machine, processor
 from .errors import OptionError
 from .kernel_builds import SOURCES, VARIANTS, Variant, build_all, variants_for
@@ -85,6 +86,7 @@ def _open(variant: Variant) -> ctypes.CDLL | str:
         return f"{path} cannot be loaded ({error}); {HOW_TO_BUILD} anew"
     if found != ABI:
         return f"{path} was built from other sources (form {found}, and {ABI} is needed); {HOW_TO_BUILD} anew"
+    processes.computes_with(library)
     return library
 
 

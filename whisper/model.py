@@ -387,6 +387,16 @@ class Whisper(nn.Module):
                 return self
         return super().to(*args, **kwargs)
 
+    def share_memory(self) -> Whisper:
+        """Move the weights to memory that processes share: one that is handed the model then needs none of its own.
+
+        See `torch.Tensor.share_memory_`. What the fast path packs is each process's own.
+        """
+        for tensor in (*self.parameters(), *self.buffers()):
+            if not tensor.is_sparse:  # the alignment heads, which torch cannot share
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return self
+
     @property
     def is_multilingual(self) -> bool:
         """Whether the vocabulary has language tokens."""

@@ -7,9 +7,11 @@ order, so that a result depends neither on its neighbours nor on the number of t
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,19 +101,33 @@ class NativeRunner:
         self.dims, self.compute_type, self._library = dims, compute_type, library
         packer = _Packer(library, dims, tensors, TYPES[compute_type], _arena(self, library))
         # the vocabulary is the largest matrix to be read: first, while nothing else is held
-        self._decoder = _new(self, library, "decoder", packer.decoder(dims))
-        self._encoder = _new(self, library, "encoder", packer.encoder(dims))
-        self._kept = packer.kept  # arrays that encoder and decoder point to
+        self._parts = {"decoder": packer.decoder(dims), "encoder": packer.encoder(dims)}
+        self._kept = packer.kept  # arrays that the parts point to
+        self._weights_of: NativeRunner | None = None  # of whom this is a twin
+        self._begin()
         library.sotto_row_bytes.restype = library.sotto_audio_bytes.restype = ctypes.c_size_t
         self.row_bytes: int = library.sotto_row_bytes(self._decoder)
         self.audio_bytes: int = library.sotto_audio_bytes(self._decoder)
         self.weight_bytes: int = packer.n_bytes()
+
+    def _begin(self) -> None:
+        """Make all that calls change."""
+        self._decoder = _new(self, self._library, "decoder", self._parts["decoder"])
+        self._encoder = _new(self, self._library, "encoder", self._parts["encoder"])
+        dims = self.dims
         self._table = RowTable(dims.n_text_ctx)
         self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
         self._cache_pointers = np.zeros(0, dtype=np.uintp)
         self._logits = _floats(0, dims.n_vocab)  # kept from call to call, as fresh pages cost time
         self._scores = _floats(0)
         self._spare: list[Tensor] = []  # keys and values of audios that are gone
+
+    def twin(self) -> NativeRunner:
+        """See `Runner.twin`."""
+        twin = copy.copy(self)
+        twin._weights_of = self  # whose memory goes with it
+        twin._begin()
+        return twin
 
     # -- sound -------------------------------------------------------------------------------------------
 
@@ -309,7 +325,7 @@ def _arena(owner: object, library: ctypes.CDLL) -> ctypes.c_void_p:
     pointer = library.sotto_arena_new()
     if not pointer:
         raise MemoryError("not enough memory for the weights")
-    weakref.finalize(owner, library.sotto_arena_free, pointer)
+    _free_with(owner, library.sotto_arena_free, pointer)
     return ctypes.c_void_p(pointer)
 
 
@@ -325,8 +341,22 @@ def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int],
     )
     if not pointer:
         raise MemoryError(f"not enough memory for the {kind}")
-    weakref.finalize(owner, free, pointer)
+    _free_with(owner, free, pointer)
     return ctypes.c_void_p(pointer)
+
+
+def _free_with(owner: object, free: Callable[[int], None], pointer: int) -> None:
+    """Give memory back when `owner` goes.
+
+    Not when Python ends, since a daemon thread may be using it, and not in a child that was forked, since a thread of
+    the parent may have been changing it.
+    """
+    weakref.finalize(owner, _free_here, os.getpid(), free, pointer).atexit = False
+
+
+def _free_here(pid: int, free: Callable[[int], None], pointer: int) -> None:
+    if os.getpid() == pid:
+        free(pointer)
 
 
 class _Packer:

@@ -62,6 +62,10 @@ class Runner(Protocol):
     row_bytes: int  # memory of one row's cache
     audio_bytes: int  # memory of one `Audio`
 
+    def twin(self) -> Runner:
+        """Return a runner of the same weights, in the same memory, whose rows and caches are its own."""
+        ...
+
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Encode windows, each ``(n_mels, 3000)``, into features ``(n_audio_ctx, n_audio_state)``, float32."""
         ...

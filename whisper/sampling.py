@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import processes
 from .logit_filters import BoostHotwords, RowFilter
 from .runner import Audio, Ints, Runner
 from .search import best_extensions, fill_up
@@ -289,10 +290,12 @@ class Turns:
     """A lock that is given in the order of asking: who asks again at once stands behind those that wait."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = processes.lock()
         self._line: deque[threading.Lock] = deque()  # the first has its turn; the others wait for theirs
 
     def __enter__(self) -> None:
+        if not processes.begin():
+            processes.rest()
         ticket = threading.Lock()
         ticket.acquire()
         with self._guard:
@@ -303,10 +306,12 @@ class Turns:
             ticket.acquire()
         except BaseException:  # Ctrl-C while waiting
             self._leave(ticket)
+            processes.end()
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._leave(self._line[0])
+        processes.end()
 
     def _leave(self, ticket: threading.Lock) -> None:
         with self._guard:
@@ -317,7 +322,7 @@ class Turns:
 
 
 _TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
-_TURNS_GUARD = threading.Lock()
+_TURNS_GUARD = processes.lock()
 
 
 def turns(runner: Runner) -> Turns:

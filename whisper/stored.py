@@ -65,7 +65,7 @@ class KeptFile:
     def __init__(self, path: str, content: bytes | None = None, number: int = -1) -> None:
         self.path, self.content, self.number = path, content, number
         if content is None:
-            weakref.finalize(self, os.close, number)
+            weakref.finalize(self, os.close, number).atexit = False  # a daemon thread may be reading
 
     @property
     def place(self) -> str:

@@ -13,7 +13,7 @@ import string
 from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from .errors import LanguageError, OptionError, UnknownLanguageTokenError
 from .language_names import LANGUAGES as LANGUAGES  # programs look for both here
 from .language_names import TO_LANGUAGE_CODE as TO_LANGUAGE_CODE
 from .language_names import code_of
+from .utils import cached_property
 
 if TYPE_CHECKING:
     import tiktoken

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -198,6 +199,12 @@ class TorchRunner:
         self.audio_bytes = (
             dims.n_text_layer * 2 * dims.n_audio_ctx * dims.n_text_state * self._cache.pool.element_size()
         )
+
+    def twin(self) -> TorchRunner:
+        """See `Runner.twin`; not for CUDA, which no other process can use."""
+        twin = copy(self)
+        twin._cache = RowCache(self.dims, self.precision)
+        return twin
 
     # -- sound -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import NumberError, OptionError
 
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property:  # noqa: N801
+        """That of `functools` from Python 3.12 on; before, it has a lock, which a fork may leave locked in a child."""
+
+        def __init__(self, function):
+            self.function, self.__doc__ = function, function.__doc__
+
+        def __set_name__(self, owner, name):
+            self.name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            return vars(instance).setdefault(self.name, self.function(instance))
+
+
 if TYPE_CHECKING:
     from .writers import ResultWriter as ResultWriter
     from .writers import SubtitlesWriter as SubtitlesWriter

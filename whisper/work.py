@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from . import processes
 from .results import Segment
 from .runner import Audio
 from .sampling import WindowSampling
@@ -107,7 +108,7 @@ class Direct:
         answer: Any = None
         try:
             while True:
-                with clean_state():
+                with processes.piece(), clean_state():
                     job = self._steps.send(answer)
                 answer = None
                 if isinstance(job, Deliver):

@@ -11,19 +11,18 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <vector>
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -261,16 +260,36 @@ class Member {
     Phase *phase_, *end_;
 };
 
+// Had by one call at a time, while it lasts. It knows the process: what a thread of the parent had when a child was
+// forked, the child may have, since nobody there will ever give it back.
+class Exclusive {
+  public:
+    explicit Exclusive(std::atomic<pid_t>& holder) : holder_(holder), own_(getpid()) {
+        pid_t before = holder.load(std::memory_order_relaxed);
+        mine = before != own_ && holder.compare_exchange_strong(before, own_, std::memory_order_acquire);
+    }
+    ~Exclusive() {
+        if (mine) holder_.store(0, std::memory_order_release);
+    }
+    Exclusive(const Exclusive&) = delete;
+    Exclusive& operator=(const Exclusive&) = delete;
+    bool mine;
+
+  private:
+    std::atomic<pid_t>& holder_;
+    const pid_t own_;
+};
+
 // Runs `work(member, index)` on so many threads. They are OpenMP's, which are torch's, too: threads of our own would
 // compete for the processor with those that torch leaves spinning after each of its operations. One call at a time has
 // them; another that comes meanwhile works alone.
 template <class F>
 void run_team(int n_threads, int n_phases, const F& work) {
-    static std::mutex guard;
-    std::unique_lock<std::mutex> lock(guard, std::try_to_lock);
+    static std::atomic<pid_t> holder{0};
+    Exclusive threads(holder);
     std::vector<Phase> phases(n_phases);
 #if defined(_OPENMP)
-    if (n_threads > 1 && lock.owns_lock()) {
+    if (n_threads > 1 && threads.mine) {
 #pragma omp parallel num_threads(n_threads)
         {
             Member member(phases.data(), n_phases);
