@@ -94,7 +94,7 @@ def test_both_ways_to_run_a_model_agree(nano: Whisper, sample: Any) -> None:
 
 
 def test_a_long_recording_whose_text_lacks_parts_and_has_others(nano: Whisper, sample: Any) -> None:
-    """Ten times the sample; its third is not in the text, and a long story is that nobody tells."""
+    """Ten times the sample; its third is not in the text, and a long story is not in the recording."""
     n = len(sample) / 16000
     audio, story = np.tile(sample, 10), "nobody has ever said these words in this place " * 20
     text = [*SAID * 2, *SAID * 3, story, *SAID * 4]
@@ -174,10 +174,10 @@ def test_what_is_wrong_is_told(changes: dict[str, Any], error: type[WhisperError
         whisper.align(MODEL, arguments.pop("audio"), arguments.pop("text"), **arguments)
 
 
-def test_a_model_that_knows_only_english() -> None:
+def test_an_english_only_model() -> None:
     model = random_model(6, n_vocab=51864)
     assert whisper.align(model, np.zeros(16000, np.float32), "computer", fp16=False)["language"] == "en"
-    with pytest.raises(LanguageError, match="only English"):
+    with pytest.raises(LanguageError, match="English-only"):
         whisper.align(model, np.zeros(16000, np.float32), "ordinateur", language="fr")
 
 

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "utils", "writers", "results", "declaring", "options", "tokenizer", "normalizers", "spool",
+    "version", "errors", "spans", "rates", "utils", "writers", "results", "declaring", "options", "tokenizer",
+    "normalizers", "spool",
     "media", "audio", "silero", "vad",
     "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
     "download", "huggingface", "bundled", "checkpoints",

@@ -369,7 +369,7 @@ def test_the_engine_and_the_model_s_own_forward_agree(model: Whisper) -> None:
 def test_one_bad_recording_of_a_list_is_told(model: Whisper, way: str) -> None:
     with pytest.raises(AudioError, match=r"missing\.wav"):
         model.transcribe([noise(3), "missing.wav", noise(3)], **PLAIN)
-    with pytest.raises(AudioError, match="a list is taken for several recordings"):
+    with pytest.raises(AudioError, match="a list means several recordings"):
         model.transcribe([0.1, 0.2])
     with pytest.raises(OptionError, match="takes one recording"):
         whisper.iter_segments(model, [noise(3)])  # type: ignore[arg-type]

