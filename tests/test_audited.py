@@ -152,6 +152,20 @@ def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short(monkeyp
     assert done.found == []
 
 
+def test_silence_after_short_windows_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [(float(i), i + 0.5) for i in range(120)]
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        n = sum(window.start <= a < window.end for a, _ in spans)
+        if n == 0:
+            return result(no_speech=0.9, logprob=-2.0)
+        return result((0.0, window.duration - 0.1, " one" * (1 if window.duration > 4 else n)))
+
+    done = audit(monkeypatch, say, spans, seconds=700.0)
+    assert "".join(text for _, text in done.texts).split() == ["one"] * 120
+    assert done.found == []
+
+
 def test_a_loop_is_decoded_in_halves_and_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         assert options.stop_loops
@@ -181,7 +195,11 @@ def test_the_best_of_failed_attempts_is_kept_and_hopeless_ones_end(monkeypatch: 
 
 def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
-        text = " and so it goes on and on" if options.prompt or window.seek == 0 else f" new text, as recognised at {window.seek}"
+        text = (
+            " and so it goes on and on"
+            if options.prompt or window.seek == 0
+            else f" new text, as recognised at {window.seek}"
+        )
         return result((0.0, 29.9, text))
 
     spans = [(i * 30.0, i * 30 + 4.0) for i in range(4)]

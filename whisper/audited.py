@@ -72,7 +72,7 @@ class AuditedWindowLoop(WindowLoop):
         if not result.retry:
             speech = self._speech.within(window.start, min(result.seek / FRAMES_PER_SECOND, window.end))
             is_too_sparse = self._can_be_split(window, speech, result) and is_sparse(_text(result.segments), speech)
-            if tries_longer or is_too_sparse:
+            if (tries_longer and speech) or is_too_sparse:
                 whole, last_speech_of_whole, findings_of_whole = result, self._last_speech, self._findings
                 self._findings, self._last_speech = [], last_speech
                 speech, seek = self._leave_out_cut_segment(speech, result.seek)
