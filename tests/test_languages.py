@@ -65,7 +65,7 @@ def test_what_is_no_language_is_an_error(nano: Whisper, wrong: Any, message: str
 
 
 @pytest.mark.parametrize(
-    ("decoding", "options", "told"),
+    ("decoding", "options", "warning"),
     [
         ({"language": "en"}, {"languages": ["fr"]}, "languages=['fr'] has no effect when language='en' is given"),
         ({"language": "en"}, {"multilingual": True}, "multilingual=True has no effect when language='en' is given"),
@@ -77,11 +77,11 @@ def test_what_is_no_language_is_an_error(nano: Whisper, wrong: Any, message: str
     ],
 )  # fmt: skip
 def test_options_without_effect_are_warnings(
-    nano: Whisper, decoding: dict[str, Any], options: dict[str, Any], told: str
+    nano: Whisper, decoding: dict[str, Any], options: dict[str, Any], warning: str
 ) -> None:
     found = list(option_warnings(nano, TranscribeOptions(**options), DecodingOptions(**decoding)))
-    assert bool(found) == bool(told)
-    assert told in " ".join(found)
+    assert bool(found) == bool(warning)
+    assert warning in " ".join(found)
 
 
 def test_an_english_only_model_says_so(english_only: Whisper) -> None:

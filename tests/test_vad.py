@@ -1,4 +1,4 @@
-"""Stretches of speech: on the recording's clock, the same however it is read, and no speech missed."""
+"""Speech segments: in seconds of the recording, the same however it is read, and no speech missed."""
 
 from __future__ import annotations
 

@@ -44,11 +44,10 @@ if TYPE_CHECKING:
     from .audio import Source
     from .model import Whisper
 
-# seconds: the recording is cut at longer pauses; weak models transcribe short chunks well, too
-MIN_CUT_PAUSE = 1.0
+# Weak models transcribe short chunks well, too, so the recording is cut at many pauses.
+MIN_CUT_PAUSE = 1.0  # seconds
 TARGET_FRAMES = 2000  # of chunks of speech without a pause, where it is longer than a window
-# of a chunk's letters: with less, it is cut again, and transcribed again
-MIN_RECOGNISED_SHARE = 0.6
+MIN_RECOGNISED_SHARE = 0.6  # of a chunk's letters: with less, it is cut and transcribed again
 MIN_MEAN_PROBABILITY = 0.2  # of a chunk's words: with less, they are aligned phrase by phrase
 MAX_KEPT_WINDOWS = 16  # chunks that stay encoded between transcription and alignment
 LAST_BYTE = 255  # the last of the tokens that are single bytes, of which all others are made
@@ -180,7 +179,7 @@ class _Chunk:
 
     clip: FrameRange
     start: float  # in seconds of speech
-    # words, and estimates of their times in seconds of speech
+    # words, and estimates of their times, in seconds of speech
     recognised: list[tuple[str, float]] | None = None
     encoded: Any = None  # the encoded window of the `Backend`, where it is kept
 
@@ -202,9 +201,9 @@ class _Alignment:
         self._marks = options.prepend_punctuations + options.append_punctuations
         self._padding = VadOptions.of(options.vad_parameters).speech_pad_ms / 1000
         self.duration = features.n_frames / FRAMES_PER_SECOND
-        # the text is evidence of speech: without detected speech, all of the recording counts as
-        # speech
-        self.speech = speech if speech.clips(features.n_frames) else replace(speech, spans=((0.0, self.duration),))
+        if not speech.clips(features.n_frames):  # there is a text, so there is speech
+            speech = replace(speech, spans=((0.0, self.duration),))
+        self.speech = speech
         self._edges = [0.0, *(edge for span in self.speech.spans for edge in span)]
         seconds = ((b - a if i % 2 else 0.0) for i, (a, b) in enumerate(pairwise(self._edges)))
         self._speech_before_edges = [0.0, *accumulate(seconds)]
@@ -217,7 +216,11 @@ class _Alignment:
         """Align all words; returns the transcript."""
         words = [word for i, line in enumerate(lines) for word in self._split_into_words(i, line)]
         chunks = self._chunks()
-        if len(chunks) > 1 or len(self._phrases(chunks[0])) > 1 or not self._is_plausible(words):
+        letters, seconds = sum(word.letters for word in words), self._speech_before(self.duration)
+        most = MAX_LETTERS_PER_SECOND * seconds + SPARE_LETTERS
+        is_plausible = MIN_LETTERS_PER_SECOND * seconds <= letters <= most
+        # one phrase with a plausible text needs no transcription: all words belong to it
+        if len(chunks) > 1 or len(self._phrases(chunks[0])) > 1 or not is_plausible:
             yield from self._transcribe(chunks)
             shares = self._estimate_times(words, chunks)
             cut = [
@@ -233,11 +236,6 @@ class _Alignment:
         _interpolate(words, self.duration)
         return self._transcript(words, len(lines))
 
-    def _is_plausible(self, words: Sequence[_KnownWord]) -> bool:
-        """Whether the whole text fits the speaking time of the recording."""
-        letters, seconds = sum(word.letters for word in words), self._speech_before(self.duration)
-        return MIN_LETTERS_PER_SECOND * seconds <= letters <= MAX_LETTERS_PER_SECOND * seconds + SPARE_LETTERS
-
     def _split_into_words(self, i: int, line: str) -> list[_KnownWord]:
         """Split a line into words as a transcript has them."""
         line = line.strip()
@@ -249,12 +247,10 @@ class _Alignment:
         merge_punctuations(timings, self.options.prepend_punctuations, self.options.append_punctuations)
         return [_KnownWord(timing.word, timing.tokens, i) for timing in timings if timing.word]
 
-    # -- chunks of the recording --------------------------------------------------------------------------
+    # -- chunks of the recording -------------------------------------------------------------------
 
     def _chunks(self) -> list[_Chunk]:
-        """Cut the recording at its pauses, and where there are none, so that each chunk fits into a
-        window.
-        """
+        """Cut the recording at its pauses, and long speech so that it fits into windows."""
         clips: list[FrameRange] = []
         for begin, end in self.speech.clips(self.features.n_frames, MIN_CUT_PAUSE):
             if end - begin > N_FRAMES:
@@ -284,7 +280,7 @@ class _Alignment:
         mel = self.features.window(begin, end - begin)
         return (yield from self.backend.encode(pad_or_trim(mel, N_FRAMES)))
 
-    # -- estimated times ----------------------------------------------------------------------------------
+    # -- estimated times ---------------------------------------------------------------------------
 
     def _transcribe(self, chunks: Sequence[_Chunk]) -> Generator[Job, Any, None]:
         """Transcribe each chunk on its own, unless that is done."""
@@ -301,9 +297,7 @@ class _Alignment:
                 chunk.encoded = encoded
 
     def _timed_words(self, tokens: Sequence[int]) -> Iterator[tuple[str, float]]:
-        """Yield the words of a decoded window, and estimates of their times, in seconds from its
-        beginning.
-        """
+        """Yield the words of a decoded window, with estimates of their times in its seconds."""
         begin, last = self.tokenizer.timestamp_begin, N_FRAMES / FRAMES_PER_SECOND
         stamps = [(i, (token - begin) / TOKENS_PER_SECOND) for i, token in enumerate(tokens) if token >= begin]
         for (i, start), (j, end) in pairwise([(-1, 0.0), *stamps, (len(tokens), last)]):
@@ -313,8 +307,7 @@ class _Alignment:
                 yield word, start + (end - start) * (a + b) / (2 * edges[-1])
 
     def _estimate_times(self, words: Sequence[_KnownWord], chunks: Sequence[_Chunk]) -> list[float]:
-        """Estimate the time of each word: that of the recognised word it matches, or between its
-        neighbours' times.
+        """Estimate the time of each word from the recognised words that match.
 
         Returns, for each chunk, the share of its letters that were recognised.
         """
@@ -331,7 +324,7 @@ class _Alignment:
             shares[chunk] = sum(w.letters for w in own if is_recognised[w]) / sum(w.letters for w in own)
         return list(shares.values())
 
-    # -- final times --------------------------------------------------------------------------------------
+    # -- final times -------------------------------------------------------------------------------
 
     def _align_chunk(self, chunk: _Chunk, words: Sequence[_KnownWord], position: float) -> Generator[Job, Any, float]:
         """Align the words of a chunk, none before `position`; returns the end of the last one."""
@@ -369,7 +362,7 @@ class _Alignment:
         last: float = timed[0]["end"]
         return last
 
-    # -- the transcript -----------------------------------------------------------------------------------
+    # -- the transcript ----------------------------------------------------------------------------
 
     def _transcript(self, words: Sequence[_KnownWord], n_lines: int) -> Transcript:
         segments: list[Segment] = []

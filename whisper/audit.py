@@ -1,8 +1,6 @@
-"""The report of an audit: what was found where speech and text disagree, as an object, a table and
-plain values.
+"""The report of an audit: where speech and text disagree, as values, a table and a plot.
 
-Measures and corrects nothing itself: `audited` does, and adds its findings here. `timeline` draws
-the plot.
+Measures and corrects nothing itself: `AuditedWindowLoop` does, and adds its findings here.
 """
 
 from __future__ import annotations
@@ -79,9 +77,7 @@ class Report:
 
     @classmethod
     def of_channels(cls, reports: Sequence[Report], language: str) -> Report:
-        """Merge the reports of a recording's channels; there is speech where any channel has
-        speech.
-        """
+        """Merge the reports of a recording's channels."""
         findings = [replace(f, channel=i) for i, report in enumerate(reports) for f in report.findings]
         speech = [span for report in reports for span in report.speech or ()]
         text = [span for report in reports for span in report.text]
@@ -147,8 +143,7 @@ class Report:
         return f"{length}, {self.speech_seconds:.1f} s of speech ({self.method}): {found}"
 
     def plot(self, path: str | PathLike[str]) -> None:
-        """Draw a timeline of speech, text and findings into a file (png, svg, pdf); needs
-        matplotlib.
+        """Draw a timeline of speech, text and findings into a file (png, svg, pdf).
 
         Raises
         ------

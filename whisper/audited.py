@@ -1,5 +1,4 @@
-"""The audited window loop: the text of each window is compared with its speech before it prompts
-the next one.
+"""The audited window loop: speech and text of each window are compared.
 
 Hallucinations are dropped and repetition loops stopped. Speech without text is decoded again on its
 own; where a window has too little text for its speech, it is decoded again in chunks, and if that
@@ -34,8 +33,7 @@ CHUNK_SECONDS = 3.0  # weak models transcribe so much speech as well as a single
 MIN_GAIN = 1.2  # times as much text, with which decoding in chunks has helped
 PATIENCE = 2  # consecutive temperatures without a better text, after which fallback ends
 HOPELESS_LOGPROB = -1.5  # below it, one such temperature is enough: no other gives a good text
-# consecutive short windows with enough text, after which a window twice as long is tried
-GOOD_WINDOWS = 16
+GOOD_WINDOWS = 16  # consecutive short ones with enough text, before one twice as long is tried
 SPARE_TOKENS = 24  # for timestamps, and for very short windows
 MAX_KEPT_TEXTS = 8  # segments that are searched for a repetition loop across windows
 
@@ -57,8 +55,7 @@ class AuditedWindowLoop(WindowLoop):
         self._texts: list[str] = []  # of the last segments that were kept
         self._max_seconds = N_FRAMES / FRAMES_PER_SECOND  # of a window, as far as pauses allow
         self._n_good = 0  # consecutive short windows with enough text
-        # the last text repeats itself, and would make the next one repeat itself
-        self._was_repetitive = False
+        self._was_repetitive = False  # a repetitive text makes the next one repetitive
         self._findings: list[Finding] = []  # of the current window
 
     def _transcribe_window(self, window: Window) -> Generator[Job, Any, WindowResult]:
@@ -100,7 +97,7 @@ class AuditedWindowLoop(WindowLoop):
     def _add_finding(self, kind: Kind, span: Span, text: str, reason: str) -> None:
         self._findings.append(finding(kind, span, text, reason))
 
-    # -- a window, whole and in chunks -------------------------------------------------------------------
+    # -- a window, whole and in chunks -------------------------------------------------------------
 
     def _decode_whole(self, window: Window) -> Generator[Job, Any, WindowResult]:
         prepared = yield from self._prepare(window)
@@ -118,9 +115,7 @@ class AuditedWindowLoop(WindowLoop):
         return window_result
 
     def _decode_in_chunks(self, window: Window, speech: list[Span], seek: int) -> Generator[Job, Any, list[Segment]]:
-        """Decode the speech of a window a few seconds at a time, and where text is still sparse, in
-        shorter chunks.
-        """
+        """Decode the speech of a window in chunks, and sparse text in shorter ones."""
         segments: list[Segment] = []
         for chunk in self._split(speech):
             prepared = yield from self._prepare(self._window_around(chunk, window, seek))
@@ -148,9 +143,7 @@ class AuditedWindowLoop(WindowLoop):
         return most is not None and not _text(segments).strip() and all(s["no_speech_prob"] > most for s in segments)
 
     def _split(self, speech: list[Span]) -> list[Span]:
-        """Split speech that was decoded together: into chunks, speech segments, or parts of a
-        single segment.
-        """
+        """Split speech into chunks, speech segments, or parts of a single segment."""
         if speech[-1][1] - speech[0][0] > CHUNK_SECONDS:
             return group_segments(self._split_long(speech, CHUNK_SECONDS), CHUNK_SECONDS)
         if len(speech) > 1:
@@ -162,9 +155,7 @@ class AuditedWindowLoop(WindowLoop):
         return [part for segment in speech for part in self._speech.split(segment, max_seconds)]
 
     def _leave_out_cut_segment(self, speech: list[Span], seek: int) -> tuple[list[Span], int]:
-        """Leave a last speech segment that frame `seek` cuts in two to the next window, if there
-        are others.
-        """
+        """Leave a last speech segment that frame `seek` cuts in two to the next window."""
         end = seek / FRAMES_PER_SECOND
         around = end - 0.01, end + 0.01
         if len(speech) > 1 and self._speech.within(*around) == [around]:
@@ -181,9 +172,7 @@ class AuditedWindowLoop(WindowLoop):
         return Window(window.clip, window.seek, max(round(end * FRAMES_PER_SECOND) - window.seek, 1))
 
     def _window_around(self, span: Span, window: Window, last: int) -> Window:
-        """Return a padded window around a span of speech; it ends at frame `last`, where the next
-        window begins.
-        """
+        """Return a padded window around a span of speech; it ends before frame `last`."""
         # no padding on a side with speech: it would add parts of other words
         before = 0.0 if self._speech.seconds_within(span[0] - PAD_SECONDS, span[0]) else PAD_SECONDS
         after = 0.0 if self._speech.seconds_within(span[1], span[1] + PAD_SECONDS) else PAD_SECONDS
@@ -191,12 +180,10 @@ class AuditedWindowLoop(WindowLoop):
         end = min(round((span[1] + after) * FRAMES_PER_SECOND), seek + N_FRAMES, last)
         return Window(window.clip, seek, max(end - seek, 1))
 
-    # -- decoding ----------------------------------------------------------------------------------------
+    # -- decoding ----------------------------------------------------------------------------------
 
     def _decode_with_fallback(self, prepared: PreparedWindow) -> Generator[Job, Any, DecodingResult]:
-        """Decode at each temperature in turn until the text passes; return the best result if none
-        does.
-        """
+        """Decode with temperature fallback; return the best result if none passes."""
         best: DecodingResult | None = None
         n_worse = 0
         window = prepared.window
@@ -263,7 +250,7 @@ class AuditedWindowLoop(WindowLoop):
         limit = self.settings.decoding.sample_len or self.settings.model.dims.n_text_ctx // 2
         return min(limit, int(MAX_TEXT_TOKENS_PER_SECOND * seconds) + SPARE_TOKENS)
 
-    # -- hallucinations, and speech without text ---------------------------------------------------------
+    # -- hallucinations, and speech without text ---------------------------------------------------
 
     def _is_kept(self, segment: Segment, language: str) -> bool:
         """Whether a segment is kept; adds a finding if it is dropped as a hallucination."""
@@ -318,9 +305,7 @@ class AuditedWindowLoop(WindowLoop):
         return segments
 
     def _is_crowded(self, segment: Segment) -> bool:
-        """Whether a segment has too little speech for its text, so that part of the text was said
-        outside of it.
-        """
+        """Whether a segment has too little speech for its text."""
         seconds = self._speech.seconds_within(segment["start"], segment["end"])
         return n_bytes(segment["text"]) > CROWDED_TEXT_BYTES_PER_SECOND * seconds
 

@@ -19,6 +19,7 @@ from . import audio, media
 from .audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, Source
 from .languages import most_spoken_language
 from .results import Segment, Transcript
+from .spans import true_runs
 from .spool import IN_MEMORY, Spool
 
 Channel: TypeAlias = npt.NDArray[Any]  # (n_samples,) at 16 kHz, int16 or float32
@@ -30,8 +31,7 @@ Track: TypeAlias = npt.NDArray[np.float64]  # (n_levels,)
 # The numbers are from two readers on two channels, with and without room acoustics, over noise: in
 # 0.64 s of crosstalk the differences have a standard deviation of 2 to 4 dB; in 0.64 s with speech
 # on the channel itself, even 15 dB below the other, of 9 to 12 dB.
-# frames of 10 ms whose mean is one level: single frames vary, and a far loudspeaker is 20 ms late
-STEP_FRAMES = 8
+STEP_FRAMES = 8  # of 10 ms, for one level: single frames vary, and a far loudspeaker is 20 ms late
 N_BANDS = 20  # of levels; each is 4 mel bands
 SPAN_LEVELS = 8  # consecutive levels that are compared together: 0.64 s
 AUDIBLE_DB = 6.0  # above the channel's noise floor
@@ -42,9 +42,9 @@ FLOOR_BLOCK_LEVELS = 125  # the noise floor is that of 10 s and the 10 s on eith
 FLOOR_PERCENTILE = 10  # of the levels
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Channels of a recording
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def read_channels(source: Source) -> list[Channel]:
@@ -104,7 +104,7 @@ def reading(source: Source) -> Generator[float, None, list[Channel]]:
     if len(channels) > 1:
         levels = yield from _measuring_levels(channels)
         for channel, silent in zip(channels, crosstalk(levels), strict=True):
-            for first, last in _runs(silent) * STEP_FRAMES * HOP_LENGTH:
+            for first, last in true_runs(silent) * STEP_FRAMES * HOP_LENGTH:
                 channel[first:last] = 0
     return channels
 
@@ -122,9 +122,7 @@ def _blocks(source: Source) -> Iterator[media.Samples]:
 
 
 def _measuring_levels(channels: Sequence[Channel]) -> Generator[float, None, Levels]:
-    """Measure the levels of each channel, decibels, ``(n_channels, N_BANDS, n_levels)``; yields the
-    seconds done.
-    """
+    """Measure levels, decibels, ``(n_channels, N_BANDS, n_levels)``; yields the seconds done."""
 
     def read(begin: int, end: int) -> Tensor:
         return torch.stack([audio.float32_samples(channel[begin:end]) for channel in channels])
@@ -144,14 +142,13 @@ def _measuring_levels(channels: Sequence[Channel]) -> Generator[float, None, Lev
     return torch.cat(blocks, dim=-1).numpy()
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Crosstalk
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def crosstalk(levels: Levels) -> npt.NDArray[np.bool_]:
-    """Find where a channel has nothing but crosstalk of another one, which has the same sound
-    louder.
+    """Find where a channel has nothing but crosstalk of a louder one.
 
     Parameters
     ----------
@@ -183,8 +180,7 @@ def _noise_floor(level: Levels) -> Levels:
 
 
 def _mean_and_deviation(difference: Levels, audible: npt.NDArray[np.bool_]) -> tuple[Track, Track]:
-    """Return mean and standard deviation of the audible levels in the `SPAN_LEVELS` around each,
-    ``(n_levels,)``.
+    """Return mean and deviation of the audible levels around each level, ``(n_levels,)``.
 
     The deviation is infinite where too little is audible.
     """
@@ -199,14 +195,9 @@ def _mean_and_deviation(difference: Levels, audible: npt.NDArray[np.bool_]) -> t
     return mean, np.where(enough, np.sqrt(np.maximum(squares / n - mean**2, 0.0)), np.inf)
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Return start and end of each run of true values, ``(n_runs, 2)``."""
-    return np.flatnonzero(np.diff(flags, prepend=False, append=False)).reshape(-1, 2)
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # One transcript of all channels
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def merge(transcripts: Sequence[Transcript]) -> Transcript:

@@ -13,17 +13,13 @@ from .results import Segment
 from .spans import Span
 
 TEXT_TIME_TOLERANCE = 0.5  # seconds by which times of text may be wrong
-# of speech without text, beside speech with text, that are decoded again
-MIN_UNCOVERED_SECONDS = 0.8
-# likewise, of a speech segment without any text; padded, so a third of it is speech
-MIN_SPEECH_SEGMENT_SECONDS = 0.6
+MIN_UNCOVERED_SECONDS = 0.8  # of speech without text, beside speech with text
+MIN_SPEECH_SEGMENT_SECONDS = 0.6  # without any text; padded, so a third of it is speech
 MAX_JOINED_GAP = 1.0  # seconds: uncovered spans closer to each other are one
 
 
 def text_spans(segments: Sequence[Segment]) -> list[Span]:
-    """Return when there is text: the spans of its words where their times are known, else of its
-    segments.
-    """
+    """Return the spans of the text: of words where their times are known, else of segments."""
     spans: list[Span] = []
     for segment in segments:
         if not segment["text"].strip():
@@ -91,16 +87,15 @@ def n_words(text: str) -> int:
 
 
 def n_bytes(text: str) -> int:
-    """Count the bytes of letters and digits: in UTF-8 they carry about as much in one script as in
-    another.
+    """Count the bytes of letters and digits in UTF-8.
+
+    They carry about as much in one script as in another.
     """
     return len("".join(c for c in text if c.isalnum()).encode())
 
 
 def group_segments(speech: Sequence[Span], max_seconds: float) -> list[Span]:
-    """Group speech segments into chunks of at most `max_seconds`; a longer segment is a chunk of
-    its own.
-    """
+    """Group speech segments into chunks of `max_seconds`; a longer segment is its own chunk."""
     chunks: list[Span] = []
     for start, end in speech:
         if chunks and end - chunks[-1][0] <= max_seconds:
@@ -111,7 +106,7 @@ def group_segments(speech: Sequence[Span], max_seconds: float) -> list[Span]:
 
 
 def is_echo(text: str, neighbour: str) -> bool:
-    """Whether most of a text also stands, in one piece, in its neighbour's text."""
+    """Whether most of a text also occurs, without a gap, in its neighbour's text."""
     a, b = _bare(text), _bare(neighbour)
     if not a or not b:
         return False
@@ -119,9 +114,7 @@ def is_echo(text: str, neighbour: str) -> bool:
 
 
 def ends_in_repetition(texts: Sequence[str], min_repetitions: int = 3) -> bool:
-    """Whether the last texts, or the last pairs of texts, are all the same: a repetition loop
-    across windows.
-    """
+    """Whether the last texts, or pairs of texts, are all the same: a loop across windows."""
     bare = [_bare(text) for text in texts]
     for period in (1, 2):
         tail = bare[-min_repetitions * period :]

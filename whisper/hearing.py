@@ -116,9 +116,7 @@ class EngineBackend:
 
 
 def backend_for(model: Whisper, fp16: bool) -> Backend:
-    """Return the engine's backend where its results are those of the model's own methods and no
-    hook would be missed.
-    """
+    """Return the engine's backend, unless hooks or replaced parts need the model's own methods."""
     bound = type(model).decode is decode and type(model).detect_language is detect_language
     if not bound or is_rebuilt() or not fast_path.usable(model):
         return ReferenceBackend(model, fp16)

@@ -9,7 +9,7 @@ something else, so that a shared prefix gains nothing. Knows tokens, and no logi
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -45,8 +45,7 @@ class TokenBias(NamedTuple):
 
     ids: npt.NDArray[np.int64]
     values: npt.NDArray[np.float32]  # added to their logits
-    # of their biased probabilities: the part that is due to the bias
-    shares: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]  # of their biased probabilities that are due to the bias
 
 
 class Hotwords:
@@ -77,11 +76,13 @@ class Hotwords:
         self._tokenizer = tokenizer
         self._root_in_word = _Node()  # phrases that may begin after a letter or digit
         self._root = _Node()  # and elsewhere
-        for text in _spellings(phrases):
-            tokens = tokenizer.encode(text)
-            self._root.add(tokens)
-            if text[0] == " " or unicodedata.category(text[0]) == "Lo":
-                self._root_in_word.add(tokens)
+        for phrase in map(str.strip, phrases):
+            capitalised = phrase[0].upper() + phrase[1:]
+            for text in (phrase, " " + phrase, capitalised, " " + capitalised):
+                tokens = tokenizer.encode(text)
+                self._root.add(tokens)
+                if text[0] == " " or unicodedata.category(text[0]) == "Lo":
+                    self._root_in_word.add(tokens)
         self._root_after: dict[int, _Node] = {}  # by token
         self._token_bias: dict[tuple[int, int, int], TokenBias] = {}
 
@@ -131,12 +132,5 @@ class Hotwords:
 
 @lru_cache(maxsize=16)
 def hotwords_for(phrases: tuple[str, ...], boost: float, multilingual: bool, num_languages: int) -> Hotwords:
-    """Return one object for equal arguments; see `Hotwords`, and `get_tokenizer` for the last two."""
+    """Return one object for equal arguments, those of `Hotwords` and `get_tokenizer`."""
     return Hotwords(phrases, boost, get_tokenizer(multilingual, num_languages=num_languages))
-
-
-def _spellings(phrases: Sequence[str]) -> Iterator[str]:
-    """Yield the forms of each phrase that are biased."""
-    for phrase in map(str.strip, phrases):
-        for text in (phrase, phrase[0].upper() + phrase[1:]):
-            yield from (text, " " + text)

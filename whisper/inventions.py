@@ -1,5 +1,4 @@
-"""Hallucinations: phrases that Whisper is known to hallucinate, and the evidence that it takes to
-drop a text.
+"""Hallucinations: known phrases, and the evidence that it takes to drop a text.
 
 A known phrase alone is never reason enough, since people do say "thank you for watching". Nor is a
 single weak sign where the text is no known phrase, unless there is no speech at all. Pure functions
@@ -20,9 +19,8 @@ SAME_PHRASES = {"yue": "zh"}  # languages that use another's phrases
 
 MIN_SPEECH_SECONDS = 0.1  # less holds no word
 SHORT_SPEECH_SECONDS = 1.5  # voice activity detection may take so much of another sound for speech
-# highest probability of speech within the text; from here on it is certainly speech
-SURE_SPEECH_PROB = 0.8
-# mean probability; clean speech has less in 2 of 454 segments, with a probable text in both
+SURE_SPEECH_PROB = 0.8  # the highest within a text's time; from here on it is certainly speech
+# Mean over a text's time; clean speech has less in 2 of 454 segments, with a probable text in both.
 FAINT_SPEECH_PROB = 0.3
 SURE_NO_SPEECH_PROB = 0.6  # of <|nospeech|>, as in `no_speech_threshold`
 IMPROBABLE_LOGPROB = -1.0  # as in `logprob_threshold`
@@ -90,7 +88,7 @@ def is_known_phrase(text: str, language: str) -> bool:
 
 @lru_cache(maxsize=128)
 def _phrases(language: str) -> tuple[str, ...]:
-    """Return the phrases of a language, bare; the longest first, so that none hides a longer one."""
+    """Return the bare phrases of a language, longest first, so that none hides a longer one."""
     lines = PHRASES.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     wanted = SAME_PHRASES.get(language, language)

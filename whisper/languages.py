@@ -103,9 +103,9 @@ def identify_language(
     return detection
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Options
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def candidates(model: Whisper, languages: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -169,9 +169,9 @@ def option_warnings(model: Whisper, options: TranscribeOptions, decoding: Decodi
         )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Of a whole recording
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def detecting_language(
@@ -182,8 +182,7 @@ def detecting_language(
     spans: Sequence[Span] = (),
     encoded: dict[int, Any] | None = None,
 ) -> Generator[Job, Any, Detection]:
-    """Detect the language of a recording from several windows; no window is used where there is one
-    candidate.
+    """Detect the language of a recording from several of its windows.
 
     Parameters
     ----------
@@ -211,15 +210,15 @@ def detecting_language(
             encoded[seek] = window
         probs = yield from backend.detect(window)
         start = seek / FRAMES_PER_SECOND
+        end = start + N_FRAMES / FRAMES_PER_SECOND
         windows.append((start, restrict(probs, codes)))
-        weights.append(sum(_overlap(span, (start, start + N_FRAMES / FRAMES_PER_SECOND)) for span in spans))
+        weights.append(sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans))  # speech within
     probs = combine([probs for _, probs in windows], weights)
     return Detection(most_probable(probs), probs, tuple(windows))
 
 
 def window_starts(spans: Sequence[Span], n_windows: int) -> list[int]:
-    """Return the first frames of windows that begin at equal shares of the speech and do not
-    overlap.
+    """Return the first frames of windows at equal shares of the speech, without overlap.
 
     There are `n_windows` of them or, where the speech has too little room for so many, fewer, but
     at least one.
@@ -244,13 +243,9 @@ def _time_after(spans: Sequence[Span], seconds: float) -> float:
     return start + min(seconds, end - start)
 
 
-def _overlap(a: Span, b: Span) -> float:
-    return max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Probabilities
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def restrict(probs: Mapping[str, float], codes: Sequence[str]) -> dict[str, float]:
@@ -279,14 +274,13 @@ def _normalised(probs: dict[str, float]) -> dict[str, float]:
     return {code: p / total for code, p in probs.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Window by window
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class LanguageTracker:
-    """The language of each window of a recording in which it may change; one uncertain window does
-    not change it.
+    """The language of each window of a recording in which it may change.
 
     Bayesian filtering: the posterior of a window is its own probabilities times the prior from the
     window before, in which the same language continues or, by `SWITCH_ODDS`, another one begins. So
@@ -316,10 +310,9 @@ class LanguageTracker:
 
 
 def most_spoken_language(parts: Sequence[tuple[str, Sequence[Segment]]]) -> str:
-    """Return the language with most seconds of text; the language of a part is that of its segments
-    without their own.
+    """Return the language with most seconds of text; of equal ones, the first.
 
-    Of equal ones, the first.
+    A part has a language, which its segments may override.
     """
     seconds: dict[str, float] = {language: 0.0 for language, _ in parts}
     for language, segments in parts:

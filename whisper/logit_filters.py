@@ -62,8 +62,7 @@ class SuppressTokens(LogitFilter):
 
 
 class ApplyTimestampRules(LogitFilter):
-    """Timestamps come in pairs around text, never decrease, and win where they are more probable
-    than any text token.
+    """Timestamps come in pairs, never decrease, and are preferred to less probable text.
 
     Parameters
     ----------
@@ -80,20 +79,20 @@ class ApplyTimestampRules(LogitFilter):
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
         if self.tokenizer.no_timestamps is not None:
             logits[:, self.tokenizer.no_timestamps] = -torch.inf
-        if tokens.shape[1] == self.sample_begin:
-            self._begin_with_timestamp(logits)
-        else:
-            self._keep_order(logits, tokens[:, self.sample_begin :])
-        self._prefer_timestamps(logits)
-
-    def _begin_with_timestamp(self, logits: Tensor) -> None:
         first = self.tokenizer.timestamp_begin
-        logits[:, :first] = -torch.inf
-        if self.max_initial_timestamp_index is not None:
-            logits[:, first + self.max_initial_timestamp_index + 1 :] = -torch.inf
+        if tokens.shape[1] > self.sample_begin:
+            self._keep_order(logits, tokens[:, self.sample_begin :])
+        else:  # begin with a timestamp
+            logits[:, :first] = -torch.inf
+            if self.max_initial_timestamp_index is not None:
+                logits[:, first + self.max_initial_timestamp_index + 1 :] = -torch.inf
+        # suppress text that is less probable than all timestamps together
+        any_timestamp = logits[:, first:].logsumexp(dim=-1, keepdim=True)
+        best_text = logits[:, :first].amax(dim=-1, keepdim=True)
+        logits[:, :first].masked_fill_(any_timestamp > best_text, -torch.inf)
 
     def _keep_order(self, logits: Tensor, sampled: Tensor) -> None:
-        """Enforce pairs and order, given the tokens sampled so far, ``(n_batch, n_sampled >= 1)``."""
+        """Enforce pairs and order, given the sampled tokens, ``(n_batch, n_sampled >= 1)``."""
         first = self.tokenizer.timestamp_begin
         is_timestamp = sampled >= first
         last_was = is_timestamp[:, -1:]  # (n_batch, 1)
@@ -102,27 +101,17 @@ class ApplyTimestampRules(LogitFilter):
         opened = last_was & ~pair_closed
         logits[:, : self.tokenizer.eot].masked_fill_(opened, -torch.inf)
         # no timestamp below the last one, and the last one again only as the start of the next
-        # segment, so that every segment has a duration and decoding ends
-        # -1 where there is none
+        # segment, so that every segment has a duration and decoding ends; -1 if there is none yet
         latest = torch.where(is_timestamp, sampled, -1).amax(dim=1, keepdim=True)
         lowest = torch.where(opened, latest, latest + 1)
         steps = torch.arange(first, logits.shape[1], device=logits.device)  # (n_timestamps,)
         forbidden = (steps < lowest) | (last_was & pair_closed)
         logits[:, first:].masked_fill_(forbidden, -torch.inf)
 
-    def _prefer_timestamps(self, logits: Tensor) -> None:
-        """Suppress text where the timestamps together are more probable than the most probable text
-        token.
-        """
-        first = self.tokenizer.timestamp_begin
-        any_timestamp = logits[:, first:].logsumexp(dim=-1, keepdim=True)
-        best_text = logits[:, :first].amax(dim=-1, keepdim=True)
-        logits[:, :first].masked_fill_(any_timestamp > best_text, -torch.inf)
 
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # By the tokens of each row
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class RowFilter(LogitFilter):
@@ -151,9 +140,7 @@ class RowFilter(LogitFilter):
 
 
 class StopLoops(RowFilter):
-    """End a text that is in a repetition loop; applied last, so that it overrules the other
-    filters.
-    """
+    """End a text that is in a repetition loop; applied last, to overrule the other filters."""
 
     def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
         if loops.detect(sampled, self.tokenizer.timestamp_begin):
@@ -162,8 +149,7 @@ class StopLoops(RowFilter):
 
 
 class PenalizeRepetition(RowFilter):
-    """Penalise text tokens that were sampled before (CTRL, Keskar et al. 2019, arXiv:1909.05858,
-    section 4.1).
+    """Penalise text tokens that were sampled before (CTRL, arXiv:1909.05858, section 4.1).
 
     Parameters
     ----------
@@ -250,9 +236,7 @@ class BoostHotwords(RowFilter):
         return score - self.hotwords.advance(self.hotwords.initial_state(), sampled).confirmed
 
     def score_corrections(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Return `score_correction` for each row, 0 where it has ended; see `apply` for the
-        arguments.
-        """
+        """Return `score_correction` for each row, 0 where it has ended."""
         logprobs, best = logits.float().log_softmax(dim=-1).max(dim=-1)
         return torch.tensor(
             [

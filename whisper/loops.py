@@ -1,5 +1,4 @@
-"""Repetition loops: whether a text that is still being sampled repeats itself, and where its first
-repetition ends.
+"""Repetition loops: detection in a text that is still being sampled.
 
 A decoder that has lost track of the audio samples the same words again and again until the window
 is full. People repeat themselves, too, so time decides: words that are repeated faster than anyone
@@ -27,8 +26,7 @@ TIMESTAMP_TOLERANCE = 0.3  # seconds by which timestamps may be wrong
 class Loop(NamedTuple):
     """A repetition loop at the end of a text."""
 
-    # tokens up to the end of the first repetition, timestamps included; the others only repeat it
-    keep: int
+    keep: int  # tokens up to the end of the first repetition, timestamps included
     period: int  # text tokens of one repetition
     repetitions: int  # complete ones, the first included
 
@@ -66,9 +64,7 @@ def detect(tokens: Sequence[int], timestamp_begin: int) -> Loop | None:
 
 
 def _is_implausible(tokens: Sequence[int], timestamp_begin: int, run: Sequence[int], period: int) -> bool:
-    """Whether the repeated tokens, at the places `run` at the end of `tokens`, do not fit into
-    their time.
-    """
+    """Whether the repeated tokens, at the places `run`, do not fit into their time."""
 
     def seconds(place: int) -> float:
         """Return the time of the last timestamp before a place."""
@@ -90,8 +86,7 @@ def _is_implausible(tokens: Sequence[int], timestamp_begin: int, run: Sequence[i
 
 
 def _end_of_repetition(places: Sequence[int], begin: int, period: int) -> int:
-    """Return how many tokens to keep: one period of the text, which repeats itself from
-    ``places[begin]`` on.
+    """Return how many tokens to keep: up to the end of the first repetition.
 
     Where each repetition has timestamps, the one that ends the segment is kept as well: text before
     the loop that happens to be equal to its end does not count.

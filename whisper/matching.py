@@ -1,5 +1,4 @@
-"""Matching the words of a known text with recognised words, and estimating the times of the others
-between them.
+"""Matching of a known text with recognised words, and estimated times of all words.
 
 Pure functions on words and numbers. Both sides stay in order; either may have parts that the other
 lacks. Knows no audio, and never says that a word was not spoken, only that there is no room for it.
@@ -22,8 +21,7 @@ Times = npt.NDArray[np.float64]  # seconds of speech, pauses left out; NaN for a
 MIN_SIMILARITY = 0.5  # of two words that match
 N_DIMENSIONS = 256  # of the vectors that count pairs of letters
 MAX_CELLS = 2_000_000  # pairs of words that are compared at once: some 50 MB
-# words; where a phrase of so many is unique on both sides, a long text can be cut
-PHRASE_LENGTH = 3
+PHRASE_LENGTH = 3  # words; a long text can be cut at phrases that are unique on both sides
 SPARE_LETTERS = 60  # above `MAX_LETTERS_PER_SECOND`, since times are off by seconds
 
 
@@ -49,8 +47,7 @@ def match(known: Sequence[str], recognised: Sequence[str]) -> npt.NDArray[np.int
 
 
 def _letter_pair_vectors(words: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Return a unit vector for each word, ``(n_words, N_DIMENSIONS)``, of the counts of its pairs
-    of letters.
+    """Return counts of each word's pairs of letters, ``(n_words, N_DIMENSIONS)``, of unit length.
 
     The product of two vectors is the similarity of the words: misrecognised words are often half
     right.
@@ -64,8 +61,7 @@ def _letter_pair_vectors(words: Sequence[str]) -> npt.NDArray[np.float32]:
 
 
 def _best_pairs(similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Pair words so that the sum of similarities is greatest, ``(n_known, n_recognised)`` ->
-    ``(n_pairs, 2)``.
+    """Pair words for the greatest sum of similarities; ``(n_pairs, 2)``.
 
     Needleman-Wunsch alignment without a gap penalty, a row of the matrix at a time.
     """
@@ -91,16 +87,13 @@ def _best_pairs(similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 
 def _cuts(known: Sequence[str], recognised: Sequence[str]) -> list[tuple[int, int]]:
-    """Return places in both texts, from beginning to end; the parts between them are small enough
-    to compare.
-    """
+    """Return places, from beginning to end, between which both texts are short enough."""
     end = len(known), len(recognised)
     if len(known) * len(recognised) <= MAX_CELLS:
         return [(0, 0), end]
     cuts = [(0, 0)]
     for place in [*_common_phrases(known, recognised), end]:
-        # where the next common phrase is far, cut in proportion: few words are far from their
-        # expected place
+        # cut in proportion before a distant common phrase: few words are far from their place
         (i, j), (i_end, j_end) = cuts[-1], place
         n = -(-(i_end - i) * (j_end - j) // MAX_CELLS)
         cuts += [(i + (i_end - i) * k // n, j + (j_end - j) * k // n) for k in range(1, n)]
@@ -109,17 +102,14 @@ def _cuts(known: Sequence[str], recognised: Sequence[str]) -> list[tuple[int, in
 
 
 def _common_phrases(known: Sequence[str], recognised: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where phrases begin that are unique on both sides; the most that are in the same order
-    on both.
-    """
+    """Return the places of phrases that are unique on both sides and in the same order."""
     once = []
     for words in (known, recognised):
         phrases = [tuple(words[i : i + PHRASE_LENGTH]) for i in range(len(words) - PHRASE_LENGTH + 1)]
         counts = Counter(phrases)
         once.append({phrase: i for i, phrase in enumerate(phrases) if counts[phrase] == 1})
     pairs = sorted((i, once[1][phrase]) for phrase, i in once[0].items() if phrase in once[1])
-    # the longest increasing subsequence, by patience sorting: `last[n]` is the lowest end of one of
-    # n + 1 pairs
+    # longest increasing subsequence (patience sorting): `last[n]` is the lowest end of n + 1 pairs
     last: list[int] = []
     before: dict[tuple[int, int], tuple[int, int] | None] = {}
     ends: list[tuple[int, int]] = []

@@ -1,5 +1,4 @@
-"""Cutting a long recording into chunks, at pauses between speech segments, or, where there are
-none, at quiet places.
+"""Cutting a long recording into chunks, at pauses or else at quiet places.
 
 Pure functions on numbers: one loudness per frame of 10 ms, and speech segments. Skips nothing:
 silence stays within the chunks. Cuts into speech where it has no pause.
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import OptionError, ShapeError
-from .spans import FrameRange
+from .spans import FrameRange, true_runs
 from .vad import Speech
 
 Loudness = npt.NDArray[np.float32]
@@ -26,8 +25,7 @@ BLOCK_FRAMES = 1000  # the noise floor is that of a block of 10 s and its two ne
 FLOOR_PERCENTILE, LEVEL_PERCENTILE = 10, 90  # of loudness: the noise floor, and the level of speech
 PAUSE_HEIGHT = 0.25  # of the way from the floor to the level: quieter frames are a pause
 MIN_RANGE_DB = 6.0  # from floor to level; with less, there are no pauses
-# digital silence counts as no quieter than this, so that breath and room count as pauses, too
-MAX_RANGE_DB = 40.0
+MAX_RANGE_DB = 40.0  # so that next to digital silence, breath and room count as pauses, too
 
 
 def cut_at_pauses(
@@ -71,7 +69,10 @@ def cut_at_pauses(
         raise ShapeError(f"loudness of shape {loudness.shape} for {n_frames} frames; it must be ({n_frames},)")
     track = loudness[:n_frames]
     floor = noise_floor(track)
-    silent = _silent(speech, begin, n_frames) if speech else np.zeros(n_frames, np.bool_)
+    silent = np.full(n_frames, speech is not None)  # non-speech frames
+    if speech is not None:
+        for start, end in speech.clips(begin + n_frames, min_pause=0.0):
+            silent[max(start - begin, 0) : max(end - begin, 0)] = False
     cuts = [0]
     while cuts[-1] < n_frames:
         rest = n_frames - cuts[-1]
@@ -84,9 +85,7 @@ def cut_at_pauses(
 
 
 def noise_floor(loudness: Loudness) -> Loudness:
-    """Return the loudness below which a tenth of the half minute around each frame lies, shape
-    ``(n,)``.
-    """
+    """Return the tenth percentile of the half minute around each frame, ``(n,)``."""
     floor = np.empty_like(loudness)
     for start in range(0, len(loudness), BLOCK_FRAMES):
         around = loudness[max(start - BLOCK_FRAMES, 0) : start + 2 * BLOCK_FRAMES]
@@ -94,18 +93,8 @@ def noise_floor(loudness: Loudness) -> Loudness:
     return floor
 
 
-def _silent(speech: Speech, begin: int, n_frames: int) -> Flags:
-    """Return whether each of the frames from `begin` on is non-speech, shape ``(n_frames,)``."""
-    silent = np.ones(n_frames, np.bool_)
-    for start, end in speech.clips(begin + n_frames, min_pause=0.0):
-        silent[max(start - begin, 0) : max(end - begin, 0)] = False
-    return silent
-
-
 def _next_cut(track: Loudness, floor: Loudness, silent: Flags, start: int, aim: float, longest: int) -> int:
-    """Return the length of the chunk from `start` on: about `aim`, within half of it, and at most
-    `longest`.
-    """
+    """Return the length of the next chunk: `aim`, give or take half of it, at most `longest`."""
     first, last = max(math.ceil(aim / 2), 1), min(math.floor(aim * 1.5), longest)
     reach = slice(start + first, start + last + 1)
     pauses = _pauses(silent[reach])
@@ -122,9 +111,7 @@ def _next_cut(track: Loudness, floor: Loudness, silent: Flags, start: int, aim: 
 
 
 def _quiet(track: Loudness, floor: Loudness, reach: slice) -> Flags:
-    """Return whether each frame within reach is so near to the noise floor that it belongs to a
-    pause.
-    """
+    """Return whether each frame within reach is near enough to the noise floor for a pause."""
     around = track[max(reach.start - BLOCK_FRAMES, 0) : reach.stop + BLOCK_FRAMES]
     level = float(np.percentile(around, LEVEL_PERCENTILE))
     lowest = np.maximum(floor[reach], level - MAX_RANGE_DB)
@@ -133,11 +120,9 @@ def _quiet(track: Loudness, floor: Loudness, reach: slice) -> Flags:
 
 
 def _pauses(flags: Flags) -> npt.NDArray[np.intp]:
-    """Return start and end of each run of true values that is long enough for a pause, shape
-    ``(n_runs, 2)``.
-    """
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    return edges[edges[:, 1] - edges[:, 0] >= MIN_PAUSE_FRAMES]
+    """Return start and end of each run of true values long enough for a pause, ``(n_runs, 2)``."""
+    runs = true_runs(flags)
+    return runs[runs[:, 1] - runs[:, 0] >= MIN_PAUSE_FRAMES]
 
 
 def _quietest(track: Loudness, aim: float) -> int:

@@ -31,8 +31,7 @@ RETRY_BEAM_SIZE = 5  # of speech that the audit decodes again, where beam_size i
 
 
 class TranscribeSettings:
-    """The checked options of one call of `transcribe`, with the model and its backend; all
-    recordings share it.
+    """The checked options of a call of `transcribe`, with the model and its backend.
 
     Parameters
     ----------

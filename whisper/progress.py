@@ -1,4 +1,4 @@
-"""Progress of a transcription: a bar on a terminal, lines elsewhere, and the caller's own function."""
+"""Progress of a transcription: a bar on a terminal, lines elsewhere, the caller's callback."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from .audio import FRAMES_PER_SECOND
 
-# how much is done, and how much there is in total
-ProgressCallback = Callable[[float, float], object]
+ProgressCallback = Callable[[float, float], object]  # how much is done, and the total
 
 
 class ProgressBar:
@@ -52,7 +51,7 @@ class ProgressBar:
 
 
 def share_progress(progress: ProgressCallback, n: int) -> Sequence[ProgressCallback]:
-    """Return a callback for each of `n` tasks; `progress` gets the sum of their parts done, of `n`."""
+    """Return a callback for each of `n` tasks; `progress` gets their sum, of `n`."""
     done = [0.0] * n
 
     def callback(i: int) -> ProgressCallback:

@@ -1,7 +1,6 @@
-"""Speaking rates: how much text a second of speech can have, in the unit in which each check counts
-text.
+"""Speaking rates: limits on the text in a second of speech, each in the unit of its check.
 
-Every limit on text by time in the package stands here. The units differ because the checks see
+Every limit on text by time in the package is here. The units differ because the checks see
 different things: the decoder sees tokens, the audit text of any script (counted in bytes, see
 `coverage.n_bytes`), forced alignment letters. Do not confuse them with `audio.TOKENS_PER_SECOND`,
 the encoder's 50 positions per second.
@@ -10,16 +9,14 @@ the encoder's 50 positions per second.
 from __future__ import annotations
 
 # Tokens of text
-# limits the length of a window's text; the least efficient scripts take 20
-MAX_TEXT_TOKENS_PER_SECOND = 30.0
+MAX_TEXT_TOKENS_PER_SECOND = 30.0  # the least efficient scripts take 20
 # In a repetition loop, where a lower limit is safe: fast English has 8, languages with few words in
 # the vocabulary about twice as many.
 MAX_LOOP_TOKENS_PER_SECOND = 15
 
 # Bytes of letters and digits in UTF-8
 MAX_TEXT_BYTES_PER_SECOND = 30.0  # of a text that repeats itself
-# above it, part of a segment's text was probably said outside of the segment
-CROWDED_TEXT_BYTES_PER_SECOND = 12.0
+CROWDED_TEXT_BYTES_PER_SECOND = 12.0  # part of the text is probably from outside of its segment
 MIN_TEXT_BYTES_PER_SECOND = 4.0  # of padded speech; slow reading has 8
 
 # Characters

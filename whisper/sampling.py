@@ -147,16 +147,13 @@ class WindowSampling:
         return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
 
     def _sample(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
-        """Sample a token for each live row; returns them with their log-probabilities at
-        temperature 1.
-        """
+        """Sample a token for each live row; returns also log-probabilities, at temperature 1."""
         plan, n = self.plan, len(self._live)
         if plan.seed is not None and self._generator is None:
             self._generator = torch.Generator(logits.device).manual_seed(plan.seed)
         probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
         if n < plan.n_group:
-            # sample for the ended texts, too, so that random numbers are used in the order of the
-            # reference loop
+            # sample for ended texts, too: the reference loop uses random numbers in this order
             every = torch.ones(plan.n_group, logits.shape[1], device=logits.device)
             every[self._live] = probabilities
             sampled = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
@@ -184,7 +181,7 @@ class WindowSampling:
         return None if sources == self.rows else sources
 
     def candidates(self) -> tuple[list[list[int]], list[float]]:
-        """Return the candidate texts, without prompt and end, and their summed log-probabilities."""
+        """Return the candidates, without prompt and end, and their summed log-probabilities."""
         sums = [float(score) for score in self._sums]
         if self.plan.hotwords is not None:
             for i in self._live:
@@ -198,15 +195,14 @@ class WindowSampling:
 
 @torch.no_grad()
 def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
-    """Run one decoder step for several windows that are not done; the caller holds the runner
-    exclusively.
+    """Run one decoder step for several windows; the caller holds the runner exclusively.
 
     Raises
     ------
     Exception
         Any error of the runner; then the windows must be released and restarted.
     """
-    # windows with equal n_best are selected for together
+    # tokens are selected together for windows with equal n_best
     ordered = sorted(samplings, key=lambda s: s.plan.n_best)
     tokens: list[int] = []
     rows: list[int] = []
@@ -233,7 +229,7 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
     n_live = len(logit_indices)
     logit_indices += [at for at in starts if at not in logit_indices[:n_live]]
 
-    # (len(logit_indices), n_vocab)
+    # logits: (len(logit_indices), n_vocab)
     logits = runner.forward(tokens, rows, positions, audios, logit_indices)
     if starting:  # before the rules are applied, in place
         at_start = logits[[logit_indices.index(at) for at in starts]].float().softmax(dim=-1)
@@ -243,9 +239,7 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
 
 
 def _select_tokens(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
-    """Select the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``, and advance
-    the windows.
-    """
+    """Select the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``."""
     selected: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
     end = 0
     for n_best, together in groupby(ordered, key=lambda s: s.plan.n_best):
@@ -290,9 +284,9 @@ def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages:
     return probs
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # One thread at a time may use a runner
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Turns:

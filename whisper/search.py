@@ -1,5 +1,4 @@
-"""Token selection: greedy decoding, sampling and beam search, and the ranking of the finished
-candidates.
+"""Token selection: greedy decoding, sampling, beam search, and the ranking of candidates.
 
 Knows logits and token ids, not the network: beam search asks its `Inference` only to reorder the KV
 cache.
@@ -109,8 +108,7 @@ class TokenDecoder:
 
 
 class GreedyDecoder(TokenDecoder):
-    """The most probable token at temperature 0; above, one sampled from the distribution at that
-    temperature.
+    """The most probable token at temperature 0; above, a sample at that temperature.
 
     Parameters
     ----------
@@ -260,9 +258,7 @@ def fill_up(
     beam_size: int,
     eot: int,
 ) -> None:
-    """Add the best unfinished texts, ended here, up to `beam_size` finished ones; changes
-    `finished` in place.
-    """
+    """Add the best unfinished texts to `finished`, in place, up to `beam_size`."""
     for beam in sorted(range(len(sums)), key=sums.__getitem__, reverse=True):
         if len(finished) >= beam_size:
             break

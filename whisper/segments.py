@@ -65,8 +65,7 @@ class SplitWindow:
 
     parts: list[TimedTokens]
     seek: int  # frame at which the next window begins
-    # the text ends with one timestamp: no speech from there to the window's end
-    single_timestamp_ending: bool
+    single_timestamp_ending: bool  # no speech from the last timestamp to the window's end
 
 
 def split_at_timestamps(tokens: Sequence[int], window: Window, timestamp_begin: int, stride: int) -> SplitWindow:
@@ -142,15 +141,13 @@ def clear_empty_segments(segments: Sequence[Segment]) -> None:
             segment["words"] = []
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # With word times: the next seek, and hallucinations
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window) -> int:
-    """Return the next seek: the end of the last word, which is more reliable than the last
-    timestamp.
-    """
+    """Return the end of the last word, which is a better seek than the last timestamp."""
     last_end = get_end(segments)
     if split.single_timestamp_ending or last_end is None or last_end <= window.start:
         return split.seek
@@ -231,9 +228,7 @@ def skip_hallucinations(
 
 
 def _seek_after_silence(segments: Sequence[Segment], split: SplitWindow, window: Window, threshold: float) -> int:
-    """Return the end of the last word where a long enough silence follows it, else the end of the
-    window.
-    """
+    """Return the end of the last word before a long silence, else the end of the window."""
     last_end = get_end(segments)
     if split.single_timestamp_ending or last_end is None or last_end <= window.start:
         return split.seek

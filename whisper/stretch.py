@@ -1,7 +1,7 @@
 """The window loop: each window begins where the last one ended, and is prompted with its text.
 
-The pure functions of `windows` and `segments` decide what follows from a decoded window; the
-backends in `hearing` run the model. This is the original's algorithm and nothing else; `audited`
+The pure functions of `windows` and `segments` decide what follows from a decoded window; a `Backend`
+runs the model. This is the original's algorithm and nothing else; `AuditedWindowLoop`
 adds the comparison of speech and text.
 """
 
@@ -120,8 +120,7 @@ class WindowLoop:
             self.settings.raise_if_cancelled()
             result = yield from self._transcribe_window(window)
             lines = self._finish_window(result)
-            # always advance: timestamps can lead back to the start of the window, and would do so
-            # again
+            # always advance: timestamps that lead back to the window's start would do so again
             seek, clip = max(result.seek, window.seek + 1), window.clip
             n_done = min(self.recording.features.n_frames, seek) - window.seek
             delivery = Deliver([] if result.retry else result.segments, n_done, lines)
@@ -146,9 +145,7 @@ class WindowLoop:
         return PreparedWindow(window, encoded, language, self.settings.tokenizer(language))
 
     def _decode_with_fallback(self, prepared: PreparedWindow) -> Generator[Job, Any, DecodingResult]:
-        """Decode at each temperature in turn until the text passes; return the last result if none
-        does.
-        """
+        """Decode with temperature fallback; return the last result if none passes."""
         for temperature in self.settings.options.temperatures():
             result = yield from self._decode(prepared, temperature, prompt=self._history.prompt())
             if not needs_fallback(result, self.settings.options):
@@ -164,7 +161,7 @@ class WindowLoop:
         options = self.settings.decoding.at(temperature, language=prepared.language, seed=seed, **changes)
         return (yield from self.backend.decode(prepared.encoded, options))
 
-    # -- from tokens to segments -------------------------------------------------------------------------
+    # -- from tokens to segments -------------------------------------------------------------------
 
     def _window_result(self, prepared: PreparedWindow, result: DecodingResult) -> WindowResult:
         """Make segments of a window's tokens, and find the next seek."""

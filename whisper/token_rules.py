@@ -1,5 +1,4 @@
-"""Token rules: which tokens each row may sample next, as a few numbers per row, and the best of
-those.
+"""Token rules: which tokens each row may sample next, and the best of those.
 
 The rules of `logit_filters`, in the same order, for rows of different requests in one batch. The
 rule of a row follows from the tokens that it has sampled, in plain Python; the logits of all rows
@@ -25,9 +24,7 @@ from .tokenizer import Tokenizer
 
 
 class RowRule(NamedTuple):
-    """The tokens that one row may not sample next; the fields are those of `runner.Rules`, for a
-    single row.
-    """
+    """The tokens that one row may not sample next: a single row of `runner.Rules`."""
 
     suppressed: Ints
     text_from: int
@@ -47,9 +44,7 @@ def _sorted_ids(ids: frozenset[int]) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class RowRules:
-    """The rules of one request; `next_rule` applies them to the tokens that a row has sampled. See
-    `make`.
-    """
+    """The rules of one request; see `make`. `next_rule` applies them to a row's tokens."""
 
     suppressed: Ints  # at every step
     suppressed_first: Ints  # at the first step
@@ -58,7 +53,7 @@ class RowRules:
     eot: int
     timestamp_begin: int
     n_vocab: int
-    # control tokens except eot: suppressed, with text and timestamps, after a loop
+    # control tokens except eot; after a loop, text and timestamps are suppressed, too
     suppressed_after_loop: Ints | None
 
     @classmethod
@@ -144,15 +139,13 @@ def rules(rows: Sequence[RowRule]) -> Rules:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Applied to logits
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def apply_rules(logits: Tensor, rules: Rules) -> None:
-    """Mask the tokens that `rules` forbid, in place; `logits` is float32 ``(n_rows, n_vocab)``, on
-    any device.
-    """
+    """Mask the forbidden tokens in float32 `logits`, ``(n_rows, n_vocab)``, in place."""
     for i, ids in enumerate(rules.suppressed):
         _forbid(logits, rules.suppressed_by == i, ids)
     for text_from in np.unique(rules.text_from):  # rarely more than two distinct values
@@ -161,7 +154,7 @@ def apply_rules(logits: Tensor, rules: Rules) -> None:
     begin, n_vocab = rules.timestamp_begin, logits.shape[1]
     timestamps = logits[:, begin:]
     if (rules.timestamps_from > begin).any() or (rules.timestamps_to < n_vocab).any():
-        # (n_timestamps,)
+        # steps: (n_timestamps,)
         steps = torch.arange(begin, n_vocab, dtype=torch.int32, device=logits.device)
         limits = torch.from_numpy(np.stack([rules.timestamps_from, rules.timestamps_to])).to(logits.device)
         timestamps.masked_fill_((steps < limits[0, :, None]) | (steps >= limits[1, :, None]), -torch.inf)

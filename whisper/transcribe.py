@@ -1,7 +1,6 @@
-"""From recordings to transcripts: reading, voice activity and language detection, and the window
-loop.
+"""From recordings to transcripts: reading, speech and language detection, window loops.
 
-The options are checked in `plan`, and windows are decoded in `stretch`. The state of a
+`TranscribeSettings` checks the options, and a `WindowLoop` decodes the windows. The state of a
 transcription is in its `Transcription`, never in the model, so that several can run on one model,
 and an exception leaves the model as it was.
 """
@@ -48,14 +47,14 @@ if TYPE_CHECKING:
 
 _add_word_timestamps = add_word_timestamps
 
-# `vad_filter` skips longer pauses of speech, seconds. The same figure stands in the docstring of
+# `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
 # `transcribe`, in options.py and in docs/guide.md.
 MAX_PAUSE = 1.9
-# between padded speech segments
+# the same between padded speech segments
 MAX_PADDED_PAUSE = round(MAX_PAUSE - 2 * VadOptions.speech_pad_ms / 1000, 3)
 
-# of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
-# too late
+# Of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
+# too late.
 MIN_CHUNK_FRAMES = 60 * FRAMES_PER_SECOND
 MAX_CHUNK_FRAMES = 180 * FRAMES_PER_SECOND
 
@@ -377,11 +376,18 @@ class Transcription:
     def steps(self) -> Steps:
         """Transcribe to the end."""
         settings, options = self.settings, self.settings.options
-        self.features = yield from self._read()
+        reading = Features.reading(
+            self._audio,
+            settings.model.dims.n_mels,
+            load_audio=load_audio,
+            log_mel_spectrogram=log_mel_spectrogram,
+        )
+        self.features = yield from pausing(reading, settings.raise_if_cancelled)
         clips = parse_clips(options.clip_timestamps, self.features.n_frames)
-        speech = None
+        speech: Speech | None = None
         if settings.audits or settings.skips_silence:
-            speech = yield from self._find_speech()
+            detection = detecting_speech(self.features.samples, self.features.n_samples, settings.vad_options)
+            speech = yield from pausing(detection, settings.raise_if_cancelled)
         if speech is not None and settings.skips_silence:
             spoken = speech.clips(self.features.n_frames, MAX_PADDED_PAUSE)
             clips = intersection(clips, spoken)
@@ -422,24 +428,10 @@ class Transcription:
         kind = AuditedWindowLoop if self.settings.audits else WindowLoop
         return kind(self.settings, self.recording, clips, receive, start)
 
-    # -- before the first window -------------------------------------------------------------------------
-
-    def _read(self) -> Generator[Job, Any, Features]:
-        reading = Features.reading(
-            self._audio, self.settings.model.dims.n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram
-        )
-        features: Features = yield from pausing(reading, self.settings.raise_if_cancelled)
-        return features
-
-    def _find_speech(self) -> Generator[Job, Any, Speech]:
-        detection = detecting_speech(self.features.samples, self.features.n_samples, self.settings.vad_options)
-        speech: Speech = yield from pausing(detection, self.settings.raise_if_cancelled)
-        return speech
+    # -- before the first window -------------------------------------------------------------------
 
     def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> Generator[Job, Any, str]:
-        """Detect the language from one window or several; `encoded` keeps them, so that they are
-        not encoded again.
-        """
+        """Detect the language; `encoded` keeps the encoded windows for the window loop."""
         settings, options = self.settings, self.settings.options
         n = options.language_detection_segments
         if options.verbose and len(settings.languages) > 1:
@@ -454,10 +446,10 @@ class Transcription:
             self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
         return detection.language
 
-    # -- one window loop, or several side by side --------------------------------------------------------
+    # -- one window loop, or several side by side --------------------------------------------------
 
     def _cut_into_chunks(self, clips: list[FrameRange]) -> list[list[FrameRange]]:
-        """Return the clips of each chunk; there is a single chunk where nothing runs side by side."""
+        """Return the clips of each chunk; a single chunk where nothing runs side by side."""
         n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
         if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
             return [clips]
@@ -478,9 +470,7 @@ class Transcription:
     def _run_side_by_side(
         self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]
     ) -> Generator[Job, Any, None]:
-        """Run a window loop for each chunk, and deliver their segments in the order of the
-        recording.
-        """
+        """Run a window loop for each chunk; deliver segments in the order of the recording."""
         self.recording.encoded.clear()
         running = []
         for clips in chunks:
@@ -499,10 +489,10 @@ class Transcription:
             arguments = {name: value for name, value in arguments.items() if name not in ("runner", "audio")}
         add_word_timestamps(**arguments)
 
-    # -- output ------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------
 
     def _receiver(self, bar: ProgressBar, n_frames: int) -> Callable[[Deliver], None]:
-        """Return a function that takes the segments of each window, in the order of the recording."""
+        """Return a function that receives the segments of each window, in order."""
 
         def receive(delivery: Deliver) -> None:
             for line in delivery.lines:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import silero
 from .audio import FRAMES_PER_SECOND, SAMPLE_RATE, Samples
 from .errors import OptionError, UnknownOptionError, WhisperError
-from .spans import FrameRange, Span, merge_spans
+from .spans import FrameRange, Span, merge_spans, true_runs
 
 Track: TypeAlias = npt.NDArray[np.float32]  # one number for each step
 
@@ -30,8 +30,7 @@ STEP_MS = 1000 * STEP // SAMPLE_RATE
 BLOCK_STEPS = 256  # that are read and processed at once: 8 s
 
 # Silero VAD
-# the last second of a block is a pause if no step in it is as probable as this
-PAUSE_STEPS, PAUSE_PROB = 32, 0.1
+PAUSE_STEPS, PAUSE_PROB = 32, 0.1  # a block ends in a pause if its last second is below this
 PEAK_DB = -5.0  # to which the loudest step of each neighbourhood is amplified
 
 # Loudness, in decibels; full scale is 0
@@ -39,8 +38,7 @@ SILENCE_DB = -100.0  # of 16-bit samples, only digital silence is quieter
 NEIGHBOUR_STEPS = 312  # the neighbourhood of a step: 10 s and the 10 s on either side
 FLOOR_PERCENTILE = 10  # of the loudness of steps: the noise floor
 MIN_RANGE_DB = 6.0  # from the floor to the loudest step; with less, everything may be speech
-# speech begins at this part of the range, but at most so much above the floor
-RISE, MAX_RISE_DB = 0.2, 8.0
+RISE, MAX_RISE_DB = 0.2, 8.0  # speech begins at this part of the range, limited in decibels
 SLOPE_DB = 2.0  # above that, which make the odds of speech e to one
 
 
@@ -55,13 +53,11 @@ class VadOptions:
     """
 
     threshold: float = 0.35  # speech begins at this probability; 0 to 1
-    # speech ends below this one; None: 0.15 less than `threshold`
-    neg_threshold: float | None = None
+    neg_threshold: float | None = None  # speech ends below it; None: 0.15 less than `threshold`
     min_speech_duration_ms: float = 0  # shorter speech segments are dropped
     min_silence_duration_ms: float = 100  # shorter pauses are part of the speech
     speech_pad_ms: float = 200  # padding, added to both ends of each speech segment
-    # "silero", "energy" (loudness), or "auto": Silero VAD where it is installed
-    method: str = "auto"
+    method: str = "auto"  # "silero", "energy" (loudness), or "auto": Silero VAD if installed
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -86,8 +82,7 @@ class VadOptions:
 
     @staticmethod
     def of(given: VadOptions | Mapping[str, Any] | str | None) -> VadOptions:
-        """Make options of what a caller gives: None, fields by name, or text
-        ``"threshold=0.4,method=energy"``.
+        """Make options of None, fields by name, or text such as ``"threshold=0.4,method=energy"``.
 
         Raises
         ------
@@ -174,7 +169,7 @@ class Speech:
         return sum(span_end - span_start for span_start, span_end in self.within(start, end))
 
     def pauses(self, at_least: float = 0.0) -> list[Span]:
-        """Return the pauses of at least so many seconds, those at both ends of the recording too."""
+        """Return the pauses of at least so many seconds, with those at both ends."""
         edges = [0.0, *(time for span in self.spans for time in span), self.duration]
         gaps = zip(edges[::2], edges[1::2], strict=True)
         return [(start, end) for start, end in gaps if end - start >= max(at_least, 0.001)]
@@ -197,9 +192,7 @@ class Speech:
         return [clip for clip in clips if clip[0] < clip[1]]
 
     def mean_probability(self, start: float, end: float) -> float:
-        """Return the mean speech probability of the steps between two times; 0 where there are
-        none.
-        """
+        """Return the mean speech probability between two times; 0 where there is no step."""
         steps = self._steps(start, end)
         return float(steps.mean()) if len(steps) else 0.0
 
@@ -257,8 +250,7 @@ def find_speech(samples: Samples, options: VadOptions | None = None) -> Speech:
 
 
 def detecting_speech(read: Read, n_samples: int, options: VadOptions | None = None) -> Generator[float, None, Speech]:
-    """Find speech, as a generator of steps of a few milliseconds, so that other work can run in
-    between.
+    """Find speech, as a generator of steps of a few milliseconds.
 
     Parameters
     ----------
@@ -304,9 +296,7 @@ def _network(method: str) -> silero.Network | None:
 
 
 def _process_blocks(process: Callable[[Samples], Track], read: Read, n_samples: int) -> Generator[float, None, Track]:
-    """Process a recording block by block, with silence after its end; returns a number for each
-    step.
-    """
+    """Process a recording block by block; returns a number for each step."""
     tracks = [np.zeros(0, np.float32)]
     for begin in range(0, n_samples, BLOCK_STEPS * STEP):
         end = min(begin + BLOCK_STEPS * STEP, n_samples)
@@ -348,9 +338,9 @@ def _neighbourhood(decibels: Track, start: int) -> Track:
     return decibels[max(start - NEIGHBOUR_STEPS, 0) : start + 2 * NEIGHBOUR_STEPS]
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # From probabilities to speech segments
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _spans(probabilities: Track, total: int, options: VadOptions) -> list[tuple[int, int]]:
@@ -358,9 +348,10 @@ def _spans(probabilities: Track, total: int, options: VadOptions) -> list[tuple[
 
     In a speech segment the probability stays at `end_threshold` or above, and reaches `threshold`.
     """
-    runs = _runs(probabilities >= options.end_threshold)
-    runs = [run for run in runs if probabilities[slice(*run)].max() >= options.threshold]
-    speech = [(start * STEP_MS, end * STEP_MS) for start, end in runs]
+    runs: list[list[int]] = true_runs(probabilities >= options.end_threshold).tolist()
+    speech = [
+        (start * STEP_MS, end * STEP_MS) for start, end in runs if probabilities[start:end].max() >= options.threshold
+    ]
     speech = merge_spans(speech, options.min_silence_duration_ms)
     speech = [span for span in speech if span[1] - span[0] >= options.min_speech_duration_ms]
     pad = round(options.speech_pad_ms)
@@ -368,30 +359,20 @@ def _spans(probabilities: Track, total: int, options: VadOptions) -> list[tuple[
     return [(start, end) for start, end in speech if start < end]
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return start and end of each run of true values."""
-    edges: list[int] = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # By loudness
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _decibels(samples: Samples) -> Track:
-    """Return the loudness of each step, without its constant offset, shape ``(n_samples //
-    STEP,)``.
-    """
+    """Return the loudness of each step, without constant offset, ``(n_samples // STEP,)``."""
     power = samples.reshape(-1, STEP).var(axis=1, dtype=np.float64)
     decibels: Track = (10.0 * np.log10(np.maximum(power, 10 ** (SILENCE_DB / 10)))).astype(np.float32)
     return decibels
 
 
 def _loudness_probs(decibels: Track) -> Track:
-    """Return speech probabilities by loudness alone: of what is louder than its neighbourhood, or
-    all if none is.
-    """
+    """Return speech probabilities by loudness alone; all are high where nothing stands out."""
     probabilities = np.zeros_like(decibels)
     for start in range(0, len(decibels), NEIGHBOUR_STEPS):
         around = _neighbourhood(decibels, start)

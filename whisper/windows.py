@@ -86,15 +86,13 @@ def parse_clips(clip_timestamps: str | Sequence[float], content_frames: int) -> 
 
 
 def intersection(clips: Sequence[FrameRange], others: Sequence[FrameRange]) -> list[FrameRange]:
-    """Return the parts that `clips` and `others` have in common; both are in order and without
-    overlap.
-    """
+    """Return what `clips` and `others` have in common; both are in order and without overlap."""
     shared = [(max(a, c), min(b, d)) for a, b in clips for c, d in others]
     return [(start, end) for start, end in shared if start < end]
 
 
 def next_window(clips: Sequence[FrameRange], clip: int, seek: int) -> Window | None:
-    """Return the window at frame `seek` of clip number `clip`, or in a later clip; None at the end."""
+    """Return the window at frame `seek` of a clip, or of a later clip; None at the end."""
     while clip < len(clips):
         start, end = clips[clip]
         seek = max(seek, start)
