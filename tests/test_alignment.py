@@ -1,4 +1,4 @@
-"""A known text and a recording: every word comes back in order, and where it is said."""
+"""Forced alignment: every word of the text is returned, in order, with its time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_sample_word_by_word(nano: Whisper) -> None:
     check(result, SAID, 8)
     assert result["language"] == "en"
     decoded = nano.transcribe(SAMPLE, fp16=False)["segments"]
-    for segment, other in zip(result["segments"], decoded, strict=True):  # each in its stretch of the recording
+    for segment, other in zip(result["segments"], decoded, strict=True):  # each in its part of the recording
         assert abs(segment["start"] - other["start"]) < 0.7
         assert abs(segment["end"] - other["end"]) < 0.7
     assert min(word["probability"] for word in words_of(result)) > 0.01
@@ -94,15 +94,15 @@ def test_both_ways_to_run_a_model_agree(nano: Whisper, sample: Any) -> None:
 
 
 def test_a_long_recording_whose_text_lacks_parts_and_has_others(nano: Whisper, sample: Any) -> None:
-    """Ten times the sample; its third is not in the text, and a long story is that nobody tells."""
+    """Ten times the sample; its third is not in the text, and a long story is not in the recording."""
     n = len(sample) / 16000
-    audio, story = np.tile(sample, 10), "nobody has ever said these words in this place " * 20
+    audio, story = np.tile(sample, 10), "no speaker has ever said these words in this place " * 20
     text = [*SAID * 2, *SAID * 3, story, *SAID * 4]
     result = whisper.align(nano, audio, text, language="en", fp16=False)
     check(result, text, 10 * n)
-    told = [segment for segment in result["segments"] if segment["text"].strip() == story.strip()]
-    assert np.mean([word["probability"] == 0 for word in told[0]["words"]]) > 0.9
-    starts = [segment["start"] for segment in result["segments"] if segment is not told[0]]
+    inserted = [segment for segment in result["segments"] if segment["text"].strip() == story.strip()]
+    assert np.mean([word["probability"] == 0 for word in inserted[0]["words"]]) > 0.9
+    starts = [segment["start"] for segment in result["segments"] if segment is not inserted[0]]
     first = whisper.align(nano, sample, SAID, language="en", fp16=False)["segments"]
     for i, start in enumerate(starts[:3] + starts[-12:]):
         place = i // 3 if i < 3 else i // 3 + 5
@@ -174,10 +174,10 @@ def test_what_is_wrong_is_told(changes: dict[str, Any], error: type[WhisperError
         whisper.align(MODEL, arguments.pop("audio"), arguments.pop("text"), **arguments)
 
 
-def test_a_model_that_knows_only_english() -> None:
+def test_an_english_only_model() -> None:
     model = random_model(6, n_vocab=51864)
     assert whisper.align(model, np.zeros(16000, np.float32), "computer", fp16=False)["language"] == "en"
-    with pytest.raises(LanguageError, match="only English"):
+    with pytest.raises(LanguageError, match="English-only"):
         whisper.align(model, np.zeros(16000, np.float32), "ordinateur", language="fr")
 
 

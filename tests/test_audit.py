@@ -1,4 +1,4 @@
-"""The account of a transcription: plain values, a table and a picture."""
+"""The report of a transcription: plain values, a table and a plot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper.audit import KINDS, Finding, Report, finding, joined
+from whisper.audit import KINDS, Finding, Report, finding
 from whisper.errors import OptionError
+from whisper.spans import merge_spans
 from whisper.vad import Speech
 
 
@@ -17,7 +18,7 @@ from whisper.vad import Speech
 def report() -> Report:
     report = Report(duration=700.0, language="en", language_probs={"en": 0.9, "de": 0.1})
     report.findings.append(finding("uncovered", (61.5, 65.25), "", "no text passed"))
-    report.findings.append(finding("dropped", (3.0, 4.0), " Thank you.", "nobody speaks"))
+    report.findings.append(finding("dropped", (3.0, 4.0), " Thank you.", "no speech"))
     words = [{"word": " a", "start": 10.0, "end": 10.5, "probability": 1.0}]
     segments = [{"start": 9.0, "end": 12.0, "text": " a", "words": words}, {"start": 20, "end": 22, "text": " b"}]
     speech = Speech(((10.0, 11.0), (20.0, 22.0), (61.5, 65.25)), np.zeros(4, np.float32), 700.0, "energy")
@@ -39,12 +40,12 @@ def test_its_table_has_a_line_for_the_whole_and_one_for_each_finding(report: Rep
     assert first == "700.0 s, 6.8 s of speech (energy): 1 dropped, 1 uncovered"
     assert empty == ""
     assert rest == [
-        "00:03.000 - 00:04.000  dropped    nobody speaks: 'Thank you.'",
+        "00:03.000 - 00:04.000  dropped    no speech: 'Thank you.'",
         "01:01.500 - 01:05.250  uncovered  no text passed",
     ]
 
 
-def test_without_speech_it_says_that_nobody_looked() -> None:
+def test_without_speech_it_says_that_nothing_was_compared() -> None:
     empty = Report(duration=2.0)
     empty.close([], None)
     assert "audit=True" in empty.table()
@@ -52,7 +53,7 @@ def test_without_speech_it_says_that_nobody_looked() -> None:
 
 
 def test_spans_that_touch_are_one() -> None:
-    assert joined([(3, 4), (0, 1), (1.1, 2), (0.5, 0.7)]) == [(0, 2), (3, 4)]
+    assert merge_spans([(3, 4), (0, 1), (1.1, 2), (0.5, 0.7)], 0.2) == [(0, 2), (3, 4)]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

@@ -1,4 +1,4 @@
-"""The audit, window by window, with a model that says what the test has written down."""
+"""The audit, window by window, with a scripted model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from whisper.audit import Report
-from whisper.audited import PATIENCE, AuditedStretch
+from whisper.audited import PATIENCE, AuditedWindowLoop
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.options import TranscribeOptions
-from whisper.plan import Plan
-from whisper.stretch import Recording
+from whisper.plan import TranscribeSettings
+from whisper.stretch import RecordingContext
 from whisper.tokenizer import get_tokenizer
 from whisper.vad import Speech
 from whisper.windows import Window
@@ -39,8 +39,8 @@ def result(*said: Said, logprob: float = -0.2, no_speech: float = 0.0, temperatu
     )  # fmt: skip
 
 
-class Script:
-    """A `Hearing` that answers as `say` does, given the window and the options."""
+class ScriptedBackend:
+    """A `Backend` that returns what `say` returns, given the window and the options."""
 
     engine = None
 
@@ -66,28 +66,31 @@ def audit(
     **options: Any,
 ) -> Any:
     model = random_model(0)
-    plan = Plan(model, TranscribeOptions(audit=True, **options), DecodingOptions(language="en", fp16=False))
-    script = Script(say)
-    plan.hearing = script  # type: ignore[assignment]
+    settings = TranscribeSettings(
+        model, TranscribeOptions(audit=True, **options), DecodingOptions(language="en", fp16=False)
+    )
+    backend = ScriptedBackend(say)
+    settings.backend = backend  # type: ignore[assignment]
     probabilities = np.zeros(int(seconds / 0.032) + 1, np.float32)
     for a, b in spans:
         probabilities[int(a / 0.032) : int(b / 0.032)] = 0.95
     features: Any = SimpleNamespace(n_frames=int(seconds * 100), window=lambda seek, size: torch.zeros(80, size))
     speech = Speech(tuple(spans), probabilities, seconds, "silero")
-    recording = Recording(features, "en", lambda **_: None, Report(), speech)
+    recording = RecordingContext(features, "en", lambda **_: None, Report(), speech)
     segments: list[Any] = []
-    stretch = AuditedStretch(plan, recording, [(0, int(seconds * 100))], lambda news: segments.extend(news.segments))
-    hear = stretch._hear
+    clips = [(0, int(seconds * 100))]
+    loop = AuditedWindowLoop(settings, recording, clips, lambda delivery: segments.extend(delivery.segments))
+    prepare = loop._prepare
 
-    def hearing(window: Window) -> Any:
-        script.now = window
-        return hear(window)
+    def recording_prepare(window: Window) -> Any:
+        backend.now = window
+        return prepare(window)
 
-    monkeypatch.setattr(stretch, "_hear", hearing)
-    Direct(stretch.steps()).result()
+    monkeypatch.setattr(loop, "_prepare", recording_prepare)
+    Direct(loop.steps()).result()
     texts = [(round(s["start"], 2), s["text"]) for s in segments]
     found = [(f.kind, f.text) for f in recording.report.findings]
-    return SimpleNamespace(texts=texts, found=found, asked=script.asked, findings=recording.report.findings)
+    return SimpleNamespace(texts=texts, found=found, asked=backend.asked, findings=recording.report.findings)
 
 
 def test_what_fits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,7 @@ def test_what_fits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(done.asked) == 1
 
 
-def test_text_where_nobody_speaks_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_without_speech_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     said = result((0.0, 3.0, " here is the text"), (20.0, 22.0, " Thank you."))
     done = audit(monkeypatch, lambda *_: said, [(0.0, 3.0)])
     assert done.texts == [(0.0, " here is the text")]
@@ -123,7 +126,7 @@ def test_speech_without_text_is_decoded_on_its_own(monkeypatch: pytest.MonkeyPat
     assert done.found == [("recovered", "six seven eight")]
 
 
-def test_what_cannot_be_recovered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_recovered_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         if window.seek == 0:
             return result((0.0, 3.0, " one two three four five six seven eight"))
@@ -134,7 +137,7 @@ def test_what_cannot_be_recovered_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert done.found == [("uncovered", "mumble")]
 
 
-def test_thin_text_is_read_in_pieces_and_the_next_windows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     spans = [(float(i), i + 0.5) for i in range(40)]
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
@@ -149,7 +152,21 @@ def test_thin_text_is_read_in_pieces_and_the_next_windows_are_short(monkeypatch:
     assert done.found == []
 
 
-def test_a_loop_is_decoded_in_halves_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_after_short_windows_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [(float(i), i + 0.5) for i in range(120)]
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        n = sum(window.start <= a < window.end for a, _ in spans)
+        if n == 0:
+            return result(no_speech=0.9, logprob=-2.0)
+        return result((0.0, window.duration - 0.1, " one" * (1 if window.duration > 4 else n)))
+
+    done = audit(monkeypatch, say, spans, seconds=700.0)
+    assert "".join(text for _, text in done.texts).split() == ["one"] * 120
+    assert done.found == []
+
+
+def test_a_loop_is_decoded_in_halves_and_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         assert options.stop_loops
         if window.duration > 16:
@@ -181,13 +198,13 @@ def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypat
         text = (
             " and so it goes on and on"
             if options.prompt or window.seek == 0
-            else f" new text, as was heard at {window.seek}"
+            else f" new text, as recognised at {window.seek}"
         )
         return result((0.0, 29.9, text))
 
     spans = [(i * 30.0, i * 30 + 4.0) for i in range(4)]
     done = audit(monkeypatch, say, spans, seconds=120.0)
     assert [text for _, text in done.texts] == [
-        " and so it goes on and on", " and so it goes on and on", " new text, as was heard at 6000",
+        " and so it goes on and on", " and so it goes on and on", " new text, as recognised at 6000",
         " and so it goes on and on",
     ]  # fmt: skip

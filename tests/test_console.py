@@ -16,7 +16,7 @@ import whisper
 from tests.models import random_model
 from whisper.cli import cli
 from whisper.console import is_terminal, show, standard_streams
-from whisper.progress import Bar
+from whisper.progress import ProgressBar
 
 SAID = {"text": " 你好 é", "language": "zh", "segments": [{"start": 0.0, "end": 1.0, "text": " 你好 é"}]}
 BODY = f"""
@@ -116,7 +116,7 @@ def test_show() -> None:
     for stream in streams()[:3]:
         show("text", stream)
         assert not is_terminal(stream)
-        Bar(10, True).advance(10)
+        ProgressBar(10, True).advance(10)
     poor = streams()[3]
     show("é 你", poor)
     assert poor.buffer.getvalue().split() == [b"\xe9", b"?"]

@@ -1,4 +1,4 @@
-"""Speech held against text, on numbers."""
+"""Speech compared with text, on numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper.coverage import LEAST_GAP, LEAST_ISLAND, SLACK, covered_by, gaps, goes_round, is_echo
+from whisper.coverage import (
+    MIN_SPEECH_SEGMENT_SECONDS,
+    MIN_UNCOVERED_SECONDS,
+    TEXT_TIME_TOLERANCE,
+    ends_in_repetition,
+    is_echo,
+    text_spans,
+    uncovered_speech,
+)
 
 
 def segment(start: float, end: float, text: str = " a", **more: Any) -> Any:
@@ -18,7 +26,7 @@ def segment(start: float, end: float, text: str = " a", **more: Any) -> Any:
 def test_text_covers_its_words_where_they_are_known() -> None:
     words = [{"word": " a", "start": 1.0, "end": 1.5, "probability": 1.0}]
     segments = [segment(0, 9, words=words), segment(10, 12), segment(12, 15, "  ")]
-    assert covered_by(segments) == [(1.0, 1.5), (10, 12)]
+    assert text_spans(segments) == [(1.0, 1.5), (10, 12)]
 
 
 @pytest.mark.parametrize(
@@ -26,20 +34,24 @@ def test_text_covers_its_words_where_they_are_known() -> None:
     [
         ([(0, 4)], [], [(0, 4)]),
         ([(0, 4)], [(0, 4)], []),
-        ([(0, 10)], [(0, 3)], [(3 + SLACK, 10)]),
-        ([(0, 10)], [(4, 5)], [(0, 4 - SLACK), (5 + SLACK, 10)]),
-        ([(0, 10)], [(4, 9)], [(0, 4 - SLACK)]),  # what is left behind is too short
-        ([(0, 1), (1.5, 2.5)], [], [(0, 2.5)]),  # one look for both
+        ([(0, 10)], [(0, 3)], [(3 + TEXT_TIME_TOLERANCE, 10)]),
+        ([(0, 10)], [(4, 5)], [(0, 4 - TEXT_TIME_TOLERANCE), (5 + TEXT_TIME_TOLERANCE, 10)]),
+        ([(0, 10)], [(4, 9)], [(0, 4 - TEXT_TIME_TOLERANCE)]),  # what is left behind is too short
+        ([(0, 1), (1.5, 2.5)], [], [(0, 2.5)]),  # joined
         ([(0, 1), (2.5, 3.5)], [], [(0, 1), (2.5, 3.5)]),
         ([(0, 0.5), (0.9, 1.3)], [], [(0, 1.3)]),
-        ([(0, LEAST_GAP - 0.01)], [(1.5, 2)], [(0, LEAST_GAP - 0.01)]),  # all between two pauses
-        ([(0, LEAST_ISLAND - 0.01)], [], []),
-        ([(0, 2)], [(LEAST_GAP + SLACK - 0.01, 2)], []),  # a part
+        (
+            [(0, MIN_UNCOVERED_SECONDS - 0.01)],
+            [(1.5, 2)],
+            [(0, MIN_UNCOVERED_SECONDS - 0.01)],
+        ),  # all between two pauses
+        ([(0, MIN_SPEECH_SEGMENT_SECONDS - 0.01)], [], []),
+        ([(0, 2)], [(MIN_UNCOVERED_SECONDS + TEXT_TIME_TOLERANCE - 0.01, 2)], []),  # a part
         ([(0, 40)], [], [(0, 30)]),  # not behind what was read
     ],
 )
-def test_gaps(speech: Any, covered: Any, expected: Any) -> None:
-    assert [t for gap in gaps(speech, covered, 0, 30) for t in gap] == pytest.approx(
+def test_uncovered_speech(speech: Any, covered: Any, expected: Any) -> None:
+    assert [t for gap in uncovered_speech(speech, covered, 0, 30) for t in gap] == pytest.approx(
         [t for gap in expected for t in gap]
     )
 
@@ -52,9 +64,9 @@ def spans(values: list[int]) -> list[tuple[float, float]]:
 
 
 @given(times, times)
-def test_gaps_touch_no_text_and_lose_little_speech(of_speech: list[int], of_text: list[int]) -> None:
+def test_uncovered_speech_has_no_text_and_loses_little(of_speech: list[int], of_text: list[int]) -> None:
     speech, text = spans(of_speech), spans(of_text)
-    found = gaps(speech, text, 0, 30)
+    found = uncovered_speech(speech, text, 0, 30)
     steps = [i / 20 + 0.013 for i in range(600)]
 
     def holds(some: list[tuple[float, float]], at: float, slack: float = 0.0) -> bool:
@@ -62,11 +74,13 @@ def test_gaps_touch_no_text_and_lose_little_speech(of_speech: list[int], of_text
 
     for at in steps:
         assert not (holds(found, at) and holds(text, at))
-    lost = [at for at in steps if holds(speech, at) and not holds(text, at, SLACK) and not holds(found, at)]
-    assert len(lost) / 20 <= (LEAST_GAP + 0.1) * (len(text) + len(speech) + 1)
+    lost = [
+        at for at in steps if holds(speech, at) and not holds(text, at, TEXT_TIME_TOLERANCE) and not holds(found, at)
+    ]
+    assert len(lost) / 20 <= (MIN_UNCOVERED_SECONDS + 0.1) * (len(text) + len(speech) + 1)
 
 
-def test_an_echo_is_a_piece_of_its_neighbour() -> None:
+def test_an_echo_stands_in_its_neighbours_text() -> None:
     assert is_echo(" and the dog.", " The cat and the dog ran.")
     assert not is_echo(" and the horse.", " The cat ran.")
     assert not is_echo(" ...", " The cat")
@@ -84,5 +98,5 @@ def test_an_echo_is_a_piece_of_its_neighbour() -> None:
         ([], False),
     ],
 )
-def test_a_loop_over_windows(texts: list[str], expected: bool) -> None:
-    assert goes_round(texts) is expected
+def test_repetition_across_windows(texts: list[str], expected: bool) -> None:
+    assert ends_in_repetition(texts) is expected

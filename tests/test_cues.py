@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from whisper import writers
 from whisper.errors import OptionError
-from whisper.stretch import _line
+from whisper.stretch import verbose_line
 from whisper.writers import WORD_JOINER, WriteSRT, WriteVTT
 
 LAYOUTS: list[dict[str, Any]] = [
@@ -204,7 +204,7 @@ def test_the_label_of_a_segment_can_break_nothing() -> None:
 
 
 def test_the_screen_names_the_language() -> None:
-    assert _line({"start": 0.0, "end": 1.0, "text": " Hallo.", "language": "de"}) == (  # type: ignore[typeddict-item]
+    assert verbose_line({"start": 0.0, "end": 1.0, "text": " Hallo.", "language": "de"}) == (  # type: ignore[typeddict-item]
         "[00:00.000 --> 00:01.000] [de] Hallo."
     )
 

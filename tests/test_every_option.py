@@ -182,7 +182,7 @@ def sounds() -> dict[str, Any]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the model is asked: windows for their language, and windows for their text, with which options."""
     asked: dict[str, list[Any]] = {"detect": [], "decode": []}
-    for way, name in itertools.product((hearing.Fast, hearing.Reference), asked):
+    for way, name in itertools.product((hearing.EngineBackend, hearing.ReferenceBackend), asked):
         real = getattr(way, name)
 
         def ask(self: Any, window: Any, *options: Any, name: str = name, real: Any = real) -> Any:
@@ -243,7 +243,7 @@ def test_changing_an_option_changes_what_comes_out(
 ) -> None:  # fmt: skip
     if case.option == "fp16" and available_types("cpu")[0] == "float32":
         pytest.skip("this processor computes in no half precision")
-    monkeypatch.setattr(importlib.import_module("whisper.transcribe"), "SHORTEST_STRETCH", 300)  # 3 s
+    monkeypatch.setattr(importlib.import_module("whisper.transcribe"), "MIN_CHUNK_FRAMES", 300)  # 3 s
     sound, key = sounds[case.sound], (mode, repr((case.sound, case.base)))
     if key not in FIRST:
         FIRST[key] = run(mode, model, sound, case.base, capsys, asked)

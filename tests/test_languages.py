@@ -1,4 +1,4 @@
-"""Languages: the choice among some, several windows, recordings that switch, and warnings for what has no effect."""
+"""Languages: candidates, detection from several windows, recordings that switch, warnings for idle options."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import whisper
 from whisper.decoding import DecodingOptions
 from whisper.errors import LanguageError, OptionError
 from whisper.languages import (
-    Following,
-    among,
+    LanguageTracker,
     can_translate,
     candidates,
-    combined,
-    detecting,
-    doubts,
+    combine,
+    detecting_language,
     identify_language,
-    likeliest,
-    most_spoken,
-    places,
+    most_probable,
+    most_spoken_language,
+    option_warnings,
+    restrict,
+    window_starts,
 )
 from whisper.model import Whisper
 from whisper.options import TranscribeOptions
@@ -45,7 +45,7 @@ def english_only() -> Whisper:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# What is asked for
+# Options
 # ---------------------------------------------------------------------------------------------------------
 
 
@@ -65,32 +65,32 @@ def test_what_is_no_language_is_an_error(nano: Whisper, wrong: Any, message: str
 
 
 @pytest.mark.parametrize(
-    ("decoding", "options", "told"),
+    ("decoding", "options", "warning"),
     [
-        ({"language": "en"}, {"languages": ["fr"]}, "languages=['fr'] has no effect beside"),
-        ({"language": "en"}, {"multilingual": True}, "multilingual=True has no effect beside"),
-        ({}, {"languages": ["fr"], "multilingual": True}, "languages names one alone"),
+        ({"language": "en"}, {"languages": ["fr"]}, "languages=['fr'] has no effect when language='en' is given"),
+        ({"language": "en"}, {"multilingual": True}, "multilingual=True has no effect when language='en' is given"),
+        ({}, {"languages": ["fr"], "multilingual": True}, "languages has only one language"),
         ({}, {"languages": ["fr"], "language_detection_segments": 4}, "language_detection_segments=4"),
-        ({"task": "translate"}, {}, "decoder was cut down"),
+        ({"task": "translate"}, {}, "decoder was pruned"),
         ({}, {"languages": ["fr", "en"], "multilingual": True}, ""),
         ({}, {}, ""),
     ],
 )  # fmt: skip
-def test_what_has_no_effect_is_told(
-    nano: Whisper, decoding: dict[str, Any], options: dict[str, Any], told: str
+def test_options_without_effect_are_warnings(
+    nano: Whisper, decoding: dict[str, Any], options: dict[str, Any], warning: str
 ) -> None:
-    found = list(doubts(nano, TranscribeOptions(**options), DecodingOptions(**decoding)))
-    assert bool(found) == bool(told)
-    assert told in " ".join(found)
+    found = list(option_warnings(nano, TranscribeOptions(**options), DecodingOptions(**decoding)))
+    assert bool(found) == bool(warning)
+    assert warning in " ".join(found)
 
 
-def test_a_model_that_knows_only_english_says_so(english_only: Whisper) -> None:
+def test_an_english_only_model_says_so(english_only: Whisper) -> None:
     options = TranscribeOptions(languages=["fr"], multilingual=True, language_detection_segments=3)
-    found = list(doubts(english_only, options, DecodingOptions(language="fr", task="translate")))
+    found = list(option_warnings(english_only, options, DecodingOptions(language="fr", task="translate")))
     assert len(found) == 5
-    assert all("knows only English" in one for one in found)
-    assert not list(doubts(english_only, TranscribeOptions(languages=["en"]), DecodingOptions(language="en")))
-    with pytest.raises(LanguageError, match="only English"):
+    assert all("English-only" in one for one in found)
+    assert not list(option_warnings(english_only, TranscribeOptions(languages=["en"]), DecodingOptions(language="en")))
+    with pytest.raises(LanguageError, match="English-only"):
         identify_language(english_only, np.zeros(16000, np.float32))
 
 
@@ -102,7 +102,7 @@ def test_which_models_can_translate(nano: Whisper, english_only: Whisper) -> Non
 
 
 def test_translating_with_a_model_that_cannot_is_a_warning(nano: Whisper) -> None:
-    with pytest.warns(UserWarning, match="decoder was cut down"):
+    with pytest.warns(UserWarning, match="decoder was pruned"):
         nano.transcribe(np.zeros(16000, np.float32), task="translate", language="en")
 
 
@@ -111,18 +111,18 @@ def test_translating_with_a_model_that_cannot_is_a_warning(nano: Whisper) -> Non
 # ---------------------------------------------------------------------------------------------------------
 
 
-def test_places_are_spread_over_the_speech_and_apart() -> None:
-    assert places([(0.0, 300.0)], 4) == [0, 7500, 15000, 22500]
-    assert places([(0.0, 20.0)], 4) == [0]
-    assert places([(5.25, 40.0)], 1) == [525]
-    seeks = places([(0.0, 10.0), (1000.0, 1090.0)], 3)
+def test_windows_are_spread_over_the_speech_and_apart() -> None:
+    assert window_starts([(0.0, 300.0)], 4) == [0, 7500, 15000, 22500]
+    assert window_starts([(0.0, 20.0)], 4) == [0]
+    assert window_starts([(5.25, 40.0)], 1) == [525]
+    seeks = window_starts([(0.0, 10.0), (1000.0, 1090.0)], 3)
     assert seeks[0] == 0
     assert all(seek >= 100000 for seek in seeks[1:])
     assert all(b - a >= FRAMES for a, b in pairwise(seeks))
 
 
-class SpokenAt:
-    """Hears, instead of a model, what was said it would hear in the window that begins at a frame."""
+class ScriptedBackend:
+    """A backend that gives the probabilities of the window that begins at a frame."""
 
     def __init__(self, probs: dict[int, dict[str, float]]) -> None:
         self.probs, self.asked = probs, 0
@@ -148,11 +148,11 @@ def detected(
     monkeypatch: pytest.MonkeyPatch, probs: dict[int, dict[str, float]], codes: tuple[str, ...], n: int, **given: Any
 ) -> Any:
     monkeypatch.setattr("whisper.languages.pad_or_trim", lambda mel, length: mel)
-    hearing: Any = SpokenAt(probs)
-    steps = detecting(hearing, Frames(n_frames=12000), n, codes, **given)
+    backend: Any = ScriptedBackend(probs)
+    steps = detecting_language(backend, Frames(n_frames=12000), n, codes, **given)
     with pytest.raises(StopIteration) as end:
         next(steps)
-    return end.value.value, hearing
+    return end.value.value, backend
 
 
 def test_several_windows_are_surer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,29 +160,29 @@ def test_several_windows_are_surer_than_one(monkeypatch: pytest.MonkeyPatch) -> 
     french = {"en": 0.1, "fr": 0.8, "de": 0.1}
     probs = {0: jingle, 3000: french, 6000: french, 9000: french}
     one, _ = detected(monkeypatch, probs, ("en", "fr", "de"), 1)
-    four, hearing = detected(monkeypatch, probs, ("en", "fr", "de"), 4)
-    assert (one.language, four.language, hearing.asked) == ("en", "fr", 4)
+    four, backend = detected(monkeypatch, probs, ("en", "fr", "de"), 4)
+    assert (one.language, four.language, backend.asked) == ("en", "fr", 4)
     assert sum(four.probs.values()) == pytest.approx(1)
     assert [start for start, _ in four.windows] == [0, 30, 60, 90]
 
 
-def test_only_the_chosen_languages_are_possible_and_one_alone_is_not_asked_about(
+def test_only_the_chosen_languages_are_possible_and_a_single_one_is_not_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     probs = {0: {"en": 0.7, "fr": 0.2, "de": 0.1}}
     chosen, _ = detected(monkeypatch, probs, ("de", "fr"), 1)
     assert chosen.language == "fr"
     assert chosen.probs == pytest.approx({"de": 1 / 3, "fr": 2 / 3})
-    alone, hearing = detected(monkeypatch, {}, ("cy",), 4)
-    assert (alone.language, alone.probs, hearing.asked) == ("cy", {"cy": 1.0}, 0)
+    alone, backend = detected(monkeypatch, {}, ("cy",), 4)
+    assert (alone.language, alone.probs, backend.asked) == ("cy", {"cy": 1.0}, 0)
 
 
 def test_windows_with_more_speech_count_more() -> None:
     english, french = {"en": 0.9, "fr": 0.1}, {"en": 0.1, "fr": 0.9}
-    assert likeliest(combined([english, french], [1.0, 20.0])) == "fr"
-    assert likeliest(combined([english, french], [20.0, 1.0])) == "en"
-    assert combined([english, french], [0.0, 0.0]) == pytest.approx({"en": 0.5, "fr": 0.5})
-    assert among({"en": 0.0, "fr": 0.0, "de": 1.0}, ["en", "fr"]) == {"en": 0.5, "fr": 0.5}
+    assert most_probable(combine([english, french], [1.0, 20.0])) == "fr"
+    assert most_probable(combine([english, french], [20.0, 1.0])) == "en"
+    assert combine([english, french], [0.0, 0.0]) == pytest.approx({"en": 0.5, "fr": 0.5})
+    assert restrict({"en": 0.0, "fr": 0.0, "de": 1.0}, ["en", "fr"]) == {"en": 0.5, "fr": 0.5}
 
 
 def test_identify_language_tells_all_probabilities(nano: Whisper) -> None:
@@ -205,28 +205,28 @@ def test_the_report_has_the_probabilities(nano: Whisper) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# From window to window
+# Window by window
 # ---------------------------------------------------------------------------------------------------------
 
 
-def followed(*windows: float) -> list[str]:
-    """What is believed after each window that is English by so much, French otherwise."""
-    following = Following({"en": 0.9, "fr": 0.1})
+def tracked(*windows: float) -> list[str]:
+    """The language after each window, given the probability of English in it; else it is French."""
+    tracker = LanguageTracker({"en": 0.9, "fr": 0.1})
     found = []
     for english in windows:
-        following.update({"en": english, "fr": 1 - english})
-        found.append(likeliest(following._belief))
+        tracker.update({"en": english, "fr": 1 - english})
+        found.append(most_probable(tracker._probs))
     return found
 
 
 def test_one_doubtful_window_changes_nothing_and_sure_ones_do() -> None:
-    assert followed(0.9, 0.4, 0.9) == ["en", "en", "en"]
-    assert followed(0.9, 0.02) == ["en", "fr"]
-    assert followed(0.9, 0.2, 0.2) == ["en", "en", "fr"]
-    assert followed(0.02, 0.02, 0.98, 0.98)[-1] == "en"
+    assert tracked(0.9, 0.4, 0.9) == ["en", "en", "en"]
+    assert tracked(0.9, 0.02) == ["en", "fr"]
+    assert tracked(0.9, 0.2, 0.2) == ["en", "en", "fr"]
+    assert tracked(0.02, 0.02, 0.98, 0.98)[-1] == "en"
 
 
 def test_the_language_most_spoken() -> None:
     segments: Any = [{"start": 0, "end": 5}, {"start": 5, "end": 30, "language": "fr"}]
-    assert most_spoken([("en", segments)]) == "fr"
-    assert most_spoken([("en", []), ("de", [])]) == "en"
+    assert most_spoken_language([("en", segments)]) == "fr"
+    assert most_spoken_language([("en", []), ("de", [])]) == "en"

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
 
 # from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
 ROOMS = [
-    "version", "errors", "language_names", "places", "console", "processes", "utils", "writers", "results", "declaring",
-    "options", "tokenizer", "normalizers", "spool", "sources", "finite", "tracks", "container_clock", "unread",
-    "containers", "media", "torch_state", "audio", "silero", "vad",
+    "version", "errors", "spans", "rates", "language_names", "places", "console", "processes", "utils", "writers",
+    "results", "declaring", "options", "tokenizer", "normalizers", "spool", "sources", "finite", "tracks",
+    "container_clock", "unread", "containers", "media", "torch_state", "audio", "silero", "vad",
     "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
     "download", "huggingface", "bundled", "checkpoints",
     "runner", "kernel_builds", "kernels", "fingerprint", "pointers", "quantize", "cuda_graphs", "loops", "token_rules",

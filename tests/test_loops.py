@@ -1,4 +1,4 @@
-"""Loops are found early, whatever comes round; what people say again and again is none."""
+"""Repetition loops are found early, whatever they repeat; plausible repetitions are no loops."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def at(seconds: float) -> int:
     return BEGIN + round(seconds * 50)
 
 
-def first_trip(tokens: list[int]) -> tuple[int, loops.Loop] | None:
-    """How many tokens a decoder says before it is stopped, and why."""
+def first_detection(tokens: list[int]) -> tuple[int, loops.Loop] | None:
+    """How many tokens are sampled before the loop is detected, and the loop."""
     for n in range(1, len(tokens) + 1):
         if loop := loops.detect(tokens[:n], BEGIN):
             return n, loop
@@ -30,15 +30,15 @@ def text_of(tokens: list[int]) -> list[int]:
 
 @settings(deadline=None)
 @given(st.lists(WORD, max_size=20), PHRASE)
-def test_a_loop_without_timestamps_ends_early_and_leaves_one_round(before: list[int], phrase: list[int]) -> None:
+def test_a_loop_without_timestamps_ends_early_and_keeps_one_repetition(before: list[int], phrase: list[int]) -> None:
     said = [at(0), *before, *phrase * 60]
-    tripped = first_trip(said)
-    assert tripped
-    n, loop = tripped
-    rounds = max(4, -(-40 // len(phrase)))
-    assert n <= 1 + len(before) + rounds * len(phrase) <= 224 - 50
+    detected = first_detection(said)
+    assert detected
+    n, loop = detected
+    repetitions = max(4, -(-40 // len(phrase)))
+    assert n <= 1 + len(before) + repetitions * len(phrase) <= 224 - 50
     kept = text_of(said[: loop.keep])
-    # the words before it, and no word of the round twice that it does not have twice itself
+    # the words before it, and no word of the phrase twice that it does not have twice itself
     assert kept[: len(before)] == before[: len(kept)]
     assert len(kept) <= len(before) + len(phrase)
     assert set(phrase) <= set(kept)
@@ -46,26 +46,26 @@ def test_a_loop_without_timestamps_ends_early_and_leaves_one_round(before: list[
 
 @settings(deadline=None)
 @given(PHRASE, st.integers(1, 6), st.integers(1, 3), st.floats(0, 20))
-def test_a_loop_whose_times_hardly_advance_ends_early(phrase: list[int], steps: int, pieces: int, start: float) -> None:
-    assume(len(phrase) >= 3 * pieces)
+def test_a_loop_whose_times_hardly_advance_ends_early(phrase: list[int], steps: int, parts: int, start: float) -> None:
+    assume(len(phrase) >= 3 * parts)
     said = [at(start), 7, 8, at(start + 0.5)]
     time = said[-1]
     for _ in range(60):
-        size = len(phrase) // pieces
-        for piece in range(pieces):
-            cut = phrase[piece * size : None if piece == pieces - 1 else (piece + 1) * size]
+        size = len(phrase) // parts
+        for part in range(parts):
+            cut = phrase[part * size : None if part == parts - 1 else (part + 1) * size]
             said += [time, *cut, time + steps]
             time += steps
-    assume(len(phrase) / 15 > pieces * steps / 50 + 0.1)  # said faster than anybody could
-    tripped = first_trip(said)
-    assert tripped
-    n, loop = tripped
-    n_rounds = (len(text_of(said[:n])) - 2) / len(phrase)
-    assert n_rounds <= 7 or n < 120
+    assume(len(phrase) / 15 > parts * steps / 50 + 0.1)  # faster than speech
+    detected = first_detection(said)
+    assert detected
+    n, loop = detected
+    n_repetitions = (len(text_of(said[:n])) - 2) / len(phrase)
+    assert n_repetitions <= 7 or n < 120
     kept = said[: loop.keep]
     assert text_of(kept)[:2] == [7, 8]
     assert len(text_of(kept)) - 2 < 2 * len(phrase)
-    assert kept[-1] >= BEGIN or loop.period < len(phrase)  # the piece that stays has an end
+    assert kept[-1] >= BEGIN or loop.period < len(phrase)  # the part that is kept has an end
 
 
 @settings(deadline=None)
@@ -74,7 +74,9 @@ def test_a_loop_whose_times_hardly_advance_ends_early(phrase: list[int], steps: 
     st.lists(st.tuples(st.floats(0, 0.5), st.floats(1, 1.5)), min_size=10, max_size=12),
     st.integers(1, 3),
 )
-def test_a_phrase_said_ten_times_is_no_loop(phrase: list[int], gaps: list[tuple[float, float]], together: int) -> None:
+def test_a_phrase_spoken_ten_times_is_no_loop(
+    phrase: list[int], gaps: list[tuple[float, float]], together: int
+) -> None:
     said, time = [], 0.0
     for i, (gap, factor) in enumerate(gaps):
         start = time + gap
@@ -85,17 +87,17 @@ def test_a_phrase_said_ten_times_is_no_loop(phrase: list[int], gaps: list[tuple[
         if i % together == together - 1:
             said.append(at(time))
     assume(time < 30)
-    assert first_trip(said) is None
+    assert first_detection(said) is None
 
 
 def test_ten_times_the_same_three_words_in_one_breath_are_no_loop() -> None:
-    assert first_trip([at(0), *[1, 2, 3] * 10, at(12), EOT]) is None
-    assert first_trip([at(0), *[5] * 30, at(28), EOT]) is None  # counting heads
-    assert first_trip([at(29.5), *[1, 2, 3] * 10])  # in half a second they are
+    assert first_detection([at(0), *[1, 2, 3] * 10, at(12), EOT]) is None
+    assert first_detection([at(0), *[5] * 30, at(28), EOT]) is None  # counting heads
+    assert first_detection([at(29.5), *[1, 2, 3] * 10])  # in half a second they are
 
 
 def test_counting_is_no_loop() -> None:
-    assert first_trip([at(0), *[t for i in range(100) for t in (11, 1000 + i)]]) is None
+    assert first_detection([at(0), *[t for i in range(100) for t in (11, 1000 + i)]]) is None
 
 
 def test_nothing_at_all() -> None:

@@ -31,6 +31,29 @@ def test_the_signature_of_transcribe_is_the_dataclass() -> None:
     assert all(facts(declared[name]).ours for name in declared.keys() - keywords)  # they come as **decode_options
 
 
+def test_transcribe_hands_on_every_keyword(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def settings(model: object, function: str, options: dict[str, Any]) -> None:
+        given.update(options)
+        raise OptionError("enough")
+
+    monkeypatch.setattr(sys.modules["whisper.transcribe"], "_settings", settings)
+    with pytest.raises(OptionError, match="enough"):
+        transcribe(None, "a.wav", seed=1)  # type: ignore[arg-type]
+    parameters = inspect.signature(transcribe).parameters.values()
+    assert given == {"seed": 1, **{p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}}
+
+
+def test_the_skipped_pause_is_the_same_figure_everywhere() -> None:
+    module = sys.modules["whisper.transcribe"]
+    (help_text,) = (facts(f).help for _, f in FIELDS if f.name == "vad_filter")
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    for text in (transcribe.__doc__ or "", help_text, guide):
+        assert f"pauses longer than {module.MAX_PAUSE} s" in " ".join(text.split())
+    assert module.MAX_PADDED_PAUSE == 1.5  # with the default padding of 0.2 s
+
+
 @pytest.mark.parametrize(("options", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))
 def test_every_option_is_declared_and_checked(options: type, field: "dataclasses.Field[Any]") -> None:
     known = facts(field)

@@ -171,7 +171,7 @@ def test_seeds_are_checked(model: Whisper, mels: Tensor, seed: Any) -> None:
         decode(model, mels[0], temperature=1.0, seed=seed)
 
 
-def test_a_seed_settles_what_is_drawn_and_leaves_torch_s_own_numbers_alone(
+def test_a_seed_determines_the_samples_and_leaves_torch_s_generator_alone(
     model: Whisper, runner: ModelRunner, mels: Tensor
 ) -> None:
     def drawn(**options: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a window's tokens and scores mean: pure functions, tried by hand and by rule."""
+"""What follows from a window's tokens and scores: pure functions, by example and by property."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from whisper.options import TranscribeOptions
 from whisper.segments import (
-    Cut,
-    Piece,
-    clear_empty,
-    cut_tokens,
-    drop_invented,
+    SplitWindow,
+    TimedTokens,
+    clear_empty_segments,
+    is_segment_anomaly,
     is_silence,
-    looks_invented,
     make_segments,
     needs_fallback,
     seek_after_words,
-    word_anomaly,
+    skip_hallucinations,
+    split_at_timestamps,
+    word_anomaly_score,
 )
 from whisper.windows import Window
 
@@ -69,52 +69,52 @@ def test_silence(scores: Scores, options: dict[str, Any], expected: bool) -> Non
     assert is_silence(scores, TranscribeOptions(**options)) is expected
 
 
-# -- cutting ------------------------------------------------------------------------------------------------
+# -- splitting ----------------------------------------------------------------------------------------------
 
 
-def test_a_pair_of_timestamps_ends_one_piece_and_the_unfinished_rest_is_heard_again() -> None:
-    cut = cut_tokens([T, 1, 2, T + 100, T + 150, 3], WINDOW, T, 2)
-    assert cut == Cut([Piece(5.0, 7.0, [T, 1, 2, T + 100])], 500 + 100 * 2, False)
+def test_a_pair_of_timestamps_ends_a_part_and_the_incomplete_rest_is_decoded_again() -> None:
+    split = split_at_timestamps([T, 1, 2, T + 100, T + 150, 3], WINDOW, T, 2)
+    assert split == SplitWindow([TimedTokens(5.0, 7.0, [T, 1, 2, T + 100])], 500 + 100 * 2, False)
 
 
-def test_one_timestamp_at_the_end_means_that_nobody_speaks_after_it() -> None:
-    cut = cut_tokens([T, 1, T + 100, T + 150, 3, T + 200], WINDOW, T, 2)
-    assert [(p.start, p.end) for p in cut.pieces] == [(5.0, 7.0), (8.0, 9.0)]
-    assert cut.seek == 3000
-    assert cut.ends_in_silence
+def test_a_single_timestamp_at_the_end_means_silence_after_it() -> None:
+    split = split_at_timestamps([T, 1, T + 100, T + 150, 3, T + 200], WINDOW, T, 2)
+    assert [(p.start, p.end) for p in split.parts] == [(5.0, 7.0), (8.0, 9.0)]
+    assert split.seek == 3000
+    assert split.single_timestamp_ending
 
 
-def test_a_single_piece_ends_at_its_last_timestamp() -> None:
-    assert cut_tokens([T, 1, 2, T + 100], WINDOW, T, 2).pieces == [Piece(5.0, 7.0, [T, 1, 2, T + 100])]
+def test_a_single_part_ends_at_its_last_timestamp() -> None:
+    assert split_at_timestamps([T, 1, 2, T + 100], WINDOW, T, 2).parts == [TimedTokens(5.0, 7.0, [T, 1, 2, T + 100])]
 
 
 @pytest.mark.parametrize("tokens", [[], [1, 2], [T, 1, 2], [1, T]])
-def test_without_a_usable_timestamp_the_piece_is_the_window(tokens: list[int]) -> None:
-    cut = cut_tokens(tokens, WINDOW, T, 2)
-    assert cut.pieces == [Piece(5.0, 30.0, tokens)]
-    assert cut.seek == 3000
+def test_without_a_usable_timestamp_the_part_is_the_window(tokens: list[int]) -> None:
+    split = split_at_timestamps(tokens, WINDOW, T, 2)
+    assert split.parts == [TimedTokens(5.0, 30.0, tokens)]
+    assert split.seek == 3000
 
 
-def test_two_timestamps_at_the_end_close_the_piece_and_the_next_window_begins_there() -> None:
-    cut = cut_tokens([T, 1, T + 100, T + 100], WINDOW, T, 2)
-    assert cut.pieces == [Piece(5.0, 7.0, [T, 1, T + 100])]
-    assert cut.seek == 700
+def test_two_timestamps_at_the_end_close_the_part_and_the_next_window_begins_there() -> None:
+    split = split_at_timestamps([T, 1, T + 100, T + 100], WINDOW, T, 2)
+    assert split.parts == [TimedTokens(5.0, 7.0, [T, 1, T + 100])]
+    assert split.seek == 700
 
 
 @given(st.lists(st.one_of(st.integers(0, 899), st.integers(T, T + 1500)), max_size=40))
 def test_no_token_is_lost_before_the_place_where_the_next_window_begins(tokens: list[int]) -> None:
-    cut = cut_tokens(tokens, WINDOW, T, 2)
-    kept = [t for piece in cut.pieces for t in piece.tokens]
+    split = split_at_timestamps(tokens, WINDOW, T, 2)
+    kept = [t for part in split.parts for t in part.tokens]
     assert kept == tokens[: len(kept)]
     if len(kept) < len(tokens):  # the rest is what follows the last pair
-        assert cut.seek == 500 + 2 * (kept[-1] - T)
+        assert split.seek == 500 + 2 * (kept[-1] - T)
     else:
-        assert cut.seek in (3000, 500 + 2 * (tokens[-1] - T) if tokens else 3000)
+        assert split.seek in (3000, 500 + 2 * (tokens[-1] - T) if tokens else 3000)
 
 
 def test_segments_carry_the_windows_scores_and_only_text_becomes_text() -> None:
-    cut = cut_tokens([T, 7, 8, 900, T + 100], WINDOW, T, 2)
-    (segment,) = make_segments(cut, WINDOW, Scores(), 0.2, 900, lambda tokens: "-".join(map(str, tokens)))
+    split = split_at_timestamps([T, 7, 8, 900, T + 100], WINDOW, T, 2)
+    (segment,) = make_segments(split, WINDOW, Scores(), 0.2, 900, lambda tokens: "-".join(map(str, tokens)))
     assert segment == {
         "id": 0, "seek": 500, "start": 5.0, "end": 7.0, "text": "7-8", "tokens": [T, 7, 8, 900, T + 100],
         "temperature": 0.2, "avg_logprob": -0.3, "compression_ratio": 1.2, "no_speech_prob": 0.1,
@@ -123,7 +123,7 @@ def test_segments_carry_the_windows_scores_and_only_text_becomes_text() -> None:
 
 def test_segments_without_text_or_length_prompt_nothing() -> None:
     segments = [make("a", 1, 2), make("  ", 2, 3), make("b", 4, 4)]
-    clear_empty(segments)
+    clear_empty_segments(segments)
     assert [(s["text"], s["tokens"]) for s in segments] == [("a", [5]), ("", []), ("", [])]
 
 
@@ -148,59 +148,61 @@ def at(seconds: float, words: list[tuple[str, float, float, float]]) -> Any:
 BAD = [(" uh", 0.0, 0.02, 0.05), (" oh", 0.02, 0.04, 0.05)]
 
 
-def test_odd_words() -> None:
-    def odd(start: float, end: float, probability: float) -> float:
-        return word_anomaly({"word": "a", "start": start, "end": end, "probability": probability})
+def test_anomalous_words() -> None:
+    def score(start: float, end: float, probability: float) -> float:
+        return word_anomaly_score({"word": "a", "start": start, "end": end, "probability": probability})
 
-    assert odd(0, 0.5, 0.9) == 0
-    assert odd(0, 0.5, 0.1) == 1
-    assert odd(0, 0.033, 0.9) == pytest.approx(1.5)
-    assert odd(0, 3.5, 0.9) == pytest.approx(1.5)
+    assert score(0, 0.5, 0.9) == 0
+    assert score(0, 0.5, 0.1) == 1
+    assert score(0, 0.033, 0.9) == pytest.approx(1.5)
+    assert score(0, 3.5, 0.9) == pytest.approx(1.5)
 
 
-def test_only_odd_segments_look_invented() -> None:
-    assert looks_invented(at(0, BAD))
-    assert not looks_invented(at(0, GOOD))
-    assert not looks_invented(make("", 0, 1, []))
-    assert not looks_invented(None)
+def test_only_anomalous_segments_are_anomalies() -> None:
+    assert is_segment_anomaly(at(0, BAD))
+    assert not is_segment_anomaly(at(0, GOOD))
+    assert not is_segment_anomaly(make("", 0, 1, []))
+    assert not is_segment_anomaly(None)
 
 
 def test_the_next_window_begins_behind_the_last_word() -> None:
-    cut = Cut([], 2000, False)
-    assert seek_after_words(cut, [at(6.0, GOOD)], WINDOW) == 680
-    assert seek_after_words(Cut([], 3000, True), [at(6.0, GOOD)], WINDOW) == 3000
-    assert seek_after_words(cut, [at(1.0, GOOD)], WINDOW) == 2000  # before the window: not believed
-    assert seek_after_words(cut, [], WINDOW) == 2000
+    split = SplitWindow([], 2000, False)
+    assert seek_after_words(split, [at(6.0, GOOD)], WINDOW) == 680
+    assert seek_after_words(SplitWindow([], 3000, True), [at(6.0, GOOD)], WINDOW) == 3000
+    assert seek_after_words(split, [at(1.0, GOOD)], WINDOW) == 2000  # before the window: not used
+    assert seek_after_words(split, [], WINDOW) == 2000
 
 
-def test_invented_words_behind_a_silence_send_us_to_the_end_of_the_silence() -> None:
-    kept = drop_invented([at(9.0, BAD)], Cut([], 3000, True), WINDOW, 9000, 2.0, last_speech=4.0)
-    assert kept.again
+def test_a_hallucination_after_a_silence_moves_the_seek_to_the_end_of_the_silence() -> None:
+    kept = skip_hallucinations([at(9.0, BAD)], SplitWindow([], 3000, True), WINDOW, 9000, 2.0, last_speech=4.0)
+    assert kept.retry
     assert kept.segments == []
     assert kept.seek == 900
 
 
-def test_invented_words_between_silences_are_dropped_with_all_after_them() -> None:
+def test_a_hallucination_between_silences_is_dropped_with_all_after_them() -> None:
     segments = [at(5.5, GOOD), at(12.0, BAD), at(20.0, GOOD)]
-    kept = drop_invented(segments, Cut([], 3000, True), WINDOW, 9000, 2.0, last_speech=5.0)
+    kept = skip_hallucinations(segments, SplitWindow([], 3000, True), WINDOW, 9000, 2.0, last_speech=5.0)
     assert kept.segments == segments[:1]
     assert kept.seek == 1200
     assert len(segments) == 3  # the caller's list is its own
 
 
-def test_invented_words_at_the_end_of_the_recording_end_it() -> None:
-    kept = drop_invented([at(5.5, GOOD), at(27.0, BAD)], Cut([], 3000, True), WINDOW, 2800, 2.0, last_speech=5.0)
+def test_a_hallucination_at_the_end_of_the_recording_ends_it() -> None:
+    kept = skip_hallucinations(
+        [at(5.5, GOOD), at(27.0, BAD)], SplitWindow([], 3000, True), WINDOW, 2800, 2.0, last_speech=5.0
+    )
     assert kept.seek == 2800
 
 
-def test_odd_words_amid_speech_are_kept() -> None:
+def test_anomalous_words_amid_speech_are_kept() -> None:
     segments = [at(5.5, GOOD), at(8.1, BAD), at(8.4, GOOD)]
-    kept = drop_invented(segments, Cut([], 3000, True), WINDOW, 9000, 2.0, last_speech=5.0)
+    kept = skip_hallucinations(segments, SplitWindow([], 3000, True), WINDOW, 9000, 2.0, last_speech=5.0)
     assert kept.segments == segments
     assert kept.seek == 3000
 
 
-def test_a_short_silence_at_the_end_is_not_heard_again() -> None:
-    unfinished = Cut([], 2900, False)
-    assert drop_invented([at(33.5, GOOD)], unfinished, WINDOW, 9000, 2.0, 5.0).seek == 3000
-    assert drop_invented([at(15.0, GOOD)], unfinished, WINDOW, 9000, 2.0, 5.0).seek == 1580
+def test_a_short_silence_at_the_end_is_not_decoded_again() -> None:
+    unfinished = SplitWindow([], 2900, False)
+    assert skip_hallucinations([at(33.5, GOOD)], unfinished, WINDOW, 9000, 2.0, 5.0).seek == 3000
+    assert skip_hallucinations([at(15.0, GOOD)], unfinished, WINDOW, 9000, 2.0, 5.0).seek == 1580

@@ -38,7 +38,7 @@ words = st.lists(st.tuples(seconds, seconds).map(lambda pair: tuple(sorted(pair)
 
 @st.composite
 def ordinary_words(draw: Any, most: int = 15) -> Times:
-    """Words without a gap, as the attention gives them, some of no length."""
+    """Words without a gap, as cross-attention gives them, some of no length."""
     edges = sorted(draw(st.lists(seconds, min_size=2, max_size=most + 1)))
     return list(pairwise(edges))
 
@@ -50,7 +50,7 @@ def speeches(draw: Any) -> Times:
 
 
 def pauses(speech: Times, end: float = 100.0) -> Times:
-    """What `snap_words` calls a pause: at least 0.2 s between stretches that a word fits into."""
+    """What `snap_words` calls a pause: at least 0.2 s between speech segments that a word fits into."""
     joined: list[list[float]] = []
     for start, stop in speech:
         if joined and start - joined[-1][1] < 0.18:  # less 0.02 for the rounding of both to 0.01 s

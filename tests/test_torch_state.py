@@ -208,7 +208,9 @@ def test_speech_is_found_in_the_same_places() -> None:
     samples = whisper.load_audio(SAMPLE)
 
     def heard() -> tuple[Any, Any]:
-        probabilities = silero.Listener(silero.load()).hear(samples[: len(samples) // silero.STEP * silero.STEP])
+        probabilities = silero.Detector(silero.load()).speech_probs(
+            samples[: len(samples) // silero.STEP * silero.STEP]
+        )
         return probabilities.tobytes(), vad.find_speech(samples).spans
 
     expected = heard()

@@ -269,7 +269,7 @@ def test_what_is_printed(model: Whisper, monkeypatch: pytest.MonkeyPatch, capsys
     model.transcribe(noise(3), temperature=0, verbose=False)
     out, err = capsys.readouterr()
     assert out.startswith("Detected language: ")
-    assert err == "3 of 3 s transcribed\n"  # nobody watches: no bar
+    assert err == "3 of 3 s transcribed\n"  # no terminal: no bar
     model.transcribe(noise(3), temperature=0)
     assert capsys.readouterr() == ("", "")
 
@@ -369,7 +369,7 @@ def test_the_engine_and_the_model_s_own_forward_agree(model: Whisper) -> None:
 def test_one_bad_recording_of_a_list_is_told(model: Whisper, way: str) -> None:
     with pytest.raises(AudioError, match=r"missing\.wav"):
         model.transcribe([noise(3), "missing.wav", noise(3)], **PLAIN)
-    with pytest.raises(AudioError, match="a list is taken for several recordings"):
+    with pytest.raises(AudioError, match="a list means several recordings"):
         model.transcribe([0.1, 0.2])
     with pytest.raises(OptionError, match="takes one recording"):
         whisper.iter_segments(model, [noise(3)])  # type: ignore[arg-type]
@@ -377,8 +377,8 @@ def test_one_bad_recording_of_a_list_is_told(model: Whisper, way: str) -> None:
         whisper.iter_segments(model, noise(3), beamsize=3)
 
 
-def test_stretches_of_a_long_recording_run_side_by_side(model: Whisper, way: str) -> None:
-    """Cut in pauses, each stretch as it would be alone, and joined as if one had been."""
+def test_chunks_of_a_long_recording_run_side_by_side(model: Whisper, way: str) -> None:
+    """Cut in pauses, each chunk as it would be alone, and merged into one transcript."""
     sound = noise(300)
     for start in (70, 140, 220):
         sound[start * RATE : (start + 1) * RATE] *= 0.001
@@ -395,7 +395,7 @@ def test_stretches_of_a_long_recording_run_side_by_side(model: Whisper, way: str
         0,
         *sorted({s["seek"] for s in segments if any(abs(s["seek"] - at * 100 - 50) < 60 for at in (70, 140, 220))}),
     ]
-    assert len(seams) >= 3  # a stretch begins in a pause
+    assert len(seams) >= 3  # a chunk begins in a pause
     for start, end in zip(seams, [*seams[1:], 30000], strict=True):
         alone = model.transcribe(sound, clip_timestamps=[start / 100, end / 100], **PLAIN)
         assert [s["tokens"] for s in alone["segments"]] == [s["tokens"] for s in segments if start <= s["seek"] < end]

@@ -1,4 +1,4 @@
-"""Stretches of speech: on the recording's clock, the same however it is read, and no speech missed."""
+"""Speech segments: in seconds of the recording, the same however it is read, and no speech missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from whisper import silero, vad
 from whisper.audio import load_audio
 from whisper.errors import CheckpointError, ModelNotFoundError, OptionError, UnknownOptionError
 from whisper.features import Features
-from whisper.vad import Speech, VadOptions, detecting, find_speech
+from whisper.vad import Speech, VadOptions, detecting_speech, find_speech
 
 from .conftest import run_python
 
@@ -42,10 +42,10 @@ def voice(seconds: float, seed: int = 2) -> np.ndarray:
     ]
     sound = np.zeros(n)
     for start in range(0, n, syllable):
-        heard = np.convolve(pulses[start : start + syllable], mouths[rng.integers(len(mouths))])
-        heard = heard[: min(syllable, n - start)]
-        opening = np.sin(np.pi * np.arange(len(heard)) / syllable) ** 0.5
-        sound[start : start + syllable] = opening * heard / np.abs(heard).max(initial=1e-9)
+        voiced = np.convolve(pulses[start : start + syllable], mouths[rng.integers(len(mouths))])
+        voiced = voiced[: min(syllable, n - start)]
+        opening = np.sin(np.pi * np.arange(len(voiced)) / syllable) ** 0.5
+        sound[start : start + syllable] = opening * voiced / np.abs(voiced).max(initial=1e-9)
     return (0.3 * sound).astype(np.float32)
 
 
@@ -58,7 +58,7 @@ def noise(seconds: float, level: float, seed: int = 0) -> np.ndarray:
 
 
 def joined(pauses: list[float], seconds: float = 2.0) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """A pause, somebody who speaks, a pause, ..., a pause; and where somebody speaks."""
+    """A pause, speech, a pause, ..., a pause; and the spans of the speech."""
     pieces, truth, now = [silence(pauses[0])], [], pauses[0]
     for pause in pauses[1:]:
         pieces += [voice(seconds), silence(pause)]
@@ -102,7 +102,7 @@ def test_wrong_options_are_named(given: Any, message: str) -> None:
     assert isinstance(raised.value, UnknownOptionError) == ("no field" in message)
 
 
-# --- stretches ----------------------------------------------------------------------------------------------------
+# --- speech segments ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("method", "room"), [("silero", 0.0), ("silero", 0.002), ("energy", 0.0)])
@@ -129,7 +129,7 @@ def test_pauses_are_found_where_they_are(method: str, room: float) -> None:
     shortest=st.sampled_from([0, 64, 100]), pause=st.sampled_from([0, 33, 200]), pad=st.sampled_from([0, 15, 200]),
 )  # fmt: skip
 @settings(max_examples=200, deadline=None)
-def test_stretches_follow_their_rules(values: list[float], cut: int, shortest: int, pause: int, pad: int) -> None:
+def test_speech_segments_follow_their_rules(values: list[float], cut: int, shortest: int, pause: int, pad: int) -> None:
     options = VadOptions(0.35, None, shortest, pause, pad)
     total = 1000 * max(len(values) * 512 - cut, 0) // RATE
     spans = vad._spans(np.array(values, np.float32), total, options)
@@ -185,11 +185,11 @@ def test_any_length_is_fine(method: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_recordings_side_by_side_do_not_hear_each_other(method: str) -> None:
+def test_recordings_side_by_side_do_not_affect_each_other(method: str) -> None:
     options = VadOptions(method=method)
     sounds = [joined([1.0, 9.0, 2.0])[0], noise(20.0, 0.1), voice(12.0)]
     alone = [find_speech(sound, options) for sound in sounds]
-    running = {i: detecting(lambda b, e, s=sound: s[b:e], len(sound), options) for i, sound in enumerate(sounds)}
+    running = {i: detecting_speech(lambda b, e, s=sound: s[b:e], len(sound), options) for i, sound in enumerate(sounds)}
     found: dict[int, Speech] = {}
     while running:
         i = random.Random(len(found)).choice(list(running))
@@ -226,7 +226,7 @@ def test_features_of_a_file_give_the_same_as_its_samples(monkeypatch: pytest.Mon
     monkeypatch.setattr(features, "HELD", RATE)
     x = (joined([1.0, 30.0, 2.0])[0] * 32768).astype(np.int16)
     recording = Features.of(wav(x[None]), 80)
-    steps = detecting(recording.samples, recording.n_samples)
+    steps = detecting_speech(recording.samples, recording.n_samples)
     read: list[float] = []
     speech = run_noting(steps, read)
     assert max(read) == speech.duration == len(x) / RATE
@@ -237,7 +237,7 @@ def test_an_hour_takes_little_memory() -> None:
     """A float for each step, and a block at a time: a hundredth of the samples."""
     block = noise(8.2, 0.1)
     tracemalloc.start()
-    steps = detecting(lambda begin, end: block[: end - begin], 3600 * RATE, VadOptions(method="energy"))
+    steps = detecting_speech(lambda begin, end: block[: end - begin], 3600 * RATE, VadOptions(method="energy"))
     assert max(steps) == 3600.0
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -250,7 +250,7 @@ def test_an_hour_takes_little_memory() -> None:
 def test_the_network_gives_the_numbers_that_silero_published() -> None:
     """From silero_vad.onnx of Silero VAD 6.2, whose weights are not halved, for every eighth step."""
     sound = np.concatenate([voice(2.0), silence(0.5), noise(1.0, 0.05), 0.05 * voice(1.0, 3)])
-    found = silero.Listener(silero.load()).hear(sound[: len(sound) // 512 * 512])
+    found = silero.Detector(silero.load()).speech_probs(sound[: len(sound) // 512 * 512])
     wanted = [
         0.2546, 0.9881, 0.5145, 0.9995, 0.9576, 0.9293, 0.5792, 0.9965, 0.0913, 0.0249, 0.0612, 0.052, 0.0449,
         0.0336, 0.0173, 0.0057, 0.0456, 0.6293,
@@ -301,13 +301,13 @@ def test_an_unknown_network_is_not_used(package: Path, keep: int | None) -> None
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "ggml-silero-v9.bin").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"ggml-silero-v9\.bin is not the network that is known here"):
+    with pytest.raises(CheckpointError, match=r"ggml-silero-v9\.bin is not a supported Silero VAD network"):
         find_speech(voice(1.0), VadOptions(method="silero"))
     assert find_speech(voice(1.0)).method == "energy"
 
 
 @pytest.mark.parametrize("gain", [1e-3, 3.0, 32768.0])
-def test_speech_is_heard_at_any_level(gain: float) -> None:
+def test_speech_is_found_at_any_level(gain: float) -> None:
     sound, truth = joined([1.0, 3.0, 2.0])
     for method in METHODS:
         spans = find_speech(sound * np.float32(gain), VadOptions(method=method)).spans

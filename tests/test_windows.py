@@ -66,7 +66,7 @@ def test_whatever_the_steps_every_window_lies_in_its_clip(times: list[float], co
         assert count < 70000
 
 
-def test_prompt_is_what_was_said_since_the_reset() -> None:
+def test_prompt_is_the_text_since_the_reset() -> None:
     history = PromptHistory([1, 2], carry=False, max_prompt=5)
     assert history.prompt() == [1, 2]
     history.extend([3, 4])

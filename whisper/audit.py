@@ -1,6 +1,6 @@
-"""What was found when speech and text were held against each other, as an object, a table and plain values.
+"""The report of an audit: where speech and text disagree, as values, a table and a plot.
 
-Measures and mends nothing itself: `audited` does, and notes here what it found. The picture is drawn in `timeline`.
+Measures and corrects nothing itself: `AuditedWindowLoop` does, and adds its findings here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any, Literal
 
-from .coverage import Span, covered_by
+from .coverage import text_spans
 from .results import Segment
+from .spans import Span, merge_spans
 from .timeline import plot
 from .utils import format_timestamp
 from .vad import Speech
@@ -19,18 +20,19 @@ from .vad import Speech
 Kind = Literal["recovered", "dropped", "loop", "doubtful", "uncovered"]
 
 KINDS: Mapping[str, str] = {
-    "recovered": "speech that had no text at first, and has one now",
-    "dropped": "text that nobody said, taken out",
-    "loop": "text that went round in circles, stopped",
+    "recovered": "speech that was without text, decoded on its own",
+    "dropped": "hallucination, removed",
+    "loop": "repetition loop, stopped",
     "doubtful": "text of which no attempt passed the thresholds; the best one is kept",
     "uncovered": "speech that remains without text",
 }
-REMAINING = ("doubtful", "uncovered")  # what somebody should listen to
+REMAINING = ("doubtful", "uncovered")  # what a person should check
+MERGED_GAP = 0.2  # seconds: spans of speech or text that lie closer together are one
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One place where speech and text did not fit, and what became of it."""
+    """One place where speech and text disagree, and what was done about it."""
 
     kind: Kind
     start: float  # seconds of the recording
@@ -41,28 +43,28 @@ class Finding:
 
 
 def finding(kind: Kind, span: Span, text: str, reason: str) -> Finding:
-    """Return a finding with times to the millisecond and bare text."""
+    """Return a finding with times to the millisecond and stripped text."""
     return Finding(kind, round(span[0], 3), round(span[1], 3), text.strip(), reason)
 
 
 @dataclass
 class Report:
-    """An account of one transcription.
+    """The report on one transcription.
 
     Attributes
     ----------
     duration
         Of the recording, seconds.
     speech
-        Where somebody speaks, seconds; None where that was not looked at.
+        Speech segments, seconds; None where speech was not detected.
     method
-        Who said so: "silero", or "energy" where the detector is not installed.
+        How it was detected: "silero", or "energy" where Silero VAD is not installed.
     text
-        Where text stands in the transcript, seconds.
+        Spans of the transcript's text, seconds.
     findings
         In the order of the recording.
     language, language_probs
-        What is spoken, and how probable that is among the languages that could be; empty where it was told.
+        The language, and the probability of each candidate; empty where the language was given.
     """
 
     duration: float = 0.0
@@ -75,38 +77,39 @@ class Report:
 
     @classmethod
     def of_channels(cls, reports: Sequence[Report], language: str) -> Report:
-        """Join the reports of a recording's channels; somebody speaks where one of them has speech."""
-        found = [replace(finding, channel=i) for i, report in enumerate(reports) for finding in report.findings]
+        """Merge the reports of a recording's channels."""
+        findings = [replace(f, channel=i) for i, report in enumerate(reports) for f in report.findings]
         speech = [span for report in reports for span in report.speech or ()]
+        text = [span for report in reports for span in report.text]
         return cls(
             duration=max(report.duration for report in reports),
-            speech=None if reports[0].speech is None else tuple(joined(speech)),
+            speech=None if reports[0].speech is None else tuple(merge_spans(speech, MERGED_GAP)),
             method=reports[0].method,
-            text=tuple(joined([span for report in reports for span in report.text])),
-            findings=sorted(found, key=lambda finding: (finding.start, finding.end)),
+            text=tuple(merge_spans(text, MERGED_GAP)),
+            findings=sorted(findings, key=lambda finding: (finding.start, finding.end)),
             language=language,
             language_probs=next((r.language_probs for r in reports if r.language == language), {}),
         )
 
     def close(self, segments: Sequence[Segment], speech: Speech | None) -> None:
-        """Take in what is known at the end."""
+        """Complete the report with the transcript and the speech of the whole recording."""
         self.findings.sort(key=lambda finding: (finding.start, finding.end))
-        self.text = tuple(joined(covered_by(segments)))
+        self.text = tuple(merge_spans(text_spans(segments), MERGED_GAP))
         if speech is not None:
             self.speech, self.method = speech.spans, speech.method
 
     @property
     def speech_seconds(self) -> float:
-        """How long somebody speaks."""
+        """Seconds of speech."""
         return sum(end - start for start, end in self.speech or ())
 
     @property
     def remaining(self) -> list[Finding]:
-        """What should be listened to."""
+        """Findings that a person should check."""
         return [finding for finding in self.findings if finding.kind in REMAINING]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, fit for ``json.dumps``."""
+        """Return everything as plain values, ready for ``json.dumps``."""
         return {
             "duration": self.duration,
             "speech": None if self.speech is None else [list(span) for span in self.speech],
@@ -119,27 +122,28 @@ class Report:
         }
 
     def table(self) -> str:
-        """Return it for people: a line on the whole, and one for each finding."""
+        """Return the report as text: a summary, then one line for each finding."""
         lines = [self._summary()]
         if self.findings:
             times = [f"{format_timestamp(f.start)} - {format_timestamp(f.end)}" for f in self.findings]
             width = max(map(len, times))
-            lines += [""] + [
-                f"{time:{width}}  {_channel(f)}{f.kind:9}  {f.reason}{f': {f.text!r}' if f.text else ''}"
-                for time, f in zip(times, self.findings, strict=True)
-            ]
+            lines.append("")
+            for time, f in zip(times, self.findings, strict=True):
+                channel = "" if f.channel is None else f"channel {f.channel}  "
+                text = f": {f.text!r}" if f.text else ""
+                lines.append(f"{time:{width}}  {channel}{f.kind:9}  {f.reason}{text}")
         return "\n".join(lines)
 
     def _summary(self) -> str:
         length = f"{self.duration:.1f} s"
         if self.speech is None:
-            return f"{length}; speech and text were not held against each other (audit=True does)"
+            return f"{length}; speech and text were not compared (audit=True does)"
         counts = {kind: sum(f.kind == kind for f in self.findings) for kind in KINDS}
-        found = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "nothing to mend"
+        found = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "no findings"
         return f"{length}, {self.speech_seconds:.1f} s of speech ({self.method}): {found}"
 
     def plot(self, path: str | PathLike[str]) -> None:
-        """Draw a timeline of speech, text and findings into a file (png, svg, pdf); needs matplotlib.
+        """Draw a timeline of speech, text and findings into a file (png, svg, pdf).
 
         Raises
         ------
@@ -147,20 +151,9 @@ class Report:
             matplotlib is not installed, or does not know the format.
         """
         found = {kind: [(f.start, f.end) for f in self.findings if f.kind == kind] for kind in KINDS}
-        shown = {kind: spans for kind, spans in found.items() if spans}
-        plot(path, self._summary(), self.duration, {"speech": self.speech or (), "text": self.text, **shown})
-
-
-def joined(spans: Sequence[Span], pause: float = 0.2) -> list[Span]:
-    """Join spans that overlap or lie closer than `pause` seconds."""
-    together: list[Span] = []
-    for start, end in sorted(spans):
-        if together and start - together[-1][1] < pause:
-            together[-1] = (together[-1][0], max(together[-1][1], end))
-        else:
-            together.append((start, end))
-    return together
-
-
-def _channel(finding: Finding) -> str:
-    return "" if finding.channel is None else f"channel {finding.channel}  "
+        lanes = {
+            "speech": self.speech or (),
+            "text": self.text,
+            **{kind: spans for kind, spans in found.items() if spans},
+        }
+        plot(path, self._summary(), self.duration, lanes)

@@ -1,7 +1,7 @@
-"""The channels of a recording apart: a speaker on each, and one transcript of all of them.
+"""Separate channels of a recording, with one speaker on each, and one transcript of all of them.
 
-Reads each channel as a recording of its own, silences in it what is only the sound of another channel, and puts the
-transcripts on one clock. Knows no model, and does not tell speakers apart who share a channel.
+Reads each channel as a recording of its own, silences the crosstalk of other channels in it, and
+merges the transcripts by time. Knows no model, and does not separate speakers on the same channel.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ from torch import Tensor
 from . import audio, media
 from .audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, Source
 from .finite import Mending
-from .languages import most_spoken
+from .languages import most_spoken_language
 from .results import Segment, Transcript
+from .spans import true_runs
 from .spool import IN_MEMORY, Spool
 
 Channel: TypeAlias = npt.NDArray[Any]  # (n_samples,) at 16 kHz, int16 or float32
 Levels: TypeAlias = npt.NDArray[np.float32]
 Track: TypeAlias = npt.NDArray[np.float64]  # (n_levels,)
 
-# What one channel has of another's sound is that sound through a wall or a wire: quieter by about as much in all bands
-# and at all times. Somebody else's voice is louder here and quieter there. The numbers are from two readers on two
-# channels, in a room or not, over noise: of 0.64 s that the other channel explains, the differences spread by 2 to 4
-# dB, and of those in which somebody speaks on the channel itself, also 15 dB below the other, by 9 to 12.
-STEP = 8  # frames of 10 ms whose mean is one level: single ones waver, and a far loudspeaker is 20 ms late
-N_BANDS = 20  # of levels; 4 mel bands make one
-SPAN = 8  # levels that are judged together: 0.64 s
-AUDIBLE = 6.0  # decibels above the channel's noise
-LEAST_AUDIBLE = 0.05  # of the levels that are judged together
-TIE = 1.5  # decibels: channels that differ by less are equally loud
-SPREAD = 5.5  # decibels; standard deviation of the differences below which it is the same sound
-FLOOR_BLOCK = 125  # levels: the noise is that of 10 s and the 10 s on either side
-FLOOR_SHARE = 10  # per cent of the levels that are quieter than the noise
+# Crosstalk is the sound of another channel through the air or a wire: quieter by about the same
+# amount in all bands and at all times. The difference to another voice varies with band and time.
+# The numbers are from two readers on two channels, with and without room acoustics, over noise: in
+# 0.64 s of crosstalk the differences have a standard deviation of 2 to 4 dB; in 0.64 s with speech
+# on the channel itself, even 15 dB below the other, of 9 to 12 dB.
+STEP_FRAMES = 8  # of 10 ms, for one level: single frames vary, and a far loudspeaker is 20 ms late
+N_BANDS = 20  # of levels; each is 4 mel bands
+SPAN_LEVELS = 8  # consecutive levels that are compared together: 0.64 s
+AUDIBLE_DB = 6.0  # above the channel's noise floor
+MIN_AUDIBLE_SHARE = 0.05  # of the levels that are compared together
+TIE_DB = 1.5  # channels that differ by less are equally loud
+MAX_CROSSTALK_DEVIATION_DB = 5.5  # standard deviation of the differences
+FLOOR_BLOCK_LEVELS = 125  # the noise floor is that of 10 s and the 10 s on either side
+FLOOR_PERCENTILE = 10  # of the levels
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Recordings to channels
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Channels of a recording
+# --------------------------------------------------------------------------------------------------
 
 
 def read_channels(
     source: Source, *, audio_track: int | str | None = None, container_time: bool = False
 ) -> list[Channel]:
-    """Read the channels of a recording apart, at once; see `reading`."""
+    """Read the channels of a recording separately; see `reading`."""
     steps = reading(source, audio_track=audio_track, container_time=container_time)
     try:
         while True:
@@ -62,22 +64,24 @@ def read_channels(
 def reading(
     source: Source, *, audio_track: int | str | None = None, container_time: bool = False
 ) -> Generator[float, None, list[Channel]]:
-    """Read the channels of a recording apart, without what each has of the others' sound.
+    """Read the channels of a recording separately, without crosstalk, as a generator of steps.
 
-    Yields how many seconds have been read, every few; may be closed at any step. Long channels lie on disk (`Spool`),
-    so three hours of two channels take some 100 MB of memory, and 0.7 GB of disk from a file, twice that from an array.
+    Yields the seconds that have been read, every few seconds; may be closed at any step. Long
+    channels are on disk (`Spool`), so three hours of two channels take some 100 MB of memory, and
+    0.7 GB of disk from a file, twice that from an array.
 
     Parameters
     ----------
     source
-        Whatever `load_audio` reads; samples have 16 kHz, and stay as they are. A file may have any number of channels.
+        Any input of `load_audio`; samples are at 16 kHz, and not changed. A file may have any
+        number of channels.
     audio_track, container_time
         Of a file; see `load_audio`.
 
     Returns
     -------
     Samples of each channel at 16 kHz, ``(n_samples,)``, to be read as an array: int16 from files, else float32. Where
-    a channel has only the sound of another one, it is silent. A recording without samples has one channel.
+    a channel has only crosstalk, it is silent. A recording without samples has one channel.
 
     Raises
     ------
@@ -93,10 +97,10 @@ def reading(
     """
     spools: list[Spool] = []
     dtype = np.dtype(np.float32)
-    for piece in _pieces(source, audio_track, container_time):  # (n_channels, n)
-        spools = spools or [Spool(IN_MEMORY // len(piece)) for _ in piece]
-        dtype = piece.dtype
-        for spool, samples in zip(spools, piece, strict=True):
+    for block in _blocks(source, audio_track, container_time):  # (n_channels, n)
+        spools = spools or [Spool(IN_MEMORY // len(block)) for _ in block]
+        dtype = block.dtype
+        for spool, samples in zip(spools, block, strict=True):
             spool.append(np.ascontiguousarray(samples))
         yield spools[0].n_bytes / dtype.itemsize / SAMPLE_RATE
     channels: list[Channel] = [spool.array(dtype) for spool in spools or [Spool()]]
@@ -105,15 +109,15 @@ def reading(
             "the recording has one channel: channels='separate' has nothing to separate", RuntimeWarning, stacklevel=2
         )
     if len(channels) > 1:
-        levels = yield from _measuring(channels)
+        levels = yield from _measuring_levels(channels)
         for channel, silent in zip(channels, crosstalk(levels), strict=True):
-            for first, last in _runs(silent) * STEP * HOP_LENGTH:
+            for first, last in true_runs(silent) * STEP_FRAMES * HOP_LENGTH:
                 channel[first:last] = 0
     return channels
 
 
-def _pieces(source: Source, audio_track: int | str | None, container_time: bool) -> Iterator[media.Samples]:
-    """The samples of all channels, ``(n_channels, n)``."""
+def _blocks(source: Source, audio_track: int | str | None, container_time: bool) -> Iterator[media.Samples]:
+    """Yield the samples of all channels, ``(n_channels, n)``."""
     if not isinstance(source, (np.ndarray, Tensor)):
         yield from media.stream(source, SAMPLE_RATE, apart=True, audio_track=audio_track, container_time=container_time)
         return
@@ -127,92 +131,88 @@ def _pieces(source: Source, audio_track: int | str | None, container_time: bool)
     mending.close()
 
 
-def _measuring(channels: Sequence[Channel]) -> Generator[float, None, Levels]:
-    """Measure how loud each channel is, in decibels, ``(n_channels, N_BANDS, n_levels)``; yields the seconds done."""
+def _measuring_levels(channels: Sequence[Channel]) -> Generator[float, None, Levels]:
+    """Measure levels, decibels, ``(n_channels, N_BANDS, n_levels)``; yields the seconds done."""
 
     def read(begin: int, end: int) -> Tensor:
         return torch.stack([audio.float32_samples(channel[begin:end]) for channel in channels])
 
     n_samples = len(channels[0])
     filters = audio.mel_filters("cpu", 4 * N_BANDS)
-    n_frames = -(-n_samples // (STEP * HOP_LENGTH)) * STEP
+    n_frames = -(-n_samples // (STEP_FRAMES * HOP_LENGTH)) * STEP_FRAMES
     blocks = []
     for start in range(0, n_frames, audio.BLOCK_FRAMES):
         stop = min(start + audio.BLOCK_FRAMES, n_frames)
         power = audio.log_power(read, n_frames * HOP_LENGTH + N_FFT, start, stop, filters).mul_(np.log(10)).exp_()
-        mean = power.reshape(len(channels), N_BANDS, 4, -1, STEP).mean(dim=(2, 4))
+        mean = power.reshape(len(channels), N_BANDS, 4, -1, STEP_FRAMES).mean(dim=(2, 4))
         blocks.append(10.0 * mean.log10())
         yield stop / FRAMES_PER_SECOND
     return torch.cat(blocks, dim=-1).numpy()
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Crosstalk
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def crosstalk(levels: Levels) -> npt.NDArray[np.bool_]:
-    """Tell where a channel has nothing but the sound of another one that has it louder.
+    """Find where a channel has nothing but crosstalk of a louder one.
 
     Parameters
     ----------
     levels
-        Decibels, ``(n_channels, n_bands, n_levels)``, each over `STEP` frames of 10 ms.
+        Decibels, ``(n_channels, n_bands, n_levels)``, each over `STEP_FRAMES` frames of 10 ms.
 
     Returns
     -------
-    ``(n_channels, n_levels)``, nowhere true of all channels at once. Of channels with the same sound equally loud, the
-    first keeps it.
+    ``(n_channels, n_levels)``, never true for all channels at once. Of channels with the same sound at the same level,
+    the first keeps it.
     """
     found = np.zeros((len(levels), levels.shape[2]), np.bool_)
     for j, level in enumerate(levels):
-        audible = level > _noise(level) + AUDIBLE
+        audible = level > _noise_floor(level) + AUDIBLE_DB
         for i in set(range(len(levels))) - {j}:
-            mean, spread = _around(level - levels[i], audible)
-            found[j] |= (spread < SPREAD) & (mean < (TIE if i < j else -TIE))
+            mean, deviation = _mean_and_deviation(level - levels[i], audible)
+            found[j] |= (deviation < MAX_CROSSTALK_DEVIATION_DB) & (mean < (TIE_DB if i < j else -TIE_DB))
     return found & ~found.all(axis=0)
 
 
-def _noise(level: Levels) -> Levels:
-    """How loud each band of a channel is when nothing sounds, ``(n_bands, n_levels)``."""
-    noise = np.empty_like(level)
-    for start in range(0, level.shape[1], FLOOR_BLOCK):
-        around = level[:, max(start - FLOOR_BLOCK, 0) : start + 2 * FLOOR_BLOCK]
-        noise[:, start : start + FLOOR_BLOCK] = np.percentile(around, FLOOR_SHARE, axis=1, keepdims=True)
-    return noise
+def _noise_floor(level: Levels) -> Levels:
+    """Return the noise floor of each band of a channel, ``(n_bands, n_levels)``."""
+    floor = np.empty_like(level)
+    for start in range(0, level.shape[1], FLOOR_BLOCK_LEVELS):
+        around = level[:, max(start - FLOOR_BLOCK_LEVELS, 0) : start + 2 * FLOOR_BLOCK_LEVELS]
+        percentile = np.percentile(around, FLOOR_PERCENTILE, axis=1, keepdims=True)
+        floor[:, start : start + FLOOR_BLOCK_LEVELS] = percentile
+    return floor
 
 
-def _around(difference: Levels, audible: npt.NDArray[np.bool_]) -> tuple[Track, Track]:
-    """Mean and standard deviation of what is audible in the `SPAN` around each level, ``(n_levels,)``.
+def _mean_and_deviation(difference: Levels, audible: npt.NDArray[np.bool_]) -> tuple[Track, Track]:
+    """Return mean and deviation of the audible levels around each level, ``(n_levels,)``.
 
     The deviation is infinite where too little is audible.
     """
     counted = np.where(audible, difference, 0.0)
     n, total, squares = (
-        np.convolve(track.sum(axis=0, dtype=np.float64), np.ones(SPAN))[SPAN // 2 :][: audible.shape[1]]
+        np.convolve(track.sum(axis=0, dtype=np.float64), np.ones(SPAN_LEVELS))[SPAN_LEVELS // 2 :][: audible.shape[1]]
         for track in (audible, counted, counted**2)
     )
-    enough = n >= LEAST_AUDIBLE * SPAN * len(difference)
+    enough = n >= MIN_AUDIBLE_SHARE * SPAN_LEVELS * len(difference)
     n = np.maximum(n, 1.0)
     mean = total / n
     return mean, np.where(enough, np.sqrt(np.maximum(squares / n - mean**2, 0.0)), np.inf)
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """First index and index after the last of each run of true values, ``(n_runs, 2)``."""
-    return np.flatnonzero(np.diff(flags, prepend=False, append=False)).reshape(-1, 2)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Transcripts of channels to one
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# One transcript of all channels
+# --------------------------------------------------------------------------------------------------
 
 
 def merge(transcripts: Sequence[Transcript]) -> Transcript:
-    """Make one transcript of those of a recording's channels, in the order of time.
+    """Merge the transcripts of a recording's channels, by time.
 
-    Each segment has its ``channel``, and its ``language`` where the channels differ in theirs; the language of the
-    whole is the one with most seconds of text.
+    Each segment has its ``channel``, and its ``language`` where the channels differ in theirs; the
+    language of the whole is the one with the most seconds of text.
     """
     mixed = len({transcript["language"] for transcript in transcripts}) > 1
     segments: list[Segment] = []
@@ -228,5 +228,5 @@ def merge(transcripts: Sequence[Transcript]) -> Transcript:
     return {
         "text": "".join(segment["text"] for segment in segments),
         "segments": segments,
-        "language": most_spoken([(t["language"], t["segments"]) for t in transcripts]),
+        "language": most_spoken_language([(t["language"], t["segments"]) for t in transcripts]),
     }

@@ -183,12 +183,12 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
     Raises
     ------
     LanguageError
-        The model knows only English. (A ValueError.)
+        The model is English-only. (A ValueError.)
     """
     if tokenizer is None:
         tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
     if tokenizer.language is None or tokenizer.language_token not in tokenizer.sot_sequence:
-        raise LanguageError("this model has no language tokens: it knows only English and cannot tell languages apart")
+        raise LanguageError("this model has no language tokens: it is English-only and cannot detect languages")
 
     single = checked_window(mel).ndim == 2
     if single:
@@ -286,8 +286,8 @@ class DecodingTask:
             self.decoder = BeamSearchDecoder(options.beam_size, tokenizer.eot, self.inference, options.patience)
         else:
             self.decoder = GreedyDecoder(options.temperature, tokenizer.eot, options.seed)
-        self._edits = self._get_edits()
-        self._boosts = next((f for f in self._edits if isinstance(f, BoostHotwords)), None)
+        self._row_filters = self._get_row_filters()
+        self._hotwords = next((f for f in self._row_filters if isinstance(f, BoostHotwords)), None)
         self.logit_filters = self._get_logit_filters()
         self._own_parts = self._parts()
 
@@ -297,21 +297,21 @@ class DecodingTask:
         verify_options(options)
         return options
 
-    def _get_edits(self) -> tuple[RowFilter, ...]:
-        """Return what changes logits by what a row has said, before the rules decide what may be said at all."""
+    def _get_row_filters(self) -> tuple[RowFilter, ...]:
+        """Return the filters that depend on the tokens of each row; they are applied before the others."""
         options, at = self.options, (self.tokenizer, self.sample_begin)
-        edits: list[RowFilter] = []
+        row_filters: list[RowFilter] = []
         if options.repetition_penalty != 1:
-            edits.append(PenalizeRepetition(*at, options.repetition_penalty))
+            row_filters.append(PenalizeRepetition(*at, options.repetition_penalty))
         if options.no_repeat_ngram_size is not None:
-            edits.append(NoRepeatNgram(*at, options.no_repeat_ngram_size))
+            row_filters.append(NoRepeatNgram(*at, options.no_repeat_ngram_size))
         if options.hotwords is not None and options.hotword_boost:
             known = self.model.is_multilingual, self.model.num_languages
-            edits.append(BoostHotwords(*at, hotwords_for(tuple(options.hotwords), options.hotword_boost, *known)))
-        return tuple(edits)
+            row_filters.append(BoostHotwords(*at, hotwords_for(tuple(options.hotwords), options.hotword_boost, *known)))
+        return tuple(row_filters)
 
     def _get_logit_filters(self) -> list[LogitFilter]:
-        filters: list[LogitFilter] = [*self._edits]
+        filters: list[LogitFilter] = [*self._row_filters]
         if self.options.suppress_blank:
             filters.append(SuppressBlank(self.tokenizer, self.sample_begin))
         if self.options.suppress_tokens:
@@ -380,7 +380,7 @@ class DecodingTask:
         return languages, probs
 
     def _detects(self) -> bool:
-        """Whether the windows' language is asked of the model: not where it knows only English."""
+        """Whether the language of the windows is detected; not by an English-only model."""
         return self.options.task == "lang_id" or (self.options.language is None and self.model.is_multilingual)
 
     def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
@@ -396,15 +396,15 @@ class DecodingTask:
                 logits = logits[:, -1]  # (n_batch, n_vocab)
                 for logit_filter in self.logit_filters:
                     logit_filter.apply(logits, tokens)
-                if self._boosts is not None:
-                    sum_logprobs += self._boosts.settle_all(logits, tokens)
+                if self._hotwords is not None:
+                    sum_logprobs += self._hotwords.score_corrections(logits, tokens)
                 tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
                 if completed or tokens.shape[-1] > self.n_ctx:
                     break
         finally:
             self.inference.cleanup_caching()
-        if self._boosts is not None:
-            sum_logprobs -= self._boosts.unsettled_all(tokens)
+        if self._hotwords is not None:
+            sum_logprobs -= self._hotwords.pending_biases(tokens)
         return tokens, sum_logprobs, no_speech_probs
 
     @clean_state()
@@ -519,8 +519,8 @@ class DecodingTask:
             temperature=self.options.temperature,
             max_candidates=self.decoder.max_candidates if isinstance(self.decoder, BeamSearchDecoder) else None,
             seed=self.options.seed,
-            edits=self._edits,
-            boosts=self._boosts,
+            row_filters=self._row_filters,
+            hotwords=self._hotwords,
         )
         return WindowSampling(plan, audio)
 
@@ -555,8 +555,8 @@ class DecodingTask:
     def _result(
         self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
     ) -> DecodingResult:
-        if self._boosts is not None:
-            sum_logprob = self._boosts.model_logprob(tokens, sum_logprob)
+        if self._hotwords is not None:
+            sum_logprob = self._hotwords.model_logprob(tokens, sum_logprob)
         loop = self._loop(tokens)
         kept = tokens[: loop.keep] if loop else tokens
         text = self.tokenizer.decode(kept).strip()

@@ -1,7 +1,8 @@
-"""What a transcription asks of the model, in two ways: through the model's own forward, or through an engine.
+"""Model backends of a transcription: the model's own methods, or the engine of the fast path.
 
-The first is for whoever watches the model or has put parts of their own into it; see `fast_path.usable`. Both speak
-in `work`'s terms, though the first needs nobody to answer. Knows no recording: windows come in, results go out.
+The reference backend is for models with hooks or replaced parts; see `fast_path.usable`. Both
+backends are generators of `work`'s jobs, although the reference backend yields none. Knows no
+recording: windows in, results out.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ if TYPE_CHECKING:
     from .model import Whisper
 
 
-class Hearing(Protocol):
-    """One of the two ways; what stands for an encoded window is its own affair."""
+class Backend(Protocol):
+    """A way to run the model; the type of an encoded window is its own."""
 
     engine: Engine | None
 
     def encode(self, mel: Tensor) -> Generator[Job, Any, Any]:
-        """Encode a full window, ``(n_mels, 3000)``, once for all that is done with it."""
+        """Encode a full window, ``(n_mels, 3000)``, once for detection, decoding and alignment."""
         ...
 
     def detect(self, window: Any) -> Generator[Job, Any, dict[str, float]]:
-        """Return how probable each language is."""
+        """Return the probability of each language."""
         ...
 
     def decode(self, window: Any, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
-        """Decode a window whose language is in the options."""
+        """Decode a window; its language is in the options."""
         ...
 
-    def to_align(self, window: Any) -> dict[str, Any]:
-        """Return what `timing.find_alignment` must know of a window."""
+    def alignment_inputs(self, window: Any) -> dict[str, Any]:
+        """Return the arguments of `timing.find_alignment` that stand for a window."""
         ...
 
 
-class Reference:
+class ReferenceBackend:
     """The model's own methods, looked up when called."""
 
     engine: Engine | None = None
@@ -57,7 +58,7 @@ class Reference:
         self._dtype = compute_dtype(fp16, model.device)
 
     def encode(self, mel: Tensor) -> Generator[Job, Any, Tensor]:
-        """See `Hearing`; gives ``(n_audio_ctx, n_audio_state)``."""
+        """See `Backend`; returns ``(n_audio_ctx, n_audio_state)``."""
         yield from ()
         mel = mel.to(self._model.device).to(self._dtype)
         with clean_state():
@@ -65,58 +66,58 @@ class Reference:
         return features
 
     def detect(self, window: Tensor) -> Generator[Job, Any, dict[str, float]]:
-        """See `Hearing`."""
+        """See `Backend`."""
         yield from ()
         _, probs = self._model.detect_language(window)
-        of_window: dict[str, float] = probs
-        return of_window
+        language_probs: dict[str, float] = probs
+        return language_probs
 
     def decode(self, window: Tensor, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
-        """See `Hearing`."""
+        """See `Backend`."""
         yield from ()
         result: DecodingResult = self._model.decode(window, options)
         return result
 
-    def to_align(self, window: Tensor) -> dict[str, Any]:
-        """See `Hearing`."""
+    def alignment_inputs(self, window: Tensor) -> dict[str, Any]:
+        """See `Backend`."""
         return {"mel": window}
 
 
-class Fast:
-    """An engine, which others may use at the same time."""
+class EngineBackend:
+    """An engine, which other transcriptions use at the same time."""
 
     def __init__(self, model: Whisper, engine: Engine) -> None:
         self.engine: Engine | None = engine
         self._model = model
 
     def encode(self, mel: Tensor) -> Generator[Job, Any, Audio]:
-        """See `Hearing`."""
+        """See `Backend`."""
         audio: Audio = yield Encode(mel.to(self._model.device))
         return audio
 
     def detect(self, window: Audio) -> Generator[Job, Any, dict[str, float]]:
-        """See `Hearing`."""
+        """See `Backend`."""
         tokenizer = get_tokenizer(self._model.is_multilingual, num_languages=self._model.num_languages)
         probs = yield Detect(window, tokenizer.sot, tokenizer.all_language_tokens)
         return dict(zip(tokenizer.all_language_codes, probs, strict=True))
 
     def decode(self, window: Audio, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
-        """See `Hearing`."""
+        """See `Backend`."""
         task = DecodingTask(self._model, options)
         sampling = yield task.sampling(window)
         return task.result(sampling, options.language or "en")
 
-    def to_align(self, window: Audio) -> dict[str, Any]:
-        """See `Hearing`."""
+    def alignment_inputs(self, window: Audio) -> dict[str, Any]:
+        """See `Backend`."""
         if timing.find_alignment is not find_alignment:
             return {"mel": window.features}
         assert self.engine is not None
         return {"mel": window.features, "runner": Shared(self.engine.runner), "audio": window}
 
 
-def hearing_for(model: Whisper, fp16: bool) -> Hearing:
-    """Return the fast way where it gives what the model's own methods would, and nobody would see a difference."""
+def backend_for(model: Whisper, fp16: bool) -> Backend:
+    """Return the engine's backend, unless hooks or replaced parts need the model's own methods."""
     bound = type(model).decode is decode and type(model).detect_language is detect_language
     if not bound or is_rebuilt() or not fast_path.usable(model):
-        return Reference(model, fp16)
-    return Fast(model, engine_for(model, fp16))
+        return ReferenceBackend(model, fp16)
+    return EngineBackend(model, engine_for(model, fp16))

@@ -1,15 +1,15 @@
-"""Words and phrases to listen for: which tokens become likelier for them, and by how much, as a text grows.
+"""Hotwords: which tokens are biased, and by how much, while a text grows.
 
-A prefix tree over the tokens of each phrase. A text that has begun a phrase has credit; it keeps the credit when the
-phrase is whole, and gives it back when it goes on with something else, so that a likeness of beginnings earns nothing
-(shallow fusion with a biasing tree: Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual Biasing"). Knows tokens,
-and no logits.
+Shallow fusion with a biasing tree (Zhao et al. 2019, "Shallow-Fusion End-to-End Contextual
+Biasing"): a prefix tree over the tokens of each phrase. The bias of a phrase that a text has begun
+is pending. It is confirmed when the phrase is complete, and taken back when the text continues with
+something else, so that a shared prefix gains nothing. Knows tokens, and no logits.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,119 +20,117 @@ from .tokenizer import Tokenizer, get_tokenizer
 
 
 class _Node(dict[int, Any]):
-    """The tokens that may follow, each with its node, and whether a phrase is whole here."""
+    """The tokens that may follow, each with its node, and whether a phrase ends here."""
 
-    is_whole = False
+    is_complete = False
 
     def add(self, tokens: Sequence[int]) -> None:
         node = self
         for token in tokens:
             node = node.setdefault(token, _Node())
-        node.is_whole = True
+        node.is_complete = True
 
 
-class Place(NamedTuple):
-    """Where in the tree a text stands."""
+class TreeState(NamedTuple):
+    """The place of a text in the tree."""
 
-    node: _Node  # what it has said of a phrase; `root` where it has begun none
+    node: _Node  # the tokens of a phrase so far; `root` where no phrase has begun
     root: _Node  # the phrases that may begin here
-    n_open: int = 0  # tokens whose credit is lost if the phrase does not become whole
-    kept: float = 0.0  # credit of whole phrases
+    n_pending: int = 0  # tokens whose bias is taken back if the phrase is not completed
+    confirmed: float = 0.0  # bias of complete phrases
 
 
-class Bonuses(NamedTuple):
-    """The tokens that become likelier at a place."""
+class TokenBias(NamedTuple):
+    """The tokens that are biased in a state."""
 
     ids: npt.NDArray[np.int64]
     values: npt.NDArray[np.float32]  # added to their logits
-    shares: npt.NDArray[np.float64]  # of their probabilities: what is owed to that
+    shares: npt.NDArray[np.float64]  # of their biased probabilities that are due to the bias
 
 
 class Hotwords:
-    """Phrases that are listened for.
+    """Phrases that are biased.
 
-    Each counts as it is written and with a capital letter, after a space and, where a word begins without one (at the
-    start, after a quotation mark, anywhere in scripts without cases, as many have no spaces), without. Inside
-    another phrase none begins, and none goes on over a timestamp.
+    Each counts as written and with a capital letter; after a space and, where a word may begin
+    without one (at the start, after a quotation mark, anywhere in scripts without cases, many of
+    which have no spaces), without. No phrase begins inside another, and none continues after a
+    timestamp.
 
     Parameters
     ----------
     phrases
         Not empty.
     boost
-        Added to the log-probability of a token that begins or continues a phrase.
+        Added to the log-probability of each token that begins or continues a phrase.
     tokenizer
         Of the model.
 
     Raises
     ------
     OptionError
-        A phrase holds the text of a special token.
+        A phrase contains the text of a special token.
     """
 
     def __init__(self, phrases: Sequence[str], boost: float, tokenizer: Tokenizer) -> None:
         self.boost = boost
         self._tokenizer = tokenizer
-        self._within, self._afresh = _Node(), _Node()  # what may begin after a letter or digit, and elsewhere
-        for text in _spellings(phrases):
-            tokens = tokenizer.encode(text)
-            self._afresh.add(tokens)
-            if text[0] == " " or unicodedata.category(text[0]) == "Lo":
-                self._within.add(tokens)
+        self._root_in_word = _Node()  # phrases that may begin after a letter or digit
+        self._root = _Node()  # and elsewhere
+        for phrase in map(str.strip, phrases):
+            capitalised = phrase[0].upper() + phrase[1:]
+            for text in (phrase, " " + phrase, capitalised, " " + capitalised):
+                tokens = tokenizer.encode(text)
+                self._root.add(tokens)
+                if text[0] == " " or unicodedata.category(text[0]) == "Lo":
+                    self._root_in_word.add(tokens)
         self._root_after: dict[int, _Node] = {}  # by token
-        self._bonuses: dict[tuple[int, int, int], Bonuses] = {}
+        self._token_bias: dict[tuple[int, int, int], TokenBias] = {}
 
-    def credit(self, n_open: int) -> float:
-        """Return what a text gives back if it leaves a phrase of which it has said so many tokens."""
-        return self.boost * n_open
+    def bias(self, n_tokens: int) -> float:
+        """Return the bias of so many tokens of a phrase."""
+        return self.boost * n_tokens
 
-    def begin(self) -> Place:
-        """Return where a text stands that has said nothing."""
-        return Place(self._afresh, self._afresh)
+    def initial_state(self) -> TreeState:
+        """Return the state of an empty text."""
+        return TreeState(self._root, self._root)
 
-    def follow(self, place: Place, said: Iterable[int]) -> Place:
-        """Return where a text stands that goes on from a place with these tokens."""
-        node, root, n_open, kept = place
-        for token in said:
+    def advance(self, state: TreeState, tokens: Iterable[int]) -> TreeState:
+        """Return the state after more tokens."""
+        node, root, n_pending, confirmed = state
+        for token in tokens:
             after: _Node | None
             if token in node:
-                after, n_open = node[token], n_open + 1
+                after, n_pending = node[token], n_pending + 1
             elif token in root:
-                after, n_open = root[token], 1
+                after, n_pending = root[token], 1
             else:
-                after, n_open = None, 0
-            if after is not None and after.is_whole:
-                kept, n_open = kept + self.credit(n_open), 0
-            root = self._after(token)
+                after, n_pending = None, 0
+            if after is not None and after.is_complete:
+                confirmed, n_pending = confirmed + self.bias(n_pending), 0
+            root = self._next_root(token)
             node = after or root
-        return Place(node, root, n_open, kept)
+        return TreeState(node, root, n_pending, confirmed)
 
-    def _after(self, token: int) -> _Node:
+    def _next_root(self, token: int) -> _Node:
         if token not in self._root_after:
             text = self._tokenizer.decode([token])
-            inside = text[-1:].isalnum() or text[-1:] == "\ufffd"  # or in the middle of a letter
-            self._root_after[token] = self._within if inside else self._afresh
+            inside = text[-1:].isalnum() or text[-1:] == "\ufffd"  # or in the middle of a character
+            self._root_after[token] = self._root_in_word if inside else self._root
         return self._root_after[token]
 
-    def bonuses(self, place: Place) -> Bonuses:
-        """Return which tokens become likelier at a place."""
-        key = id(place.node), place.n_open, id(place.root)
-        if key not in self._bonuses:
-            added = dict.fromkeys(place.root, self.credit(1))
-            if place.node is not place.root:
-                added |= dict.fromkeys(place.node, self.credit(place.n_open + 1))
-            values = np.array([*added.values()])
-            self._bonuses[key] = Bonuses(np.array([*added], np.int64), values.astype(np.float32), -np.expm1(-values))
-        return self._bonuses[key]
+    def token_bias(self, state: TreeState) -> TokenBias:
+        """Return the tokens that are biased in a state."""
+        key = id(state.node), state.n_pending, id(state.root)
+        if key not in self._token_bias:
+            biased = dict.fromkeys(state.root, self.bias(1))
+            if state.node is not state.root:
+                biased |= dict.fromkeys(state.node, self.bias(state.n_pending + 1))
+            ids, values = np.array([*biased], np.int64), np.array([*biased.values()])
+            self._token_bias[key] = TokenBias(ids, values.astype(np.float32), -np.expm1(-values))
+        return self._token_bias[key]
 
 
 @lru_cache(maxsize=16)
 def hotwords_for(phrases: tuple[str, ...], boost: float, multilingual: bool, num_languages: int) -> Hotwords:
-    """Return the same for the same; see `Hotwords`, and `get_tokenizer` for what is known of the model."""
+    """Return one object for equal arguments, those of `Hotwords` and `get_tokenizer`."""
     return Hotwords(phrases, boost, get_tokenizer(multilingual, num_languages=num_languages))
-
-
-def _spellings(phrases: Sequence[str]) -> Iterator[str]:
-    for phrase in map(str.strip, phrases):
-        for text in (phrase, phrase[0].upper() + phrase[1:]):
-            yield from (text, " " + text)

@@ -1,8 +1,8 @@
-"""Text that nobody said: the phrases that Whisper invents, and the evidence that it takes to drop a text.
+"""Hallucinations: known phrases, and the evidence that it takes to drop a text.
 
-A phrase alone is never reason enough, since people do say "thank you for watching"; nor is a single weak sign where
-the text is no such phrase, unless nobody speaks at all. Pure functions on numbers and text; the phrases, with their
-sources, are in ``assets/invented_phrases.tsv``.
+A known phrase alone is never reason enough, since people do say "thank you for watching". Nor is a
+single weak sign where the text is no known phrase, unless there is no speech at all. Pure functions
+on numbers and text; the phrases, with their sources, are in ``assets/invented_phrases.tsv``.
 """
 
 from __future__ import annotations
@@ -12,32 +12,34 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-PHRASES = Path(__file__).parent / "assets" / "invented_phrases.tsv"
-ALIKE = {"yue": "zh"}  # languages that borrow another's phrases
+from .rates import MAX_CHARACTERS_PER_SECOND
 
-LEAST_SPEECH = 0.1  # seconds: in less, nobody has said a word
-SHORT_SPEECH = 1.5  # seconds: a detector of speech may take so much of another sound for it
-SURE_SPEECH = 0.8  # highest probability of speech in a stretch, from which on nobody doubts that somebody speaks
-FAINT_SPEECH = 0.3  # mean probability; clean speech has less in 2 of 454 segments, and the model is sure of them
-SURE_NO_SPEECH = 0.6  # <|nospeech|>, as in `no_speech_threshold`
-WEAK_LOGPROB = -1.0  # as in `logprob_threshold`
+PHRASES = Path(__file__).parent / "assets" / "invented_phrases.tsv"
+SAME_PHRASES = {"yue": "zh"}  # languages that use another's phrases
+
+MIN_SPEECH_SECONDS = 0.1  # less holds no word
+SHORT_SPEECH_SECONDS = 1.5  # voice activity detection may take so much of another sound for speech
+SURE_SPEECH_PROB = 0.8  # the highest within a text's time; from here on it is certainly speech
+# Mean over a text's time; clean speech has less in 2 of 454 segments, with a probable text in both.
+FAINT_SPEECH_PROB = 0.3
+SURE_NO_SPEECH_PROB = 0.6  # of <|nospeech|>, as in `no_speech_threshold`
+IMPROBABLE_LOGPROB = -1.0  # as in `logprob_threshold`
 UNSURE_LOGPROB = -0.8  # of a text that is not improbable yet
-FASTEST = 25.0  # characters in a second of speech; nobody reads 400 words a minute
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a text, and what against it."""
+    """Measurements for and against a text."""
 
     speech_seconds: float  # within the text's time
-    speech_probability: float  # the highest of the text's time; 0 where there are none
+    speech_probability: float  # the highest within the text's time; 0 where there is none
     mean_probability: float  # of speech, over the text's time
     no_speech_prob: float  # of the window
-    avg_logprob: float  # likewise
+    avg_logprob: float  # of the window
 
 
-def why_invented(text: str, language: str, evidence: Evidence) -> str | None:
-    """Return why a text was probably not said; None where nothing speaks against it.
+def hallucination_reason(text: str, language: str, evidence: Evidence) -> str | None:
+    """Return why a text is probably a hallucination; None where the evidence is not enough.
 
     Parameters
     ----------
@@ -46,34 +48,32 @@ def why_invented(text: str, language: str, evidence: Evidence) -> str | None:
     language
         Its code.
     evidence
-        What was measured where it stands.
+        What was measured over the segment.
     """
     e = evidence
-    if e.speech_seconds < LEAST_SPEECH:
-        return "nobody speaks"
-    doubts = [
-        reason
-        for reason, holds in (
-            (f"speech is doubtful ({e.speech_probability:.2f})", e.speech_probability < SURE_SPEECH),
-            (f"the model hears no speech ({e.no_speech_prob:.2f})", e.no_speech_prob > SURE_NO_SPEECH),
-            (f"the text is improbable ({e.avg_logprob:.2f})", e.avg_logprob < WEAK_LOGPROB),
-            (f"{e.speech_seconds:.1f} s of speech is too short", len(text.strip()) > FASTEST * e.speech_seconds),
-        )
-        if holds
-    ]
-    if doubts and is_known(text, language):
-        return f"a phrase that Whisper invents, and {doubts[0]}"
-    if e.no_speech_prob > SURE_NO_SPEECH and e.speech_seconds < SHORT_SPEECH:  # a cough, a sneeze
-        return f"{doubts[0]}, and {e.speech_seconds:.1f} s sound like it"
-    if e.mean_probability < FAINT_SPEECH and e.speech_seconds < SHORT_SPEECH and e.avg_logprob < UNSURE_LOGPROB:
-        return f"hardly anybody speaks ({e.mean_probability:.2f}), and the text is unsure ({e.avg_logprob:.2f})"
-    if len(doubts) >= 2:
-        return " and ".join(doubts)
-    return None
+    if e.speech_seconds < MIN_SPEECH_SECONDS:
+        return "no speech"
+    doubts: list[str] = []
+    if e.speech_probability < SURE_SPEECH_PROB:
+        doubts.append(f"low speech probability ({e.speech_probability:.2f})")
+    if e.no_speech_prob > SURE_NO_SPEECH_PROB:
+        doubts.append(f"high no-speech probability ({e.no_speech_prob:.2f})")
+    if e.avg_logprob < IMPROBABLE_LOGPROB:
+        doubts.append(f"low log-probability ({e.avg_logprob:.2f})")
+    if len(text.strip()) > MAX_CHARACTERS_PER_SECOND * e.speech_seconds:
+        doubts.append(f"too much text for {e.speech_seconds:.1f} s of speech")
+    is_short = e.speech_seconds < SHORT_SPEECH_SECONDS
+    if doubts and is_known_phrase(text, language):
+        return f"known hallucination, and {doubts[0]}"
+    if e.no_speech_prob > SURE_NO_SPEECH_PROB and is_short:  # a cough, a sneeze
+        return f"{doubts[0]}, and only {e.speech_seconds:.1f} s of speech"
+    if e.mean_probability < FAINT_SPEECH_PROB and is_short and e.avg_logprob < UNSURE_LOGPROB:
+        return f"low mean speech probability ({e.mean_probability:.2f}) and log-probability ({e.avg_logprob:.2f})"
+    return " and ".join(doubts) if len(doubts) >= 2 else None
 
 
-def is_known(text: str, language: str) -> bool:
-    """Whether a text is made of known phrases alone, or names a place that they come from."""
+def is_known_phrase(text: str, language: str) -> bool:
+    """Whether a text is made of known phrases alone, or names a site that they come from."""
     rest, known = _bare(text), _phrases(language)
     if any(source in rest for source in _phrases("any")):
         return True
@@ -88,13 +88,13 @@ def is_known(text: str, language: str) -> bool:
 
 @lru_cache(maxsize=128)
 def _phrases(language: str) -> tuple[str, ...]:
-    """The phrases of a language, bare; the longest first, so that none hides a longer one."""
+    """Return the bare phrases of a language, longest first, so that none hides a longer one."""
     lines = PHRASES.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    wanted = ALIKE.get(language, language)
+    wanted = SAME_PHRASES.get(language, language)
     return tuple(sorted({_bare(phrase) for code, phrase in rows if code == wanted}, key=len, reverse=True))
 
 
 def _bare(text: str) -> str:
-    """Letters and digits alone, in lower case."""
+    """Return the letters and digits alone, in lower case."""
     return re.sub(r"[\W_]+", "", text.casefold())

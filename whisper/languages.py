@@ -1,7 +1,7 @@
-"""Which language is spoken: in a whole recording, by several of its windows, and from one window to the next.
+"""Language detection: of a whole recording by several of its windows, and window by window.
 
-What the network says of each window is restricted to the languages that may be meant, and combined. Decodes no text,
-cuts no sound, and never overrules a language that was given.
+The probabilities of each window are restricted to the candidate languages, and combined. Decodes no
+text, cuts no audio, and never overrules a language that was given.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from .audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
 from .errors import LanguageError, OptionError
 from .features import Features
-from .hearing import Hearing, hearing_for
+from .hearing import Backend, backend_for
 from .language_names import code_of
 from .options import DecodingOptions, TranscribeOptions
 from .results import Segment
+from .spans import Span
 from .tokenizer import get_tokenizer
 from .tracks import check_track
-from .vad import Span, VadOptions
-from .vad import detecting as detecting_speech
+from .vad import VadOptions, detecting_speech
 from .work import Direct, Job, Steps, pausing
 
 if TYPE_CHECKING:
     from .audio import Source
     from .model import Whisper
 
-LEAST_PROBABILITY = 1e-6  # so that one window that rules a language out is not stronger than all others together
-SWITCH = 0.1  # how likely another language is in the next window, against the same once more
+MIN_PROBABILITY = 1e-6  # so that one window that excludes a language does not outweigh all others
+SWITCH_ODDS = 0.1  # of another language in the next window, against the same language again
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Detection:
     Attributes
     ----------
     language
-        Code of the likeliest.
+        Code of the most probable one.
     probs
-        Probability of each language that it was chosen among, by code.
+        Probability of each candidate, by code.
     windows
-        For each window that was asked: where it begins, in seconds, and its own probabilities.
+        For each window that was used: its start, in seconds, and its own probabilities.
     """
 
     language: str
@@ -62,7 +62,7 @@ def identify_language(
     fp16: bool = True,
     audio_track: int | str | None = None,
 ) -> Detection:
-    """Tell which language is spoken in a recording.
+    """Detect the language of a recording.
 
     Parameters
     ----------
@@ -71,13 +71,15 @@ def identify_language(
     audio
         Path, bytes, open file, or samples at 16 kHz; see `load_audio`.
     languages
-        Codes or names of those to choose among, or both, as a sequence or with commas; by default, all of the model's.
+        Codes or names of the candidates, as a sequence or with commas; by default, all of the
+        model's languages.
     segments
-        Windows of 30 s to ask, spread over the speech of the recording; of a short one, as many as it has.
+        Windows of 30 s to use, spread over the speech of the recording; a short recording may have
+        fewer.
     vad_parameters
-        How to find the speech; see `vad.VadOptions`.
+        Settings of voice activity detection; see `vad.VadOptions`.
     fp16
-        The fastest precision that the device does well; False is float32.
+        Use the fastest precision that the device supports well; False is float32.
     audio_track
         Of a file with several audio tracks, the number of one, from 0, or its language.
 
@@ -86,38 +88,38 @@ def identify_language(
     AudioError
         The recording cannot be read. (A RuntimeError.)
     LanguageError
-        A language is unknown, or the model knows only English. (A ValueError.)
+        A language is unknown, or the model is English-only. (A ValueError.)
     OptionError
         Another option is wrong. (A ValueError.)
     """
     if isinstance(segments, bool) or not isinstance(segments, Integral) or segments < 1:
         raise OptionError(f"segments must be a whole number of at least 1, not {segments!r}")
     if not model.is_multilingual:
-        raise LanguageError("this model knows only English and cannot tell languages apart")
-    codes, vad_options, hearing = candidates(model, languages), VadOptions.of(vad_parameters), hearing_for(model, fp16)
+        raise LanguageError("this model is English-only and cannot detect languages")
+    codes, vad_options, backend = candidates(model, languages), VadOptions.of(vad_parameters), backend_for(model, fp16)
 
     def steps() -> Steps:
         features = yield from pausing(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
         speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
-        return (yield from detecting(hearing, features, int(segments), codes, speech.spans))
+        return (yield from detecting_language(backend, features, int(segments), codes, speech.spans))
 
-    engine = hearing.engine
+    engine = backend.engine
     detection: Detection = (Direct(steps()) if engine is None else engine.submit(steps())).result()
     return detection
 
 
-# ---------------------------------------------------------------------------------------------------------
-# What is asked for
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Options
+# --------------------------------------------------------------------------------------------------
 
 
 def candidates(model: Whisper, languages: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Return the codes of the languages to choose among: those named, each once, or all that the model has.
+    """Return the codes of the candidate languages: those given, each once, or all of the model's.
 
     Raises
     ------
     LanguageError
-        None are named, or one that does not exist or that the model does not have. (An OptionError.)
+        None is given, or one that does not exist or that the model does not have. (An OptionError.)
     """
     n = model.num_languages
     if languages is None:
@@ -137,108 +139,113 @@ def candidates(model: Whisper, languages: Sequence[str] | str | None) -> tuple[s
 
 
 def can_translate(model: Whisper) -> bool:
-    """Whether a model may have learned to translate to English.
+    """Whether a model can probably translate to English.
 
-    A decoder with fewer layers than the encoder was cut down to transcribe and nothing else: such are turbo, the
-    distilled models and the bundled one.
+    A decoder with fewer layers than the encoder was pruned and trained for transcription only, as
+    in turbo, the distilled models and the bundled one.
     """
     return model.is_multilingual and model.dims.n_text_layer >= model.dims.n_audio_layer
 
 
-def doubts(model: Whisper, options: TranscribeOptions, decoding: DecodingOptions) -> Iterator[str]:
-    """Say which of the options about languages can have no effect here, or a doubtful one."""
-    asked = {
-        f"languages={options.languages!r}": options.languages is not None,
-        f"language_detection_segments={options.language_detection_segments}": options.language_detection_segments > 1,
-        "multilingual=True": options.multilingual,
-    }
+def option_warnings(model: Whisper, options: TranscribeOptions, decoding: DecodingOptions) -> Iterator[str]:
+    """Yield warnings about language options that have no effect here, or a doubtful one."""
     named = candidates(model, options.languages)
+    detection = []  # the options of language detection that are given, apart from `languages`
+    if options.language_detection_segments > 1:
+        detection.append(f"language_detection_segments={options.language_detection_segments}")
+    if options.multilingual:
+        detection.append("multilingual=True")
+    languages = [] if options.languages is None else [f"languages={options.languages!r}"]
     if not model.is_multilingual:
         if decoding.language is not None and "en" not in candidates(model, [decoding.language]):
-            yield f"language={decoding.language!r} has no effect: the model knows only English"
-        asked[f"languages={options.languages!r}"] &= named != ("en",)
-        yield from (f"{name} has no effect: the model knows only English" for name in asked if asked[name])
+            yield f"language={decoding.language!r} has no effect: the model is English-only"
+        for option in [*([] if named == ("en",) else languages), *detection]:
+            yield f"{option} has no effect: the model is English-only"
         if decoding.task == "translate":
-            yield "task='translate' has no effect: the model knows only English"
+            yield "task='translate' has no effect: the model is English-only"
         return
     if decoding.language is not None:
-        yield from (f"{name} has no effect beside language={decoding.language!r}" for name in asked if asked[name])
+        for option in [*languages, *detection]:
+            yield f"{option} has no effect when language={decoding.language!r} is given"
     elif len(named) == 1:
-        others = list(asked)[1:]
-        yield from (f"{name} has no effect: languages names one alone" for name in others if asked[name])
+        for option in detection:
+            yield f"{option} has no effect: languages has only one language"
     if decoding.task == "translate" and not can_translate(model):
         dims = model.dims
         yield (
-            f"task='translate': this model's decoder was cut down (to {dims.n_text_layer} layers; the encoder has "
-            f"{dims.n_audio_layer}), as turbo's and the distilled models', and such models write down what is said in "
-            "the language that it is said in; medium and large can translate"
+            f"task='translate': this model's decoder was pruned (to {dims.n_text_layer} layers; the encoder has "
+            f"{dims.n_audio_layer}), like those of turbo and the distilled models, and such models transcribe in the "
+            "language of the speech instead; medium and large can translate"
         )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Of a whole recording
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def detecting(
-    hearing: Hearing,
+def detecting_language(
+    backend: Backend,
     features: Features,
     n_windows: int,
     codes: Sequence[str],
     spans: Sequence[Span] = (),
     encoded: dict[int, Any] | None = None,
 ) -> Generator[Job, Any, Detection]:
-    """Ask about several windows of a recording; about none where there is only one language to choose.
+    """Detect the language of a recording from several of its windows.
 
     Parameters
     ----------
-    hearing
-        How the model is asked.
+    backend
+        Runs the model.
     features
         The recording.
     n_windows
-        Windows to ask, at most. A single one is the first 30 s, or those after the first speech where that is known.
+        Most windows to use. A single one is the first 30 s, or the 30 s from the first speech where
+        that is known.
     codes
-        Languages to choose among.
+        Candidate languages.
     spans
-        Stretches of speech, in seconds; none where they are not known.
+        Speech segments, in seconds; empty where they are not known.
     encoded
-        Filled with what the windows were encoded to, by their first frame.
+        Filled with the encoded windows, by their first frame.
     """
     if len(codes) == 1:
         return Detection(codes[0], {codes[0]: 1.0}, ())
     spans = spans or [(0.0, features.n_frames / FRAMES_PER_SECOND)]
     windows, weights = [], []
-    for seek in places(spans, n_windows):
-        window = yield from hearing.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
+    for seek in window_starts(spans, n_windows):
+        window = yield from backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
         if encoded is not None:
             encoded[seek] = window
-        probs = yield from hearing.detect(window)
+        probs = yield from backend.detect(window)
         start = seek / FRAMES_PER_SECOND
-        windows.append((start, among(probs, codes)))
-        weights.append(sum(_overlap(span, (start, start + N_FRAMES / FRAMES_PER_SECOND)) for span in spans))
-    probs = combined([probs for _, probs in windows], weights)
-    return Detection(likeliest(probs), probs, tuple(windows))
+        end = start + N_FRAMES / FRAMES_PER_SECOND
+        windows.append((start, restrict(probs, codes)))
+        weights.append(sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans))  # speech within
+    probs = combine([probs for _, probs in windows], weights)
+    return Detection(most_probable(probs), probs, tuple(windows))
 
 
-def places(spans: Sequence[Span], n_windows: int) -> list[int]:
-    """Return the first frames of windows that begin at equal shares of the speech and do not overlap.
+def window_starts(spans: Sequence[Span], n_windows: int) -> list[int]:
+    """Return the first frames of windows at equal shares of the speech, without overlap.
 
-    There are `n_windows` of them or, where the speech lies closer together, fewer, but always one.
+    There are `n_windows` of them or, where the speech has too little room for so many, fewer, but
+    at least one.
     """
     extent = (spans[-1][1] - spans[0][0]) * FRAMES_PER_SECOND
     n_windows = max(1, min(n_windows, math.ceil(extent / N_FRAMES)))
     total = sum(end - start for start, end in spans)
     found: list[int] = []
     for i in range(n_windows):
-        seek = math.floor(round(_after(spans, total * i / n_windows) * FRAMES_PER_SECOND, 3))
+        seek = math.floor(round(_time_after(spans, total * i / n_windows) * FRAMES_PER_SECOND, 3))
         if not found or seek >= found[-1] + N_FRAMES:
             found.append(seek)
     return found
 
 
-def _after(spans: Sequence[Span], seconds: float) -> float:
-    """When so much has been spoken."""
+def _time_after(spans: Sequence[Span], seconds: float) -> float:
+    """Return the time at which so many seconds of speech have passed."""
     for start, end in spans:
         if seconds < end - start:
             break
@@ -246,22 +253,18 @@ def _after(spans: Sequence[Span], seconds: float) -> float:
     return start + min(seconds, end - start)
 
 
-def _overlap(a: Span, b: Span) -> float:
-    return max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Probabilities
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def among(probs: Mapping[str, float], codes: Sequence[str]) -> dict[str, float]:
-    """Return the probabilities of these languages, given that it is one of them."""
-    return _normalised({code: max(probs[code], LEAST_PROBABILITY) for code in codes})
+def restrict(probs: Mapping[str, float], codes: Sequence[str]) -> dict[str, float]:
+    """Return the probabilities of the candidates, given that the language is one of them."""
+    return _normalised({code: max(probs[code], MIN_PROBABILITY) for code in codes})
 
 
-def combined(windows: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:
-    """Combine what several windows say of one recording, each by its weight: the weighted mean of the logarithms."""
+def combine(windows: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:
+    """Combine the probabilities of a recording's windows: the weighted mean of their logarithms."""
     total = sum(weights)
     shares = [weight / total if total else 1 / len(windows) for weight in weights]
     logs = {
@@ -271,8 +274,8 @@ def combined(windows: Sequence[Mapping[str, float]], weights: Sequence[float]) -
     return _normalised({code: math.exp(log) for code, log in logs.items()})
 
 
-def likeliest(probs: Mapping[str, float]) -> str:
-    """Return the likeliest language; of equal ones, the first."""
+def most_probable(probs: Mapping[str, float]) -> str:
+    """Return the most probable language; of equal ones, the first."""
     return max(probs, key=probs.__getitem__)
 
 
@@ -281,48 +284,49 @@ def _normalised(probs: dict[str, float]) -> dict[str, float]:
     return {code: p / total for code, p in probs.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------
-# From window to window
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Window by window
+# --------------------------------------------------------------------------------------------------
 
 
-class Following:
-    """The language of each window of a recording that may switch, where one doubtful window does not change it.
+class LanguageTracker:
+    """The language of each window of a recording in which it may change.
 
-    What is believed of a window is what the window itself says, times what was believed of the one before: the same
-    language again, or, by `SWITCH`, any other. So a window must be about ten times surer of another language to
-    change it at once, and two in a row about three times.
+    Bayesian filtering: the posterior of a window is its own probabilities times the prior from the
+    window before, in which the same language continues or, by `SWITCH_ODDS`, another one begins. So
+    one window changes the language if another one is about ten times as probable in it; two
+    consecutive windows, if about three times.
 
     Parameters
     ----------
     probs
-        What is known before the first window: the probability of each language to choose among.
+        The prior of the first window: the probability of each candidate.
     """
 
     def __init__(self, probs: Mapping[str, float]) -> None:
-        self._belief = dict(probs)
+        self._probs = dict(probs)
 
-    def hear(self, hearing: Hearing, window: Any) -> Generator[Job, Any, str]:
-        """Return the language of the next window, encoded by `hearing`."""
-        if len(self._belief) > 1:
-            self.update((yield from hearing.detect(window)))
-        return likeliest(self._belief)
+    def detect(self, backend: Backend, window: Any) -> Generator[Job, Any, str]:
+        """Return the language of the next window, encoded by `backend`."""
+        if len(self._probs) > 1:
+            self.update((yield from backend.detect(window)))
+        return most_probable(self._probs)
 
     def update(self, probs: Mapping[str, float]) -> None:
-        """Take in what the network says of the next window."""
-        of_window = among(probs, list(self._belief))
-        kept = ((1 - SWITCH) * belief + SWITCH for belief in self._belief.values())
-        self._belief = _normalised({code: p * of_window[code] for code, p in zip(of_window, kept, strict=True)})
+        """Update the posterior with the probabilities of the next window."""
+        of_window = restrict(probs, list(self._probs))
+        prior = ((1 - SWITCH_ODDS) * p + SWITCH_ODDS for p in self._probs.values())
+        self._probs = _normalised({code: p * of_window[code] for code, p in zip(of_window, prior, strict=True)})
 
 
-def most_spoken(parts: Sequence[tuple[str, Sequence[Segment]]]) -> str:
-    """Return the language of most seconds of text, given parts with a language each that their segments may overrule.
+def most_spoken_language(parts: Sequence[tuple[str, Sequence[Segment]]]) -> str:
+    """Return the language with most seconds of text; of equal ones, the first.
 
-    Of equal ones, the first.
+    A part has a language, which its segments may override.
     """
     seconds: dict[str, float] = {language: 0.0 for language, _ in parts}
     for language, segments in parts:
         for segment in segments:
             spoken = segment.get("language", language)
             seconds[spoken] = seconds.get(spoken, 0.0) + segment["end"] - segment["start"]
-    return likeliest(seconds)
+    return most_probable(seconds)

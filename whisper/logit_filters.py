@@ -1,7 +1,7 @@
-"""Rules on the logits of the next token: what may not be said here, and what is likelier.
+"""Logit filters: tokens that are suppressed, penalised or biased.
 
-Each filter changes the logits in place, all rows of a batch at once; a `RowFilter` looks at each row for itself, and
-serves a fast path as it is. Nothing is sampled here.
+Each filter changes the logits in place, all rows of a batch at once; a `RowFilter` works on each
+row by itself, so that the engine can use it, too. Nothing is sampled here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import loops
-from .hotwords import Hotwords, Place
+from .hotwords import Hotwords, TreeState
 from .tokenizer import Tokenizer
 
 
@@ -23,7 +23,7 @@ class LogitFilter:
     """One rule; subclass it and append it to ``DecodingTask.logit_filters`` to add your own."""
 
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
-        """Mask what is forbidden, in place.
+        """Change the logits in place.
 
         Parameters
         ----------
@@ -49,11 +49,11 @@ class SuppressBlank(LogitFilter):
 
 
 class SuppressTokens(LogitFilter):
-    """The given tokens never come."""
+    """The given tokens are never sampled."""
 
     def __init__(self, suppress_tokens: Sequence[int]) -> None:
         self.suppress_tokens = list(suppress_tokens)
-        self._index: Tensor | None = None  # made once, on the device of the first logits
+        self._index: Tensor | None = None  # made at the first call, on the device of the logits
 
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
         if self._index is None or self._index.device != logits.device:
@@ -62,12 +62,13 @@ class SuppressTokens(LogitFilter):
 
 
 class ApplyTimestampRules(LogitFilter):
-    """Timestamps come in pairs around text, never go back, and win where they are likelier than any word.
+    """Timestamps come in pairs, never decrease, and are preferred to less probable text.
 
     Parameters
     ----------
     max_initial_timestamp_index
-        The first timestamp is at most this many steps (of 20 ms) into the window; None for no limit.
+        The first timestamp is at most this many steps (of 20 ms) into the window; None for no
+        limit.
     """
 
     def __init__(self, tokenizer: Tokenizer, sample_begin: int, max_initial_timestamp_index: int | None) -> None:
@@ -78,49 +79,43 @@ class ApplyTimestampRules(LogitFilter):
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
         if self.tokenizer.no_timestamps is not None:
             logits[:, self.tokenizer.no_timestamps] = -torch.inf
-        if tokens.shape[1] == self.sample_begin:
-            self._begin_with_timestamp(logits)
-        else:
-            self._keep_order(logits, tokens[:, self.sample_begin :])
-        self._prefer_timestamps(logits)
-
-    def _begin_with_timestamp(self, logits: Tensor) -> None:
         first = self.tokenizer.timestamp_begin
-        logits[:, :first] = -torch.inf
-        if self.max_initial_timestamp_index is not None:
-            logits[:, first + self.max_initial_timestamp_index + 1 :] = -torch.inf
+        if tokens.shape[1] > self.sample_begin:
+            self._keep_order(logits, tokens[:, self.sample_begin :])
+        else:  # begin with a timestamp
+            logits[:, :first] = -torch.inf
+            if self.max_initial_timestamp_index is not None:
+                logits[:, first + self.max_initial_timestamp_index + 1 :] = -torch.inf
+        # suppress text that is less probable than all timestamps together
+        any_timestamp = logits[:, first:].logsumexp(dim=-1, keepdim=True)
+        best_text = logits[:, :first].amax(dim=-1, keepdim=True)
+        logits[:, :first].masked_fill_(any_timestamp > best_text, -torch.inf)
 
     def _keep_order(self, logits: Tensor, sampled: Tensor) -> None:
-        """Hold the pairs and the order, given the tokens sampled so far, ``(n_batch, n_sampled >= 1)``."""
+        """Enforce pairs and order, given the sampled tokens, ``(n_batch, n_sampled >= 1)``."""
         first = self.tokenizer.timestamp_begin
         is_timestamp = sampled >= first
         last_was = is_timestamp[:, -1:]  # (n_batch, 1)
         pair_closed = is_timestamp[:, -2:-1] if sampled.shape[1] > 1 else torch.ones_like(last_was)
-        opened = last_was & ~pair_closed  # text, then one timestamp: its twin or the end must follow
+        # text, then one timestamp: another one or the end must follow
+        opened = last_was & ~pair_closed
         logits[:, : self.tokenizer.eot].masked_fill_(opened, -torch.inf)
-        # below the last timestamp nothing; nor that one again, unless as the start of the next segment:
-        # so every segment has a length, and decoding comes to an end
-        latest = torch.where(is_timestamp, sampled, -1).amax(dim=1, keepdim=True)  # -1 where there is none
+        # no timestamp below the last one, and the last one again only as the start of the next
+        # segment, so that every segment has a duration and decoding ends; -1 if there is none yet
+        latest = torch.where(is_timestamp, sampled, -1).amax(dim=1, keepdim=True)
         lowest = torch.where(opened, latest, latest + 1)
         steps = torch.arange(first, logits.shape[1], dtype=torch.long, device=logits.device)  # (n_timestamps,)
         forbidden = (steps < lowest) | (last_was & pair_closed)
         logits[:, first:].masked_fill_(forbidden, -torch.inf)
 
-    def _prefer_timestamps(self, logits: Tensor) -> None:
-        """Where all timestamps together are likelier than the likeliest word, a timestamp it is."""
-        first = self.tokenizer.timestamp_begin
-        any_timestamp = logits[:, first:].logsumexp(dim=-1, keepdim=True)
-        best_text = logits[:, :first].amax(dim=-1, keepdim=True)
-        logits[:, :first].masked_fill_(any_timestamp > best_text, -torch.inf)
 
-
-# ---------------------------------------------------------------------------------------------------------
-# By what a row has said
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# By the tokens of each row
+# --------------------------------------------------------------------------------------------------
 
 
 class RowFilter(LogitFilter):
-    """A rule for a row that follows from the tokens it has sampled."""
+    """A filter for a row that depends on the tokens it has sampled."""
 
     def __init__(self, tokenizer: Tokenizer, sample_begin: int) -> None:
         self.tokenizer = tokenizer
@@ -128,9 +123,9 @@ class RowFilter(LogitFilter):
 
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
         for row, sampled in zip(logits, self._sampled(tokens), strict=True):
-            self.edit(row, sampled)
+            self.apply_to_row(row, sampled)
 
-    def edit(self, logits: Tensor, sampled: Sequence[int]) -> None:
+    def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
         """Change the logits of a single row, ``(n_vocab,)``, in place."""
         raise NotImplementedError
 
@@ -139,22 +134,22 @@ class RowFilter(LogitFilter):
         return sampled
 
     def _text(self, sampled: Sequence[int]) -> list[int]:
-        """Return the tokens of text among these."""
+        """Return the text tokens among these."""
         eot = self.tokenizer.eot
         return [token for token in sampled if token < eot]
 
 
 class StopLoops(RowFilter):
-    """A text that goes round in circles ends, whatever the other rules say: this one comes last."""
+    """End a text that is in a repetition loop; applied last, to overrule the other filters."""
 
-    def edit(self, logits: Tensor, sampled: Sequence[int]) -> None:
+    def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
         if loops.detect(sampled, self.tokenizer.timestamp_begin):
             logits.fill_(-torch.inf)
             logits[self.tokenizer.eot] = 0
 
 
 class PenalizeRepetition(RowFilter):
-    """Tokens of text that were said become less likely (CTRL, Keskar et al. 2019, arXiv:1909.05858, section 4.1).
+    """Penalise text tokens that were sampled before (CTRL, arXiv:1909.05858, section 4.1).
 
     Parameters
     ----------
@@ -166,85 +161,87 @@ class PenalizeRepetition(RowFilter):
         super().__init__(tokenizer, sample_begin)
         self.penalty = penalty
 
-    def edit(self, logits: Tensor, sampled: Sequence[int]) -> None:
+    def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
         ids = np.array([*{*self._text(sampled)}], dtype=np.int64)
         values = _values(logits, ids)
         _write(logits, ids, np.where(values > 0, values / self.penalty, values * self.penalty))
 
 
 class NoRepeatNgram(RowFilter):
-    """No so many tokens of text in a row come twice; timestamps between them do not count."""
+    """No n-gram of text tokens is repeated; timestamps between them do not count."""
 
     def __init__(self, tokenizer: Tokenizer, sample_begin: int, size: int) -> None:
         super().__init__(tokenizer, sample_begin)
         self.size = size
 
-    def edit(self, logits: Tensor, sampled: Sequence[int]) -> None:
+    def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
         text, n = self._text(sampled), self.size - 1
-        begun = text[len(text) - n :]
-        again = [
-            text[i] for i in range(n, len(text)) if not n or (text[i - 1] == begun[-1] and text[i - n : i] == begun)
+        last = text[len(text) - n :]  # the first n tokens of the next n-gram
+        repeated = [
+            text[i] for i in range(n, len(text)) if not n or (text[i - 1] == last[-1] and text[i - n : i] == last)
         ]
-        _write(logits, np.array(again, dtype=np.int64), np.float32(-np.inf))
+        _write(logits, np.array(repeated, dtype=np.int64), np.float32(-np.inf))
 
 
 class BoostHotwords(RowFilter):
-    """Tokens that begin or continue a phrase become likelier; see `Hotwords` for which, and by how much.
+    """Bias tokens that begin or continue a phrase; see `Hotwords` for which, and by how much.
 
-    A search adds up log-probabilities of the logits as they are after this. `settle` gives what they lack to be the
-    model's own with the credit of phrases beside them: so a score can be compared with that of another text, and freed
-    of all credit when the text is whole.
+    A search sums the log-probabilities of the biased logits. `score_correction` turns such a sum
+    into the model's own log-probability plus the bias of phrases: so scores of different texts can
+    be compared, and `model_logprob` can remove the bias at the end.
     """
 
     def __init__(self, tokenizer: Tokenizer, sample_begin: int, hotwords: Hotwords) -> None:
         super().__init__(tokenizer, sample_begin)
         self.hotwords = hotwords
-        self._places: dict[tuple[int, ...], Place] = {(): hotwords.begin()}  # by what was said since a timestamp
+        # by tokens since a timestamp
+        self._states: dict[tuple[int, ...], TreeState] = {(): hotwords.initial_state()}
 
-    def _place(self, sampled: Sequence[int]) -> Place:
+    def _state(self, sampled: Sequence[int]) -> TreeState:
         begin = end = len(sampled)
         while begin and sampled[begin - 1] < self.tokenizer.timestamp_begin:
             begin -= 1
-        said = tuple(sampled[begin:end])
-        if said not in self._places:
-            self._places[said] = self.hotwords.follow(self._place(sampled[begin : end - 1]), said[-1:])
-        return self._places[said]
+        text = tuple(sampled[begin:end])
+        if text not in self._states:
+            self._states[text] = self.hotwords.advance(self._state(sampled[begin : end - 1]), text[-1:])
+        return self._states[text]
 
-    def edit(self, logits: Tensor, sampled: Sequence[int]) -> None:
-        ids, bonuses, _ = self.hotwords.bonuses(self._place(sampled))
-        _write(logits, ids, _values(logits, ids) + bonuses)
+    def apply_to_row(self, logits: Tensor, sampled: Sequence[int]) -> None:
+        ids, bias, _ = self.hotwords.token_bias(self._state(sampled))
+        _write(logits, ids, _values(logits, ids) + bias)
 
-    def settle(self, logits: Tensor, best: int, logprob: float, sampled: Sequence[int]) -> float:
-        """Return what to add to the score of a text before it says its next token.
+    def score_correction(self, logits: Tensor, best: int, logprob: float, sampled: Sequence[int]) -> float:
+        """Return what to add to the score of a text before its next token is sampled.
 
         Parameters
         ----------
         logits
-            Of that token, after all rules, ``(n_vocab,)``.
+            Of that token, after all filters, ``(n_vocab,)``.
         best, logprob
-            A token that may come, and its log-probability by these.
+            A token that is allowed, and its log-probability by these logits.
         """
-        place = self._place(sampled)
-        ids, _, shares = self.hotwords.bonuses(place)
+        state = self._state(sampled)
+        ids, _, shares = self.hotwords.token_bias(state)
         log_sum = float(logits[best]) - logprob
-        risen = float(np.exp(_values(logits, ids) - log_sum) @ shares)  # of all probability, what is bonus
-        return -math.log1p(-min(risen, 1 - 1e-6)) - self.hotwords.credit(place.n_open)
+        # probability mass that is due to the bias
+        biased = float(np.exp(_values(logits, ids) - log_sum) @ shares)
+        return -math.log1p(-min(biased, 1 - 1e-6)) - self.hotwords.bias(state.n_pending)
 
-    def unsettled(self, sampled: Sequence[int]) -> float:
-        """Return the credit that a text gives back if it is cut off here."""
-        return self.hotwords.credit(self._place(sampled).n_open)
+    def pending_bias(self, sampled: Sequence[int]) -> float:
+        """Return the bias to take back if the text is cut off here."""
+        return self.hotwords.bias(self._state(sampled).n_pending)
 
     def model_logprob(self, sampled: Sequence[int], score: float) -> float:
-        """Return the model's own log-probability of a text that has settled, given its score."""
-        return score - self.hotwords.follow(self.hotwords.begin(), sampled).kept
+        """Return the model's own log-probability of a finished text, given its corrected score."""
+        return score - self.hotwords.advance(self.hotwords.initial_state(), sampled).confirmed
 
-    def settle_all(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Return `settle` for each row, 0 where it has ended; see `apply` for the arguments."""
+    def score_corrections(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Return `score_correction` for each row, 0 where it has ended."""
         logprobs, best = logits.float().log_softmax(dim=-1).max(dim=-1)
         return torch.tensor(
             [
-                0.0 if said[-1:] == [self.tokenizer.eot] else self.settle(row, token, logprob, said)
-                for row, token, logprob, said in zip(
+                0.0 if sampled[-1:] == [self.tokenizer.eot] else self.score_correction(row, token, logprob, sampled)
+                for row, token, logprob, sampled in zip(
                     logits, best.tolist(), logprobs.tolist(), self._sampled(tokens), strict=True
                 )
             ],
@@ -252,15 +249,16 @@ class BoostHotwords(RowFilter):
             device=logits.device,
         )
 
-    def unsettled_all(self, tokens: Tensor) -> Tensor:
-        """Return `unsettled` for each row; what has ended has settled."""
-        credits = [self.unsettled(sampled) for sampled in self._sampled(tokens)]
-        return torch.tensor(credits, dtype=torch.float32, device=tokens.device)
+    def pending_biases(self, tokens: Tensor) -> Tensor:
+        """Return `pending_bias` for each row; it is 0 where a row has ended."""
+        biases = [self.pending_bias(sampled) for sampled in self._sampled(tokens)]
+        return torch.tensor(biases, dtype=torch.float32, device=tokens.device)
 
 
 def _values(row: Tensor, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return some of a row's logits."""
-    if row.dtype == torch.float32 and row.device.type == "cpu":  # ten times as fast
+    """Read some of a row's logits."""
+    # ten times faster than indexing a tensor
+    if row.dtype == torch.float32 and row.device.type == "cpu":
         found: npt.NDArray[np.float32] = row.numpy()[ids]
         return found
     return row[torch.from_numpy(ids).to(row.device)].float().cpu().numpy()

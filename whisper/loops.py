@@ -1,9 +1,10 @@
-"""Whether a text that is still growing goes round in circles, and where its first round ends.
+"""Repetition loops: detection in a text that is still being sampled.
 
-A decoder that has lost the sound says the same words again and again until nothing more fits. People repeat
-themselves, too, so what counts is time: words that come again faster than anybody speaks, or so many without any
-timestamp among them that nobody would say them in one breath. What is said again at plausible times is no loop.
-Looks at token ids alone; knows neither sound nor model, and ends nothing itself.
+A decoder that has lost track of the audio samples the same words again and again until the window
+is full. People repeat themselves, too, so time decides: words that are repeated faster than anyone
+speaks, or so many without a timestamp among them that they do not fit into one breath. A repetition
+at plausible times is no loop. Looks at token ids alone; knows neither audio nor model, and stops
+nothing itself.
 """
 
 from __future__ import annotations
@@ -12,80 +13,83 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .audio import CHUNK_LENGTH, TOKENS_PER_SECOND
+from .rates import MAX_LOOP_TOKENS_PER_SECOND
 
-MAX_PERIOD = 40  # text tokens of one round
-MIN_ROUNDS = 4
-# Text tokens that come round without a timestamp. Fluent English has 3 to 5 tokens in a second and a timestamp every
-# few seconds; ten times the same three words stay below this.
+MAX_PERIOD = 40  # text tokens of one repetition
+MIN_REPETITIONS = 4
+# Text tokens that are repeated without a timestamp. Fluent English has 3 to 5 tokens in a second
+# and a timestamp every few seconds; ten times the same three words stay below this.
 MIN_TOKENS = 40
-# Text tokens that nobody says in a second. Fast English has 8, languages of which the vocabulary has few words about
-# twice as many.
-FASTEST = 15
-SLACK = 0.3  # seconds by which timestamps may be wrong
+TIMESTAMP_TOLERANCE = 0.3  # seconds by which timestamps may be wrong
 
 
 class Loop(NamedTuple):
-    """A text that goes round in circles."""
+    """A repetition loop at the end of a text."""
 
-    keep: int  # tokens up to the end of the first round, timestamps included; the others only repeat it
-    period: int  # text tokens of one round
-    rounds: int  # whole ones, the first included
+    keep: int  # tokens up to the end of the first repetition, timestamps included
+    period: int  # text tokens of one repetition
+    repetitions: int  # complete ones, the first included
 
 
 def detect(tokens: Sequence[int], timestamp_begin: int) -> Loop | None:
-    """Tell whether a text ends in a loop.
+    """Detect whether a text ends in a repetition loop.
 
     Parameters
     ----------
     tokens
-        What was sampled so far in a window of 30 s: text and timestamps, without prompt and start.
+        The tokens sampled so far in a window of 30 s: text and timestamps, without prompt and
+        start.
     timestamp_begin
         The id of ``<|0.00|>``; higher ids are later by 20 ms each, lower ones are text.
 
     Returns
     -------
-    The loop with the shortest rounds, or None. Made to be asked after every token: where the last one has not been
-    said a few times it costs a microsecond.
+    The loop with the shortest period, or None. Made to be called after every token: where the last one occurs less
+    than `MIN_REPETITIONS` times it takes a microsecond.
     """
-    if not tokens or tokens[-1] >= timestamp_begin or tokens.count(tokens[-1]) < MIN_ROUNDS:
+    if not tokens or tokens[-1] >= timestamp_begin or tokens.count(tokens[-1]) < MIN_REPETITIONS:
         return None
     places = [place for place, token in enumerate(tokens) if token < timestamp_begin]
     text = [tokens[place] for place in places]
-    for period in range(1, min(MAX_PERIOD, len(text) // MIN_ROUNDS) + 1):
+    for period in range(1, min(MAX_PERIOD, len(text) // MIN_REPETITIONS) + 1):
         if text[-1] != text[-1 - period]:
             continue
-        begin = len(text) - period  # where the run of text that comes round begins
+        begin = len(text) - period  # where the periodic end of the text begins
         while begin and text[begin - 1] == text[begin - 1 + period]:
             begin -= 1
-        rounds = (len(text) - begin) // period
-        if rounds >= MIN_ROUNDS and _is_implausible(tokens, timestamp_begin, places[begin:], period):
-            return Loop(_end_of_round(places, begin, period), period, rounds)
+        repetitions = (len(text) - begin) // period
+        if repetitions >= MIN_REPETITIONS and _is_implausible(tokens, timestamp_begin, places[begin:], period):
+            return Loop(_end_of_repetition(places, begin, period), period, repetitions)
     return None
 
 
 def _is_implausible(tokens: Sequence[int], timestamp_begin: int, run: Sequence[int], period: int) -> bool:
-    """Whether nobody would say what stands at the places `run`, the last of `tokens`, which has this period."""
+    """Whether the repeated tokens, at the places `run`, do not fit into their time."""
 
     def seconds(place: int) -> float:
         """Return the time of the last timestamp before a place."""
         latest = next((tokens[i] for i in range(place - 1, -1, -1) if tokens[i] >= timestamp_begin), timestamp_begin)
         return (latest - timestamp_begin) / TOKENS_PER_SECOND
 
-    n_open = next((n for n in range(1, len(run)) if run[-1] - run[-1 - n] > n), len(run))  # after the last timestamp
+    # tokens after the last timestamp, and before it
+    n_open = next((n for n in range(1, len(run)) if run[-1] - run[-1 - n] > n), len(run))
     n_closed = len(run) - n_open
     now = seconds(run[-1])
-    least = MIN_ROUNDS * period
-    if n_open >= max(MIN_TOKENS, least) or (n_open >= least and n_open / FASTEST > CHUNK_LENGTH - now + SLACK):
+    least = MIN_REPETITIONS * period
+    if n_open >= max(MIN_TOKENS, least):
         return True
-    # the first round may have begun anywhere in its segment, and does not count
-    return n_closed >= least and (n_closed - period) / FASTEST > now - seconds(run[period]) + SLACK
+    if n_open >= least and n_open / MAX_LOOP_TOKENS_PER_SECOND > CHUNK_LENGTH - now + TIMESTAMP_TOLERANCE:
+        return True
+    # the first repetition may have begun anywhere in its segment, and does not count
+    closed_seconds = (n_closed - period) / MAX_LOOP_TOKENS_PER_SECOND
+    return n_closed >= least and closed_seconds > now - seconds(run[period]) + TIMESTAMP_TOLERANCE
 
 
-def _end_of_round(places: Sequence[int], begin: int, period: int) -> int:
-    """Return how many tokens to keep: one round of what comes round from `begin` on, whose text stands at `places`.
+def _end_of_repetition(places: Sequence[int], begin: int, period: int) -> int:
+    """Return how many tokens to keep: up to the end of the first repetition.
 
-    Where timestamps come with the rounds, the one that ends the segment is kept as well: whatever of the segment
-    before happened to be like the loop does not count.
+    Where each repetition has timestamps, the one that ends the segment is kept as well: text before
+    the loop that happens to be equal to its end does not count.
     """
     last = begin + period - 1
     for i in range(last, min(last + period, len(places) - 1)):

@@ -208,8 +208,7 @@ class TranscribeOptions:
         "speaks, no speech without text, no loops; None does so where batch_size is above 1", ours=True,
     )  # fmt: skip
     vad_filter: bool | None = option(
-        PARTS, None, FLAG, "transcribe the stretches with speech alone; pauses of 2 s and more are skipped; None does "
-        "so with audit", ours=True,
+        PARTS, None, FLAG, "transcribe speech alone: skip pauses longer than 1.9 s; None does so with audit", ours=True,
     )  # fmt: skip
     vad_parameters: Mapping[str, Any] | str | None = option(
         PARTS, None, FIELDS, "how speech is told from silence: fields of VadOptions, such as "

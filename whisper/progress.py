@@ -1,4 +1,4 @@
-"""How far a transcription is: a bar where somebody watches, lines in a log, and the caller's own function."""
+"""Progress of a transcription: a bar on a terminal, lines elsewhere, the caller's callback."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tqdm import tqdm
 from .audio import FRAMES_PER_SECOND
 from .console import is_terminal, show
 
-Report = Callable[[float, float], object]  # how much is done, and how much there is
+ProgressCallback = Callable[[float, float], object]  # how much is done, and the total
 
 
-class Bar:
-    """A bar on standard error; where that is no screen, a line with every tenth.
+class ProgressBar:
+    """A progress bar on standard error; where that is no terminal, a line for every tenth.
 
     Parameters
     ----------
     total
-        How many there are.
+        Units in total.
     shown
         False shows nothing.
     unit
-        What is counted: "frames", which a line tells as seconds, or anything else.
+        What is counted: "frames", which lines show as seconds, or anything else.
     """
 
     def __init__(self, total: int, shown: bool, unit: str = "frames") -> None:
@@ -41,7 +41,7 @@ class Bar:
             scale, unit = (FRAMES_PER_SECOND, "s") if self.unit == "frames" else (1, self.unit)
             show(f"{self.n_done / scale:.0f} of {self.total / scale:.0f} {unit} transcribed", sys.stderr)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -49,15 +49,15 @@ class Bar:
             self._bar.close()
 
 
-def shares(report: Report, n: int) -> Sequence[Report]:
-    """Return a function for each of `n` works: what they report, in any unit, `report` is told as works done of `n`."""
+def share_progress(progress: ProgressCallback, n: int) -> Sequence[ProgressCallback]:
+    """Return a callback for each of `n` tasks; `progress` gets their sum, of `n`."""
     done = [0.0] * n
 
-    def share(i: int) -> Report:
-        def tell(part: float, whole: float) -> None:
+    def callback(i: int) -> ProgressCallback:
+        def report(part: float, whole: float) -> None:
             done[i] = part / whole if whole else 1.0
-            report(sum(done), n)
+            progress(sum(done), n)
 
-        return tell
+        return report
 
-    return [share(i) for i in range(n)]
+    return [callback(i) for i in range(n)]

@@ -1,8 +1,9 @@
-"""One window decoded at one temperature, as a state that is stepped: what a fast path runs instead of a loop.
+"""The decoding of one window at one temperature, as a state that advances step by step.
 
-The semantics of `search` and `logit_filters`, on lists: which tokens go in next, and what becomes of those that come
-out. So any number of windows, each with its own options and at its own place, share a step (`step`). Knows neither
-which window runs nor where sound comes from, and touches no logits but to draw from them.
+The semantics of `search` and `logit_filters`, on lists: which tokens the decoder reads next, and
+which it has sampled. So any number of windows, each with its own options and its own position,
+share a decoder step (`step`). Does not schedule windows, knows no audio, and uses logits only to
+sample from them.
 """
 
 from __future__ import annotations
@@ -35,38 +36,40 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How a window is sampled: `DecodingOptions` and the model's numbers, settled."""
+    """How a window is sampled: `DecodingOptions`, resolved for a model."""
 
     initial_tokens: tuple[int, ...]  # prompt, start and prefix
-    sot_index: int  # place of <|startoftranscript|> among them
-    max_steps: int  # at most so many tokens
+    sot_index: int  # index of <|startoftranscript|> among them
+    max_steps: int  # most tokens that are sampled
     rules: RowRules
     eot: int
-    no_speech: int  # the token whose probability at the start tells silence
-    n_group: int = 1  # beams, or samples to choose from
+    no_speech: int  # <|nospeech|>, whose probability at the start token indicates silence
+    n_group: int = 1  # beams, or samples of which the best is selected
     temperature: float = 0.0
-    max_candidates: int | None = None  # of a beam search, which this makes it; done with so many finished texts
-    seed: int | None = None  # None draws from torch's own generator
-    edits: tuple[RowFilter, ...] = ()  # of the logits, before the rules
-    boosts: BoostHotwords | None = None  # the one among them whose scores must be settled
+    # finished texts after which a beam search ends; None: no beam search
+    max_candidates: int | None = None
+    seed: int | None = None  # None uses torch's default generator
+    row_filters: tuple[RowFilter, ...] = ()  # applied to the logits before the rules
+    hotwords: BoostHotwords | None = None  # the one of these that needs score corrections
 
     @property
     def n_best(self) -> int:
-        """How many candidates for each row's next token are asked for."""
+        """Candidates for each row's next token."""
         return 1 if self.max_candidates is None else self.n_group + 1
 
 
 class WindowSampling:
-    """A window on its way to its text.
+    """The sampling of one window.
 
     Attributes
     ----------
     rows
-        The runner's rows, one per text; taken by the first `step`, given back by the last or by `release`.
+        The runner's KV-cache rows, one per text; taken by the first `step`, freed by the last or by
+        `release`.
     done
         Whether `candidates` are final.
     no_speech_prob
-        Probability of <|nospeech|> at the start, after the first step.
+        Probability of <|nospeech|> at the start token; known after the first step.
     """
 
     def __init__(self, plan: SamplingPlan, audio: Audio) -> None:
@@ -76,19 +79,19 @@ class WindowSampling:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all that was sampled."""
+        """Discard everything that was sampled."""
         n = self.plan.n_group
         self.n_steps = 0
         self.done = False
         self.no_speech_prob = math.nan
         self._texts: list[tuple[int, ...]] = [()] * n  # without the initial tokens
-        self._sums: list[np.float32] = [np.float32(0)] * n  # as torch would add them up
-        self._live = [0]  # the prompt is read once for all
+        self._sums: list[np.float32] = [np.float32(0)] * n  # summed in float32, as by torch
+        self._live = [0]  # the prefill is shared by all
         self._finished: dict[tuple[int, ...], float] = {}
         self._generator: torch.Generator | None = None
 
     def items(self) -> list[tuple[int, int, int]]:
-        """Return token, row and position of what the decoder must read next."""
+        """Return token, row and position of each item that the decoder reads next."""
         initial = self.plan.initial_tokens
         if not self.n_steps:
             return [(token, self.rows[0], position) for position, token in enumerate(initial)]
@@ -96,14 +99,14 @@ class WindowSampling:
         return [(self._texts[i][-1], self.rows[i], position) for i in self._live]
 
     def next_rules(self) -> list[RowRule]:
-        """Return the rules for the next token of each row that is live."""
+        """Return the rule for the next token of each live row."""
         return [self.plan.rules.next_rule(self._texts[i]) for i in self._live]
 
-    def edit(self, logits: Tensor) -> None:
-        """Change the logits of each row that is live, ``(n_live, n_vocab)``, in place."""
-        for row_filter in self.plan.edits:
+    def apply_row_filters(self, logits: Tensor) -> None:
+        """Change the logits of the live rows, ``(n_live, n_vocab)``, in place."""
+        for row_filter in self.plan.row_filters:
             for i, row in zip(self._live, logits, strict=True):
-                row_filter.edit(row, self._texts[i])
+                row_filter.apply_to_row(row, self._texts[i])
 
     def advance(self, ids: Ints, logprobs: Floats, logits: Tensor) -> list[int] | None:
         """Extend the live texts by one token.
@@ -111,24 +114,27 @@ class WindowSampling:
         Parameters
         ----------
         ids, logprobs
-            The likeliest tokens of each live row, ``(n_live, plan.n_best)``.
+            The most probable tokens of each live row, ``(n_live, plan.n_best)``.
         logits
-            Their logits after the rules, ``(n_live, n_vocab)``, to draw from.
+            The logits after the rules, ``(n_live, n_vocab)``, to sample from.
 
         Returns
         -------
-        For each of `rows` the row that it now continues; None where they all stay.
+        For each of `rows` the row that it now continues; None if no row changes.
         """
         first = not self.n_steps
         self.n_steps += 1
-        if self.plan.boosts is not None:
-            logprobs = self._settle(self.plan.boosts, ids, logprobs, logits)
+        if self.plan.hotwords is not None:
+            logprobs = logprobs.copy()
+            for at, i in enumerate(self._live):
+                best, logprob = int(ids[at, 0]), float(logprobs[at, 0])
+                logprobs[at] += self.plan.hotwords.score_correction(logits[at], best, logprob, self._texts[i])
         if self.plan.max_candidates is not None:
             return self._advance_beams(ids, logprobs)
         if first:
             self._live = list(range(self.plan.n_group))
         if self.plan.temperature > 0:
-            tokens, chosen = self._draw(ids, logprobs, logits)
+            tokens, chosen = self._sample(ids, logprobs, logits)
         else:
             tokens, chosen = ids[:, 0].tolist(), logprobs[:, 0]
         ended = set()
@@ -142,29 +148,23 @@ class WindowSampling:
         self.done = not self._live or self.n_steps >= self.plan.max_steps
         return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
 
-    def _settle(self, boosts: BoostHotwords, ids: Ints, logprobs: Floats, logits: Tensor) -> Floats:
-        settled: Floats = logprobs.copy()
-        for at, i in enumerate(self._live):
-            settled[at] += boosts.settle(logits[at], int(ids[at, 0]), float(logprobs[at, 0]), self._texts[i])
-        return settled
-
-    def _draw(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
-        """Draw a token per live row, and return its log-probability without the temperature."""
+    def _sample(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
+        """Sample a token for each live row; returns also log-probabilities, at temperature 1."""
         plan, n = self.plan, len(self._live)
         if plan.seed is not None and self._generator is None:
             self._generator = torch.Generator(device=logits.device).manual_seed(plan.seed)
         probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
         if n < plan.n_group:
-            # the texts that have ended draw, too, so that the others get the numbers that the reference loop gives them
+            # sample for ended texts, too: the reference loop uses random numbers in this order
             every = probabilities.new_ones(plan.n_group, logits.shape[1])
             every[self._live] = probabilities
-            drawn = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
+            sampled = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
         else:
-            drawn = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)
-        # how much less likely than the best one
+            sampled = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)
+        # the difference to the most probable token is the same before and after normalising
         best = torch.from_numpy(ids[:, :1]).to(logits.device, torch.long).expand(n, -1)
-        less = logits.expand(n, -1).gather(1, torch.cat([drawn, best], dim=1)).cpu().numpy()
-        return drawn[:, 0].tolist(), logprobs[:, 0] + (less[:, 0] - less[:, 1])
+        pair = logits.expand(n, -1).gather(1, torch.cat([sampled, best], dim=1)).cpu().numpy()
+        return sampled[:, 0].tolist(), logprobs[:, 0] + (pair[:, 0] - pair[:, 1])
 
     def _advance_beams(self, ids: Ints, logprobs: Floats) -> list[int] | None:
         plan, texts = self.plan, self._texts
@@ -183,11 +183,11 @@ class WindowSampling:
         return None if sources == self.rows else sources
 
     def candidates(self) -> tuple[list[list[int]], list[float]]:
-        """Return the texts to choose from, without prompt and end, and their summed log-probabilities."""
+        """Return the candidates, without prompt and end, and their summed log-probabilities."""
         sums = [float(score) for score in self._sums]
-        if self.plan.boosts is not None:
+        if self.plan.hotwords is not None:
             for i in self._live:
-                sums[i] -= self.plan.boosts.unsettled(self._texts[i])
+                sums[i] -= self.plan.hotwords.pending_bias(self._texts[i])
         if self.plan.max_candidates is None:
             return [list(text) for text in self._texts], sums
         finished = dict(self._finished)
@@ -197,20 +197,22 @@ class WindowSampling:
 
 @clean_state()
 def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
-    """Let each of several windows that are not done say one token more; the caller has the runner for itself.
+    """Run one decoder step for several windows; the caller holds the runner exclusively.
 
     Raises
     ------
     Exception
-        Whatever the runner raises; then the windows must `release` and `restart`.
+        Any error of the runner; then the windows must be released and restarted.
     """
-    ordered = sorted(samplings, key=lambda s: s.plan.n_best)  # those that are chosen for together stand together
+    # tokens are selected together for windows with equal n_best
+    ordered = sorted(samplings, key=lambda s: s.plan.n_best)
     tokens: list[int] = []
     rows: list[int] = []
     positions: list[int] = []
     audios: list[Audio] = []
-    wanted: list[int] = []
-    openings: list[tuple[WindowSampling, int]] = []  # where each window that begins has its start
+    logit_indices: list[int] = []
+    # windows in their first step, with the index of the start token
+    starting: list[tuple[WindowSampling, int]] = []
     for s in ordered:
         if not s.rows:
             s.rows = runner.take_rows(s.plan.n_group)
@@ -221,39 +223,42 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
             positions.append(position)
             audios.append(s.audio)
         if s.n_steps:
-            wanted += range(n_before, len(tokens))
+            logit_indices += range(n_before, len(tokens))
         else:
-            wanted.append(len(tokens) - 1)
-            openings.append((s, n_before + s.plan.sot_index))
-    starts = [at for _, at in openings]
-    n_chosen = len(wanted)
-    wanted += [at for at in starts if at not in wanted[:n_chosen]]
+            logit_indices.append(len(tokens) - 1)
+            starting.append((s, n_before + s.plan.sot_index))
+    starts = [at for _, at in starting]
+    n_live = len(logit_indices)
+    logit_indices += [at for at in starts if at not in logit_indices[:n_live]]
 
-    logits = runner.forward(tokens, rows, positions, audios, wanted)  # (len(wanted), n_vocab)
-    if openings:  # before the rules are applied, in place
-        at_start = logits[[wanted.index(at) for at in starts]].float().softmax(dim=-1)
-        for (s, _), probabilities in zip(openings, at_start, strict=True):
+    # logits: (len(logit_indices), n_vocab)
+    logits = runner.forward(tokens, rows, positions, audios, logit_indices)
+    if starting:  # before the rules are applied, in place
+        at_start = logits[[logit_indices.index(at) for at in starts]].float().softmax(dim=-1)
+        for (s, _), probabilities in zip(starting, at_start, strict=True):
             s.no_speech_prob = float(probabilities[s.plan.no_speech])
-    _choose(runner, ordered, logits[:n_chosen])
+    _select_tokens(runner, ordered, logits[:n_live])
 
 
-def _choose(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
-    """Choose the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``, and take them over."""
-    chosen: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
+def _select_tokens(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
+    """Select the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``."""
+    selected: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
     end = 0
     for n_best, together in groupby(ordered, key=lambda s: s.plan.n_best):
         begin, members, row_rules = end, [], list[RowRule]()
         for s in together:
-            row_rules += (rules_of := s.next_rules())
-            own = logits[end : (end := end + len(rules_of))]
-            s.edit(own)
+            own_rules = s.next_rules()
+            own = logits[end : end + len(own_rules)]
+            end += len(own_rules)
+            s.apply_row_filters(own)
+            row_rules += own_rules
             members.append((s, own))
         ids, logprobs = runner.choose(logits[begin:end], rules(row_rules), n_best)
         at = 0
         for s, own in members:
-            chosen.append((s, ids[at : at + len(own)], logprobs[at : at + len(own)], own))
+            selected.append((s, ids[at : at + len(own)], logprobs[at : at + len(own)], own))
             at += len(own)
-    for s, own_ids, own_logprobs, own_logits in chosen:
+    for s, own_ids, own_logprobs, own_logits in selected:
         sources = s.advance(own_ids, own_logprobs, own_logits)
         if s.done:
             release(runner, s)
@@ -262,7 +267,7 @@ def _choose(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -
 
 
 def release(runner: Runner, sampling: WindowSampling) -> None:
-    """Give a window's rows back, if it has any."""
+    """Free a window's rows, if it has any."""
     rows, sampling.rows = sampling.rows, []
     if rows:
         runner.free_rows(rows)
@@ -270,7 +275,7 @@ def release(runner: Runner, sampling: WindowSampling) -> None:
 
 @clean_state()
 def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages: Sequence[int]) -> list[list[float]]:
-    """Return, for each window, the probability of each of the language tokens after `sot`."""
+    """Return, for each window, the probability of each language token after `sot`."""
     rows = runner.take_rows(len(audios))
     try:
         n = len(audios)
@@ -281,17 +286,17 @@ def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages:
     return probs
 
 
-# ---------------------------------------------------------------------------------------------------------
-# A runner serves one thread at a time
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# One thread at a time may use a runner
+# --------------------------------------------------------------------------------------------------
 
 
 class Turns:
-    """A lock that is given in the order of asking: who asks again at once stands behind those that wait."""
+    """A fair lock: threads get it in the order in which they asked for it."""
 
     def __init__(self) -> None:
         self._guard = processes.lock()
-        self._line: deque[threading.Lock] = deque()  # the first has its turn; the others wait for theirs
+        self._line: deque[threading.Lock] = deque()  # the first holds the lock; the others wait
 
     def __enter__(self) -> None:
         if not processes.begin():
@@ -326,13 +331,13 @@ _TURNS_GUARD = processes.lock()
 
 
 def turns(runner: Runner) -> Turns:
-    """Return the lock of a runner: ``with turns(runner):`` before anything is asked of it."""
+    """Return the lock of a runner: every use of it is inside ``with turns(runner):``."""
     with _TURNS_GUARD:
         return _TURNS.setdefault(runner, Turns())
 
 
 class Shared:
-    """A runner that other threads use: what word times ask of it waits for its turn."""
+    """A runner that other threads use, too; word timestamps call it under its lock."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -340,7 +345,7 @@ class Shared:
     def attend(
         self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
     ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attend`; what is returned here belongs to the caller, since the next turn is somebody else's."""
+        """See `Runner.attend`; returns copies, since another thread may use the runner next."""
         with turns(self._runner):
             qk, logits = self._runner.attend(audio, tokens, heads, n_skipped, n_text)
             return qk.clone(), logits.clone()

@@ -1,6 +1,7 @@
-"""Choosing tokens: greedy and sampled, beam search, and the ranking of the finished candidates.
+"""Token selection: greedy decoding, sampling, beam search, and the ranking of candidates.
 
-Knows logits and token ids, not the network: a search asks its `Inference` only to follow its reordering.
+Knows logits and token ids, not the network: beam search asks its `Inference` only to reorder the KV
+cache.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ Candidates = Sequence[Sequence[Tensor]]
 
 
 class Reorderable(Protocol):
-    """What a search needs of an inference: its rows follow the beams."""
+    """The part of an inference that beam search needs: its rows follow the beams."""
 
     def rearrange_kv_cache(self, source_indices: Sequence[int]) -> None: ...
 
 
 class SequenceRanker:
-    """Chooses one candidate per audio."""
+    """Selects one candidate per audio."""
 
     def rank(self, tokens: Sequence[Sequence[Sized]], sum_logprobs: Sequence[Sequence[float]]) -> list[int]:
         """Return, for each audio, the index of the best of its candidates.
@@ -46,7 +47,8 @@ class MaximumLikelihoodRanker(SequenceRanker):
     Parameters
     ----------
     length_penalty
-        None divides by the length; a number is the exponent alpha of Wu et al. 2016 (arXiv:1609.08144, eq. 14).
+        None divides by the length; a number is the exponent alpha of Wu et al. 2016
+        (arXiv:1609.08144, eq. 14).
     """
 
     def __init__(self, length_penalty: float | None) -> None:
@@ -61,7 +63,7 @@ class MaximumLikelihoodRanker(SequenceRanker):
 
     def _penalty(self, length: int) -> float:
         if self.length_penalty is None:
-            return max(length, 1e-9)  # an empty text ranks last, as dividing by zero made it
+            return max(length, 1e-9)  # an empty text ranks last
         return float(((5 + length) / 6) ** self.length_penalty)
 
 
@@ -69,10 +71,10 @@ class TokenDecoder:
     """Extends sequences by one token a step."""
 
     def reset(self) -> None:
-        """Forget the sequences decoded so far."""
+        """Reset the state for a new decoding."""
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
-        """Choose the next token of each row.
+        """Select the next token of each row.
 
         Parameters
         ----------
@@ -106,12 +108,12 @@ class TokenDecoder:
 
 
 class GreedyDecoder(TokenDecoder):
-    """The likeliest token at temperature 0; above, one drawn from the tempered distribution.
+    """The most probable token at temperature 0; above, a sample at that temperature.
 
     Parameters
     ----------
     seed
-        Of what is drawn; None draws from torch's own generator.
+        Of the samples; None uses torch's default generator.
     """
 
     def __init__(self, temperature: float, eot: int, seed: int | None = None) -> None:
@@ -139,12 +141,12 @@ class GreedyDecoder(TokenDecoder):
         return torch.cat([tokens, next_tokens[:, None]], dim=-1), bool((next_tokens == self.eot).all())
 
     def finalize(self, tokens: Tensor, sum_logprobs: Tensor) -> tuple[Candidates, list[list[float]]]:
-        ended = F.pad(tokens, (0, 1), value=self.eot)  # those that ran to the limit end here
+        ended = F.pad(tokens, (0, 1), value=self.eot)  # unfinished ones end here
         return [list(group) for group in ended], sum_logprobs.tolist()
 
 
 class Extension(NamedTuple):
-    """A row's text with one token more."""
+    """A row's text with one more token."""
 
     score: float  # summed log-probability
     row: int
@@ -154,29 +156,29 @@ class Extension(NamedTuple):
 def best_extensions(
     rows: Iterable[int], ids: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], beam_size: int, eot: int
 ) -> tuple[list[Extension], list[Extension]]:
-    """Choose how the beams of one audio go on.
+    """Select the extensions of the beams of one audio.
 
     Parameters
     ----------
     rows
-        Those to extend; no two of them have the same text.
+        The rows to extend; no two of them have the same text.
     ids, scores
-        By row, the candidates for its next token and the score that the text would have: one more than the beam is
-        wide, so that the end of a text takes no live one's place.
+        By row, the candidates for its next token and the score of the text with it; one more than
+        `beam_size`, so that the end of a text takes no live one's place.
     beam_size, eot
-        How many go on, and the token that ends a text.
+        Number of live texts, and the token that ends a text.
 
     Returns
     -------
     live
-        The best `beam_size` that go on.
+        The best `beam_size` that have not ended.
     ended
-        Those that ended ahead of the last of these.
+        Those that have ended, with a better score than the last of these.
     """
     live: list[Extension] = []
     ended: list[Extension] = []
     choices = [Extension(s, row, t) for row in rows for t, s in zip(ids[row], scores[row], strict=True)]
-    for choice in sorted(choices, key=itemgetter(0), reverse=True):  # of equal ones, the first stays first
+    for choice in sorted(choices, key=itemgetter(0), reverse=True):  # stable: ties stay in order
         if choice.token == eot:
             ended.append(choice)
         else:
@@ -206,8 +208,7 @@ class BeamSearchDecoder(TokenDecoder):
         self.finished_sequences: list[dict[tuple[int, ...], float]] | None = None
         if self.max_candidates < 1:
             raise OptionError(
-                f"beam_size={beam_size} with patience={patience} asks for no candidate at all; "
-                "their product must be at least 1"
+                f"beam_size={beam_size} with patience={patience} makes 0 candidates; their product must be at least 1"
             )
 
     def reset(self) -> None:
@@ -227,7 +228,8 @@ class BeamSearchDecoder(TokenDecoder):
         kept: list[Extension] = []
         for audio, finished in enumerate(self.finished_sequences):
             rows = range(audio * self.beam_size, (audio + 1) * self.beam_size)
-            distinct = {prefixes[row]: row for row in rows}.values()  # at the first step all rows are the same
+            # at the first step all rows are the same
+            distinct = {prefixes[row]: row for row in rows}.values()
             live, ended = best_extensions(distinct, choices, scores, self.beam_size, self.eot)
             kept += live
             for score, row, token in ended[: max(0, self.max_candidates - len(finished))]:
@@ -260,7 +262,7 @@ def fill_up(
     beam_size: int,
     eot: int,
 ) -> None:
-    """Where fewer than `beam_size` texts have ended, end the best of the others here; `finished` grows in place."""
+    """Add the best unfinished texts to `finished`, in place, up to `beam_size`."""
     for beam in sorted(range(len(sums)), key=sums.__getitem__, reverse=True):
         if len(finished) >= beam_size:
             break

@@ -1,6 +1,6 @@
-"""What a decoded window means: try again hotter, silence, or segments and the place to go on from.
+"""What follows from a decoded window: temperature fallback, silence, or segments and the next seek.
 
-Pure functions on numbers, tokens and segment dictionaries; no sound, no tensors, no model.
+Pure functions on numbers, tokens and segment dictionaries; no audio, no tensors, no model.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from typing import Protocol
 
 from .audio import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
 from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, TranscribeOptions
+from .rates import MAX_LETTERS_PER_SECOND
 from .results import Segment, Word
 from .utils import get_end
 from .windows import Window
 
-MOST_LETTERS_PER_SECOND = 30.0  # that anybody says, so that shorter texts ask for no more time
-
 
 class Scores(Protocol):
-    """The part of a `DecodingResult` by which it is judged."""
+    """The scores of a `DecodingResult` that are compared with thresholds."""
 
     @property
     def avg_logprob(self) -> float: ...
@@ -35,7 +34,7 @@ def needs_fallback(result: Scores, options: TranscribeOptions) -> bool:
     o = options
     improbable = is_improbable(result, options)
     if improbable and o.no_speech_threshold is not None and result.no_speech_prob > o.no_speech_threshold:
-        return False  # silence: no temperature makes words of it
+        return False  # silence; a higher temperature does not help
     repetitive = o.compression_ratio_threshold is not None and result.compression_ratio > o.compression_ratio_threshold
     return repetitive or improbable
 
@@ -46,7 +45,7 @@ def is_improbable(result: Scores, options: TranscribeOptions) -> bool:
 
 
 def is_silence(result: Scores, options: TranscribeOptions) -> bool:
-    """Whether nobody speaks in the window: the model says so, and is not sure of its text either."""
+    """Whether a window is silent: its no-speech probability is high and its text improbable."""
     o = options
     if o.no_speech_threshold is None or not result.no_speech_prob > o.no_speech_threshold:
         return False
@@ -54,7 +53,7 @@ def is_silence(result: Scores, options: TranscribeOptions) -> bool:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TimedTokens:
     """Tokens between two timestamps; times in seconds of the recording."""
 
     start: float
@@ -63,23 +62,23 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A window's tokens cut into pieces."""
+class SplitWindow:
+    """A window's tokens, split at their timestamps."""
 
-    pieces: list[Piece]
+    parts: list[TimedTokens]
     seek: int  # frame at which the next window begins
-    ends_in_silence: bool  # the text closed with one timestamp: nobody speaks from there to the window's end
+    single_timestamp_ending: bool  # no speech from the last timestamp to the window's end
 
 
-def cut_tokens(tokens: Sequence[int], window: Window, timestamp_begin: int, stride: int) -> Cut:
-    """Cut a window's tokens at its timestamps.
+def split_at_timestamps(tokens: Sequence[int], window: Window, timestamp_begin: int, stride: int) -> SplitWindow:
+    """Split a window's tokens at their timestamps.
 
     Parameters
     ----------
     tokens
         Sampled tokens, without the end.
     window
-        Where they were said.
+        The window that they were sampled in.
     timestamp_begin
         The id of ``<|0.00|>``.
     stride
@@ -87,60 +86,61 @@ def cut_tokens(tokens: Sequence[int], window: Window, timestamp_begin: int, stri
     """
     step = stride * HOP_LENGTH / SAMPLE_RATE  # seconds
     is_timestamp = [token >= timestamp_begin for token in tokens]
-    ends_in_silence = is_timestamp[-2:] == [False, True]
-    # between two timestamps in a row one piece ends and the next begins
+    single_timestamp_ending = is_timestamp[-2:] == [False, True]
+    # two consecutive timestamps end one part and begin the next
     cuts = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
     if not cuts:
         duration = window.duration
         last = next((t for t in reversed(tokens) if t >= timestamp_begin), timestamp_begin)
         if last != timestamp_begin:
             duration = (last - timestamp_begin) * step
-        piece = Piece(window.start, window.start + duration, list(tokens))
-        return Cut([piece], window.seek + window.size, ends_in_silence)
+        part = TimedTokens(window.start, window.start + duration, list(tokens))
+        return SplitWindow([part], window.seek + window.size, single_timestamp_ending)
 
-    if ends_in_silence:
+    if single_timestamp_ending:
         cuts.append(len(tokens))
-    pieces = [
-        Piece(
+    parts = [
+        TimedTokens(
             window.start + (tokens[begin] - timestamp_begin) * step,
             window.start + (tokens[end - 1] - timestamp_begin) * step,
             list(tokens[begin:end]),
         )
         for begin, end in zip([0, *cuts], cuts, strict=False)
     ]
-    if ends_in_silence:
-        return Cut(pieces, window.seek + window.size, True)
-    # the last piece is unfinished: hear it again in the next window
-    return Cut(pieces, window.seek + (tokens[cuts[-1] - 1] - timestamp_begin) * stride, False)
+    if single_timestamp_ending:
+        return SplitWindow(parts, window.seek + window.size, True)
+    # the last part is incomplete: decode it again in the next window
+    return SplitWindow(parts, window.seek + (tokens[cuts[-1] - 1] - timestamp_begin) * stride, False)
 
 
 def make_segments(
-    cut: Cut, window: Window, result: Scores, temperature: float, eot: int, decode: Callable[[list[int]], str]
+    split: SplitWindow, window: Window, result: Scores, temperature: float, eot: int, decode: Callable[[list[int]], str]
 ) -> list[Segment]:
-    """Make segments of the pieces, still numbered from 0; `decode` turns text tokens into text."""
+    """Make segments of a window's parts, numbered from 0; `decode` turns text tokens into text."""
     return [
         {
             "id": i,
             "seek": window.seek,
-            "start": piece.start,
-            "end": piece.end,
-            "text": decode([token for token in piece.tokens if token < eot]),
-            "tokens": piece.tokens,
+            "start": part.start,
+            "end": part.end,
+            "text": decode([token for token in part.tokens if token < eot]),
+            "tokens": part.tokens,
             "temperature": temperature,
             "avg_logprob": result.avg_logprob,
             "compression_ratio": result.compression_ratio,
             "no_speech_prob": result.no_speech_prob,
         }
-        for i, piece in enumerate(cut.pieces)
+        for i, part in enumerate(split.parts)
     ]
 
 
 def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
-    """Move the times of a window's segments into the window, in place; none of them turns round or loses its length.
+    """Move the times of a window's segments into the window, in place; their order and lengths stay valid.
 
-    Timestamps count up to 30 s, also where less was heard. The first segment that would end too late, and those after
-    it, share what is left of the window by the letters of their texts; where nobody could say them in that time, they
-    begin earlier, and if need be take a share of the segments before them.
+    Timestamps count up to 30 s, also where the window is shorter. The first segment that would end
+    too late, and those after it, share what is left of the window in proportion to their letters;
+    where that is less time than it takes to say them, they start earlier, and if necessary take a
+    share of the segments before them.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
         return
     letters = [max(len(segment["text"].strip()), 1) for segment in segments]
     start = min(segments[first]["start"], end)
-    while start > (latest := end - sum(letters[first:]) / MOST_LETTERS_PER_SECOND):
+    while start > (latest := end - sum(letters[first:]) / MAX_LETTERS_PER_SECOND):
         earliest = segments[first - 1]["end"] if first else begin
         if latest >= earliest or not first:
             start = max(latest, earliest)
@@ -171,15 +171,15 @@ def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
 
 
 def keep_words_within(segments: Sequence[Segment], begin: float, end: float) -> None:
-    """Cut the words of segments, and segments by them, down to the sound from `begin` to `end` (seconds), in place."""
+    """Limit the times of segments and their words to those from `begin` to `end` (seconds), in place."""
     for segment in segments:
         for part in (segment, *segment.get("words", ())):
             part["start"] = min(max(part["start"], begin), end)
             part["end"] = min(max(part["end"], part["start"]), end)
 
 
-def clear_empty(segments: Sequence[Segment]) -> None:
-    """Take the tokens out of segments that last no time or say nothing, so that they prompt nothing."""
+def clear_empty_segments(segments: Sequence[Segment]) -> None:
+    """Clear the tokens of segments without duration or text, so that they prompt nothing."""
     for segment in segments:
         if segment["start"] == segment["end"] or not segment["text"].strip():
             segment["text"] = ""
@@ -187,97 +187,97 @@ def clear_empty(segments: Sequence[Segment]) -> None:
             segment["words"] = []
 
 
-# ---------------------------------------------------------------------------------------------------------
-# With word times: where to go on, and what was probably invented
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# With word times: the next seek, and hallucinations
+# --------------------------------------------------------------------------------------------------
 
 
-def seek_after_words(cut: Cut, segments: Sequence[Segment], window: Window) -> int:
-    """Return the frame to go on from: behind the last word, which is surer than the last timestamp."""
+def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window) -> int:
+    """Return the end of the last word, which is a better seek than the last timestamp."""
     last_end = get_end(segments)
-    if cut.ends_in_silence or last_end is None or last_end <= window.start:
-        return cut.seek
+    if split.single_timestamp_ending or last_end is None or last_end <= window.start:
+        return split.seek
     return round(last_end * FRAMES_PER_SECOND)
 
 
-def word_anomaly(word: Word) -> float:
-    """Return how odd a word is: improbable, very short or very long."""
+def word_anomaly_score(word: Word) -> float:
+    """Return how anomalous a word is: improbable, very short or very long."""
     duration = word["end"] - word["start"]
-    odd = 1.0 if word["probability"] < 0.15 else 0.0
-    odd += max(0.0, 0.133 - duration) * 15
-    odd += max(0.0, duration - 2.0)
-    return odd
+    score = 1.0 if word["probability"] < 0.15 else 0.0
+    score += max(0.0, 0.133 - duration) * 15
+    score += max(0.0, duration - 2.0)
+    return score
 
 
-def looks_invented(segment: Segment | None) -> bool:
-    """Whether the first eight words of a segment are odd as a whole."""
+def is_segment_anomaly(segment: Segment | None) -> bool:
+    """Whether the first eight words of a segment are anomalous as a whole."""
     if segment is None or not segment["words"]:
         return False
     marks = PREPEND_PUNCTUATIONS + APPEND_PUNCTUATIONS
     words = [word for word in segment["words"] if word["word"] not in marks][:8]
-    score = sum(word_anomaly(word) for word in words)
+    score = sum(word_anomaly_score(word) for word in words)
     return score >= 3 or score + 0.01 >= len(words)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What remains of a window after the hunt for invented words."""
+class CheckedWindow:
+    """What remains of a window after the search for hallucinations."""
 
     segments: list[Segment]
     seek: int
-    again: bool = False  # nothing is kept: the sound behind a leading silence is decoded again
+    retry: bool = False  # nothing is kept: the audio after a leading silence is decoded again
 
 
-def drop_invented(
+def skip_hallucinations(
     segments: list[Segment],
-    cut: Cut,
+    split: SplitWindow,
     window: Window,
     content_frames: int,
     threshold: float,
     last_speech: float,
-) -> Kept:
-    """Skip silences around words that look invented.
+) -> CheckedWindow:
+    """Skip silences around anomalous words, which are probably hallucinations.
 
     Parameters
     ----------
     segments
         With words; not changed.
-    cut, window
-        Where they come from.
+    split, window
+        What they were made from.
     content_frames
         Length of the recording.
     threshold
-        Seconds of silence that make odd words suspicious.
+        Seconds of silence around anomalous words from which on they count as hallucinations.
     last_speech
-        Where the last word before this window ended, seconds.
+        End of the last word before this window, seconds.
     """
-    seek = _seek_unless_silence_remains(segments, cut, window, threshold)
+    seek = _seek_after_silence(segments, split, window, threshold)
     first = _next_with_words(segments)
-    if first is not None and looks_invented(first):
+    if first is not None and is_segment_anomaly(first):
         gap = first["start"] - window.start
         if gap > threshold:
-            return Kept([], window.seek + round(gap * FRAMES_PER_SECOND), again=True)
+            return CheckedWindow([], window.seek + round(gap * FRAMES_PER_SECOND), retry=True)
 
     previous_end = last_speech
     for i, segment in enumerate(segments):
         if not segment["words"]:
             continue
-        if looks_invented(segment):
+        if is_segment_anomaly(segment):
             following = _next_with_words(segments[i + 1 :])
-            if _stands_alone(segment, following, window, threshold, previous_end):
+            if _is_surrounded_by_silence(segment, following, window, threshold, previous_end):
                 seek = round(max(window.start + 1, segment["start"]) * FRAMES_PER_SECOND)
                 if content_frames * HOP_LENGTH / SAMPLE_RATE - segment["end"] < threshold:
                     seek = content_frames
-                return Kept(segments[:i], seek)
+                return CheckedWindow(segments[:i], seek)
         previous_end = segment["end"]
-    return Kept(segments, seek)
+    return CheckedWindow(segments, seek)
 
 
-def _seek_unless_silence_remains(segments: Sequence[Segment], cut: Cut, window: Window, threshold: float) -> int:
-    """Behind the last word only where a long enough silence follows it; else behind the window."""
+def _seek_after_silence(segments: Sequence[Segment], split: SplitWindow, window: Window, threshold: float) -> int:
+    """Return the end of the last word before a long silence, else the end of the window."""
     last_end = get_end(segments)
-    if cut.ends_in_silence or last_end is None or last_end <= window.start:
-        return cut.seek
+    if split.single_timestamp_ending or last_end is None or last_end <= window.start:
+        return split.seek
     if window.full_end - last_end > threshold:
         return round(last_end * FRAMES_PER_SECOND)
     return window.seek + window.size
@@ -287,10 +287,10 @@ def _next_with_words(segments: Sequence[Segment]) -> Segment | None:
     return next((segment for segment in segments if segment["words"]), None)
 
 
-def _stands_alone(
+def _is_surrounded_by_silence(
     segment: Segment, following: Segment | None, window: Window, threshold: float, previous_end: float
 ) -> bool:
-    """Whether silence, or more inventions, or the window's edges lie on both sides of a segment."""
+    """Whether both sides of a segment have silence, another hallucination, or the window's edge."""
     next_start = following["words"][0]["start"] if following else window.start + window.duration
     silence_before = (
         segment["start"] - previous_end > threshold
@@ -298,6 +298,8 @@ def _stands_alone(
         or segment["start"] - window.start < 2.0
     )
     silence_after = (
-        next_start - segment["end"] > threshold or looks_invented(following) or window.full_end - segment["end"] < 2.0
+        next_start - segment["end"] > threshold
+        or is_segment_anomaly(following)
+        or window.full_end - segment["end"] < 2.0
     )
     return silence_before and silence_after

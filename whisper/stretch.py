@@ -1,7 +1,8 @@
-"""A row of windows: each begins where, and with the text that, the last one left.
+"""The window loop: each window begins where the last one ended, and is prompted with its text.
 
-What a window means is decided by the pure functions of `windows` and `segments`, and how the model is asked, in
-`hearing`. This is the original's algorithm and nothing else; `audited` is the same with speech held against the text.
+The pure functions of `windows` and `segments` decide what follows from a decoded window; a `Backend`
+runs the model. This is the original's algorithm and nothing else; `AuditedWindowLoop`
+adds the comparison of speech and text.
 """
 
 from __future__ import annotations
@@ -16,215 +17,223 @@ from .audio import N_FRAMES, pad_or_trim
 from .audit import Report
 from .decoding import DecodingResult
 from .features import Features
-from .hearing import Hearing
-from .languages import Following
-from .plan import Plan
+from .hearing import Backend
+from .languages import LanguageTracker
+from .plan import TranscribeSettings
 from .results import Segment
 from .segments import (
-    clear_empty,
-    cut_tokens,
-    drop_invented,
+    clear_empty_segments,
     is_silence,
     keep_within,
     keep_words_within,
     make_segments,
     needs_fallback,
     seek_after_words,
+    skip_hallucinations,
+    split_at_timestamps,
 )
 from .snapping import snap_words
+from .spans import FrameRange
 from .tokenizer import Tokenizer
 from .utils import exact_div, format_timestamp, get_end
 from .vad import Speech
-from .windows import Clip, PromptHistory, Window, next_window
+from .windows import PromptHistory, Window, next_window
 from .work import Deliver, Job, Steps
 
 
 @dataclass
-class Recording:
-    """What all stretches of a recording share."""
+class RecordingContext:
+    """What all window loops of a recording share."""
 
     features: Features
-    language: str  # that of all windows, unless each has its own
-    add_words: Callable[..., None]  # `timing.add_word_timestamps`, or what a program has put in its place
+    language: str  # of all windows, unless it is detected for each
+    add_words: Callable[..., None]  # `timing.add_word_timestamps`, or a program's replacement of it
     report: Report
-    speech: Speech | None = None  # where somebody speaks, if that was looked at
-    language_probs: dict[str, float] = field(default_factory=dict)  # empty where the language was told
-    encoded: dict[int, Any] = field(default_factory=dict)  # windows, by first frame, that the language was detected on
-    in_parts: bool = False  # cut into stretches that are transcribed side by side
+    speech: Speech | None = None  # where it was detected
+    # empty where the language was given
+    language_probs: dict[str, float] = field(default_factory=dict)
+    # windows of language detection, by first frame
+    encoded: dict[int, Any] = field(default_factory=dict)
+    in_chunks: bool = False  # the recording is cut into chunks that are transcribed side by side
 
     def take_encoded(self, window: Window) -> Any:
-        """Return a window as it was encoded for the language; None where it was not."""
+        """Return a window as it was encoded for language detection; None where it was not."""
         encoded = self.encoded.pop(window.seek, None)
-        return encoded if window.size == N_FRAMES else None  # a shorter one is filled up with zeros, not with sound
+        # a shorter window ends in padding, not in audio
+        return encoded if window.size == N_FRAMES else None
 
 
 @dataclass
-class Heard:
-    """A window as the model listens to it."""
+class PreparedWindow:
+    """A window, encoded, with its language."""
 
     window: Window
-    encoded: Any  # what the `Hearing` makes of it
+    encoded: Any  # by the `Backend`
     language: str
     tokenizer: Tokenizer  # for that language
 
 
 @dataclass
-class Reading:
-    """What a window gave."""
+class WindowResult:
+    """The segments of a window, and where the next one begins."""
 
     segments: list[Segment]
-    seek: int  # frame at which the next window begins
+    seek: int  # first frame of the next window
     temperature: float = 0.0
-    again: bool = False  # nothing is kept, and the sound from `seek` on is decoded anew
+    retry: bool = False  # nothing is kept, and the audio from `seek` on is decoded again
 
 
-class Stretch:
-    """Clips of a recording, window after window.
+class WindowLoop:
+    """Some clips of a recording, decoded window by window.
 
     Parameters
     ----------
-    take
-        Given what each window delivers; where None, somebody else takes it.
-    begins_at
-        Before here, in seconds, there are words that this stretch does not know.
+    receive
+        Called with the delivery of each window; None where the caller of `steps` receives them.
+    start
+        Seconds; words before it belong to other loops.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        recording: Recording,
-        clips: list[Clip],
-        take: Callable[[Deliver], None] | None = None,
-        begins_at: float = 0.0,
+        settings: TranscribeSettings,
+        recording: RecordingContext,
+        clips: list[FrameRange],
+        receive: Callable[[Deliver], None] | None = None,
+        start: float = 0.0,
     ) -> None:
-        self.plan, self.recording = plan, recording
-        self._clips, self._take = clips, take
-        self._history = PromptHistory(plan.initial_prompt, plan.options.carry_initial_prompt, plan.prompt_room)
-        self._last_speech = begins_at  # where the last word ended, seconds
-        switches = plan.options.multilingual and recording.language_probs
-        self._following = Following(recording.language_probs) if switches else None
+        self.settings, self.recording = settings, recording
+        self._clips, self._receive = clips, receive
+        self._history = PromptHistory(
+            settings.initial_prompt, settings.options.carry_initial_prompt, settings.max_prompt_tokens
+        )
+        self._last_speech = start  # end of the last word, seconds
+        detects = settings.options.multilingual and recording.language_probs
+        self._tracker = LanguageTracker(recording.language_probs) if detects else None
 
     @property
     def _keeps_within(self) -> bool:
-        """Whether no time may lie outside the sound."""
-        return self.plan.keeps_within or self.recording.in_parts
+        """Whether no time may lie outside of the recording."""
+        return self.settings.keeps_within or self.recording.in_chunks
 
     @property
-    def hearing(self) -> Hearing:
-        """How the model is asked."""
-        return self.plan.hearing
+    def backend(self) -> Backend:
+        """Runs the model."""
+        return self.settings.backend
 
     def steps(self) -> Steps:
         """Decode window after window."""
         clip = seek = 0
         while (window := next_window(self._clips, clip, seek)) is not None:
-            self.plan.look_whether_cancelled()
-            reading = yield from self._transcribe(window)
-            lines = self._finish(reading)
-            # never stand still: times that lead back to the window's own start would lead there again
-            seek, clip = max(reading.seek, window.seek + 1), window.clip
-            done = min(self.recording.features.n_frames, seek) - window.seek
-            news = Deliver([] if reading.again else reading.segments, done, lines)
-            if self._take is not None:
-                self._take(news)
-            yield news
+            self.settings.raise_if_cancelled()
+            result = yield from self._transcribe_window(window)
+            lines = self._finish_window(result)
+            # always advance: timestamps that lead back to the window's start would do so again
+            seek, clip = max(result.seek, window.seek + 1), window.clip
+            n_done = min(self.recording.features.n_frames, seek) - window.seek
+            delivery = Deliver([] if result.retry else result.segments, n_done, lines)
+            if self._receive is not None:
+                self._receive(delivery)
+            yield delivery
 
-    def _transcribe(self, window: Window) -> Generator[Job, Any, Reading]:
-        """Hear a window and return what it gave."""
-        heard = yield from self._hear(window)
-        result = yield from self._decode(heard)
-        return self._read(heard, result)
+    def _transcribe_window(self, window: Window) -> Generator[Job, Any, WindowResult]:
+        prepared = yield from self._prepare(window)
+        result = yield from self._decode_with_fallback(prepared)
+        return self._window_result(prepared, result)
 
-    def _hear(self, window: Window) -> Generator[Job, Any, Heard]:
+    def _prepare(self, window: Window) -> Generator[Job, Any, PreparedWindow]:
+        """Encode a window, and detect its language where each window has its own."""
         encoded = self.recording.take_encoded(window)
         if encoded is None:
             mel: Tensor = self.recording.features.window(window.seek, window.size)
-            encoded = yield from self.hearing.encode(pad_or_trim(mel, N_FRAMES))
+            encoded = yield from self.backend.encode(pad_or_trim(mel, N_FRAMES))
         language = self.recording.language
-        if self._following is not None:
-            language = yield from self._following.hear(self.hearing, encoded)
-        return Heard(window, encoded, language, self.plan.tokenizer(language))
+        if self._tracker is not None:
+            language = yield from self._tracker.detect(self.backend, encoded)
+        return PreparedWindow(window, encoded, language, self.settings.tokenizer(language))
 
-    def _decode(self, heard: Heard) -> Generator[Job, Any, DecodingResult]:
-        """Decode at each temperature in turn until the text passes; the last result where none does."""
-        for temperature in self.plan.options.temperatures():
-            result = yield from self._attempt(heard, temperature, prompt=self._history.prompt())
-            if not needs_fallback(result, self.plan.options):
+    def _decode_with_fallback(self, prepared: PreparedWindow) -> Generator[Job, Any, DecodingResult]:
+        """Decode with temperature fallback; return the last result if none passes."""
+        for temperature in self.settings.options.temperatures():
+            result = yield from self._decode(prepared, temperature, prompt=self._history.prompt())
+            if not needs_fallback(result, self.settings.options):
                 break
-            self.plan.look_whether_cancelled()
+            self.settings.raise_if_cancelled()
         return result
 
-    def _attempt(self, heard: Heard, temperature: float, **changes: Any) -> Generator[Job, Any, DecodingResult]:
+    def _decode(
+        self, prepared: PreparedWindow, temperature: float, **changes: Any
+    ) -> Generator[Job, Any, DecodingResult]:
         """Decode once."""
-        plan = self.plan
-        seed = plan.seed(heard.window, temperature)
-        options = plan.at(temperature, language=heard.language, seed=seed, **changes)
-        return (yield from self.hearing.decode(heard.encoded, options))
+        seed = self.settings.seed(prepared.window, temperature)
+        options = self.settings.decoding.at(temperature, language=prepared.language, seed=seed, **changes)
+        return (yield from self.backend.decode(prepared.encoded, options))
 
-    # -- what the tokens mean ----------------------------------------------------------------------------
+    # -- from tokens to segments -------------------------------------------------------------------
 
-    def _read(self, heard: Heard, result: DecodingResult) -> Reading:
-        """Make segments of a window's tokens, and find where to go on."""
-        window, options, tokenizer = heard.window, self.plan.options, heard.tokenizer
+    def _window_result(self, prepared: PreparedWindow, result: DecodingResult) -> WindowResult:
+        """Make segments of a window's tokens, and find the next seek."""
+        window, options, tokenizer = prepared.window, self.settings.options, prepared.tokenizer
         if is_silence(result, options):
-            return Reading([], window.seek + window.size, result.temperature)
-        stride = exact_div(N_FRAMES, self.plan.model.dims.n_audio_ctx)
-        cut = cut_tokens(result.tokens, window, tokenizer.timestamp_begin, stride)
-        segments = make_segments(cut, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
+            return WindowResult([], window.seek + window.size, result.temperature)
+        stride = exact_div(N_FRAMES, self.settings.model.dims.n_audio_ctx)
+        split = split_at_timestamps(result.tokens, window, tokenizer.timestamp_begin, stride)
+        segments = make_segments(split, window, result, result.temperature, tokenizer.eot, tokenizer.decode)
         if self._keeps_within:
             keep_within(segments, window.start, window.end)
         if options.multilingual:
             for segment in segments:
-                segment["language"] = heard.language
-        reading = Reading(segments, cut.seek, result.temperature)
+                segment["language"] = prepared.language
+        window_result = WindowResult(segments, split.seek, result.temperature)
         if options.word_timestamps:
-            self._place_words(heard, segments)
-            reading.seek = seek_after_words(cut, segments, window)
+            self._add_words(prepared, segments)
+            window_result.seek = seek_after_words(split, segments, window)
             threshold = options.hallucination_silence_threshold
             if threshold is not None:
                 n_frames = self.recording.features.n_frames
-                kept = drop_invented(segments, cut, window, n_frames, threshold, self._last_speech)
-                reading.segments, reading.seek, reading.again = kept.segments, kept.seek, kept.again
-            last_end = get_end(reading.segments)
+                checked = skip_hallucinations(segments, split, window, n_frames, threshold, self._last_speech)
+                window_result = WindowResult(checked.segments, checked.seek, result.temperature, checked.retry)
+            last_end = get_end(window_result.segments)
             if last_end is not None:
                 self._last_speech = last_end
-        return reading
+        return window_result
 
-    def _place_words(self, heard: Heard, segments: list[Segment]) -> None:
-        """Give the segments words."""
-        window, options, speech = heard.window, self.plan.options, self.recording.speech
+    def _add_words(self, prepared: PreparedWindow, segments: list[Segment]) -> None:
+        """Add words to the segments."""
+        window, options, speech = prepared.window, self.settings.options, self.recording.speech
         self.recording.add_words(
             segments=segments,
-            model=self.plan.model,
-            tokenizer=heard.tokenizer,
+            model=self.settings.model,
+            tokenizer=prepared.tokenizer,
             num_frames=window.size,
             prepend_punctuations=options.prepend_punctuations,
             append_punctuations=options.append_punctuations,
             last_speech_timestamp=self._last_speech,
-            **self.hearing.to_align(heard.encoded),
+            **self.backend.alignment_inputs(prepared.encoded),
         )
         if speech is not None:
-            padding = self.plan.vad_options.speech_pad_ms / 1000
+            padding = self.settings.vad_options.speech_pad_ms / 1000
             snap_words(segments, speech.within(window.start, window.end), window.start, window.end, padding)
         if self._keeps_within:
             keep_words_within(segments, window.start, window.end)
 
-    def _finish(self, reading: Reading) -> tuple[str, ...]:
-        """Remember what the next window is told; returns the segments for people."""
-        if reading.again:
+    def _finish_window(self, result: WindowResult) -> tuple[str, ...]:
+        """Update the prompt for the next window; returns the lines that verbose mode prints."""
+        if result.retry:
             return ()
-        spoken = [segment for segment in reading.segments if segment["text"].strip()]
-        lines = tuple(map(_line, spoken)) if self.plan.options.verbose else ()
-        clear_empty(reading.segments)
-        for segment in reading.segments:
+        lines = []
+        if self.settings.options.verbose:
+            lines = [verbose_line(segment) for segment in result.segments if segment["text"].strip()]
+        clear_empty_segments(result.segments)
+        for segment in result.segments:
             self._history.extend(segment["tokens"])
-        if not self.plan.options.condition_on_previous_text or reading.temperature > 0.5:
-            self._history.reset()  # a hot sample is no good example for what follows
-        return lines
+        if not self.settings.options.condition_on_previous_text or result.temperature > 0.5:
+            self._history.reset()  # a text sampled at a high temperature is a bad prompt
+        return tuple(lines)
 
 
-def _line(segment: Segment) -> str:
-    """A segment for people."""
+def verbose_line(segment: Segment) -> str:
+    """Return the line that verbose mode prints for a segment."""
+    start, end = format_timestamp(segment["start"]), format_timestamp(segment["end"])
     language = f"[{segment['language']}]" if "language" in segment else ""
-    times = f"[{format_timestamp(segment['start'])} --> {format_timestamp(segment['end'])}]"
-    return f"{times} {language}{segment['text']}"
+    return f"[{start} --> {end}] {language}{segment['text']}"

@@ -1,6 +1,7 @@
-"""A picture of stretches along the time of a recording: speech, text, and what was found.
+"""A plot of spans along the time of a recording: speech, text and findings.
 
-Needs matplotlib; draws into a file and shows nothing. Knows no report: lanes and colours come by name.
+Needs matplotlib; draws into a file and opens no window. Knows no report: lanes and colours come by
+name.
 """
 
 from __future__ import annotations
@@ -10,31 +11,36 @@ from os import PathLike, fspath
 from typing import Any
 
 from .errors import OptionError
+from .spans import Span
 from .utils import format_timestamp
 
-Spans = Sequence[tuple[float, float]]  # seconds
-
 ROW_SECONDS = 300.0  # a longer recording continues in the next row
-MOST_ROWS = 24  # after these, rows grow longer
-COLOURS = {  # Wong 2011 (doi:10.1038/nmeth.1618): told apart also by those who see no red or green
-    "speech": "#9aa5b1", "text": "#0072b2", "recovered": "#009e73", "dropped": "#d55e00", "loop": "#cc79a7",
-    "doubtful": "#e69f00", "uncovered": "#000000",
-}  # fmt: skip
+MAX_ROWS = 24  # after these, rows grow longer
+COLOURS = {  # Wong 2011 (doi:10.1038/nmeth.1618): distinct for colour-blind readers, too
+    "speech": "#9aa5b1",
+    "text": "#0072b2",
+    "recovered": "#009e73",
+    "dropped": "#d55e00",
+    "loop": "#cc79a7",
+    "doubtful": "#e69f00",
+    "uncovered": "#000000",
+}
 
 
-def plot(path: str | PathLike[str], title: str, duration: float, stretches: Mapping[str, Spans]) -> None:
+def plot(path: str | PathLike[str], title: str, duration: float, lanes: Mapping[str, Sequence[Span]]) -> None:
     """Draw a timeline.
 
     Parameters
     ----------
     path
-        Of the picture; its extension chooses the format (png, svg, pdf).
+        Of the plot; its extension chooses the format (png, svg, pdf).
     title
         A line above it.
     duration
         Of the recording, seconds.
-    stretches
-        By name, those of `COLOURS`; "speech" and "text" have lanes of their own, all others share one.
+    lanes
+        Spans by name, those of `COLOURS`; "speech" and "text" have lanes of their own, all others
+        share one.
 
     Raises
     ------
@@ -46,31 +52,31 @@ def plot(path: str | PathLike[str], title: str, duration: float, stretches: Mapp
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError as error:
-        raise OptionError(f"the picture of a report needs matplotlib: pip install matplotlib ({error})") from error
+        raise OptionError(f"the plot of a report needs matplotlib: pip install matplotlib ({error})") from error
 
-    n_rows = int(min(max(1, -(-duration // ROW_SECONDS)), MOST_ROWS))
+    n_rows = int(min(max(1, -(-duration // ROW_SECONDS)), MAX_ROWS))
     length = max(duration / n_rows, 1.0) if n_rows > 1 else max(duration, 1.0)
     figure = Figure(figsize=(12, 0.9 + 1.1 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(n_rows, 1, squeeze=False)[:, 0]
     for i, axes in enumerate(rows):
-        _draw_row(axes, stretches, i * length, (i + 1) * length)
+        _draw_row(axes, lanes, i * length, (i + 1) * length)
     rows[-1].set_xlabel("time")
-    handles = [Patch(color=COLOURS[name], label=name) for name in stretches]
+    handles = [Patch(color=COLOURS[name], label=name) for name in lanes]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     try:
         figure.savefig(fspath(path), dpi=120)
-    except ValueError as error:  # a format that it does not know
+    except ValueError as error:  # an unknown format
         raise OptionError(f"{fspath(path)}: {error}") from error
 
 
-def _draw_row(axes: Any, stretches: Mapping[str, Spans], start: float, end: float) -> None:
-    """Draw what lies between two times."""
-    least = (end - start) / 600  # what is shorter is drawn as a line that can be seen
-    for name, spans in stretches.items():
+def _draw_row(axes: Any, lanes: Mapping[str, Sequence[Span]], start: float, end: float) -> None:
+    """Draw the part of the lanes between two times."""
+    min_width = (end - start) / 600  # so that short spans stay visible
+    for name, spans in lanes.items():
         height = {"speech": 2.0, "text": 1.0}.get(name, 0.0)
-        bars = [(a, max(b - a, least)) for a, b in spans if b > start and a < end]
+        bars = [(a, max(b - a, min_width)) for a, b in spans if b > start and a < end]
         axes.broken_barh(bars, (height - 0.4, 0.8), facecolors=COLOURS[name], linewidth=0)
     axes.set_xlim(start, end)
     axes.set_ylim(-0.6, 2.6)
