@@ -13,15 +13,15 @@ from whisper.datasets import log_power
 
 pytest.importorskip("pocketsphinx", reason="word times need pocketsphinx, which is not installed here")
 
-from whisper.aligner import Aligner
+from whisper.aligner import WordAligner
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
 TEXT = "computer one two three smart mirror"  # with pauses of 1.2 s after "computer" and "three"
 
 
 @pytest.fixture(scope="module")
-def aligner() -> Aligner:
-    return Aligner()
+def aligner() -> WordAligner:
+    return WordAligner()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from whisper import augment
-from whisper.datasets import SILENT_POWER, log_power
+from whisper.datasets import LOG_POWER_FLOOR, log_power
 
 
 def tone(n_frames: int = 100, n_mels: int = 80, band: int = 20) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_a_sum_of_powers_is_a_sum():
     a, b = tone(band=20), tone(band=30)
     summed = augment.add_powers(a, b)
     np.testing.assert_allclose(10.0**summed, 10.0**a + 10.0**b, rtol=1e-4)
-    np.testing.assert_allclose(augment.add_powers(a, np.full_like(a, SILENT_POWER)), a, atol=1e-4)
+    np.testing.assert_allclose(augment.add_powers(a, np.full_like(a, LOG_POWER_FLOOR)), a, atol=1e-4)
 
 
 def test_tempo_moves_times_and_leaves_bands():
@@ -91,7 +91,7 @@ def test_everything_made_up_is_sound_of_the_length_asked_for(n_mels):
         changed = augment.change_voice(rng, made, strong=True)
         assert changed.dtype == np.float32
         assert np.isfinite(changed).all()
-        assert changed.min() >= SILENT_POWER
+        assert changed.min() >= LOG_POWER_FLOOR
 
 
 def test_the_same_generator_makes_the_same_noise():

@@ -11,7 +11,7 @@ from whisper import optimisers
 def test_orthogonalise_brings_singular_values_near_one():
     torch.manual_seed(0)
     for shape in ((2, 64, 64), (2, 32, 128), (2, 128, 32)):
-        values = torch.linalg.svdvals(optimisers.orthogonalise(torch.randn(shape)))
+        values = torch.linalg.svdvals(optimisers.orthogonalize(torch.randn(shape)))
         assert values.max() < 1.35
         assert values.median() > 0.6
 
