@@ -1,8 +1,8 @@
 """Forced alignment of words for the training data, by pocketsphinx.
 
-pocketsphinx has its English acoustic model and dictionary in the package, so nothing is downloaded. English
-only. A text with a word that is not in the dictionary is not aligned at all, because a partial alignment
-has wrong times.
+pocketsphinx has its English acoustic model and dictionary in the package, so nothing is downloaded.
+English only. A text with a word that is not in the dictionary is not aligned at all, because a
+partial alignment has wrong times.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Data augmentation on log10 mel power, ``(n_frames, n_mels)``: voice, room, noise and SpecAugment.
 
-Working on the spectrogram costs a hundredth of working on samples, and features are computed once. It is
-an approximation: powers add, phases are ignored. All randomness comes from the generator passed in. Knows
-no text and no model.
+Working on the spectrogram costs a hundredth of working on samples, and features are computed once.
+It is an approximation: powers add, phases are ignored. All randomness comes from the generator
+passed in. Knows no text and no model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 @lru_cache(maxsize=2)
 def band_centres(n_mels: int) -> np.ndarray:
-    """Centre frequency of each mel band in Hz (Slaney's scale: linear to 1 kHz, logarithmic above)."""
+    """Centre of each mel band in Hz (Slaney's scale: linear to 1 kHz, logarithmic above)."""
     top = 15.0 + 27.0 * np.log(8.0) / np.log(6.4)
     mels = np.linspace(0.0, top, n_mels + 2)[1:-1]
     return np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * np.log(6.4) / 27.0))
@@ -60,7 +60,7 @@ def limit_band(power: np.ndarray, cutoff_hz: float) -> np.ndarray:
 
 
 def reverberate(power: np.ndarray, seconds: float, level: float) -> np.ndarray:
-    """Add reverberation that decays by 60 dB in `seconds`, from `level` (log10) below the signal."""
+    """Add reverberation that decays by 60 dB in `seconds`, `level` (log10) below the signal."""
     sound = np.power(10.0, power, dtype=np.float32)
     decay = 10.0 ** (-6.0 / (100.0 * seconds))
     tail, total = sound.copy(), sound.copy()
@@ -73,7 +73,7 @@ def reverberate(power: np.ndarray, seconds: float, level: float) -> np.ndarray:
 
 
 def change_voice(rng: Rng, power: np.ndarray, strong: bool = False, amount: float = 1.0) -> np.ndarray:
-    """Change tempo, vocal tract, microphone, room and level by `amount`; `strong` for sources with few speakers."""
+    """Change tempo, vocal tract, microphone, room and level; `strong` for few speakers."""
     if not amount:
         return power
     spread = amount * (0.22 if strong else 0.12)
@@ -91,13 +91,13 @@ def change_voice(rng: Rng, power: np.ndarray, strong: bool = False, amount: floa
     return scaled.astype(np.float32)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Noise
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def steady_noise(rng: Rng, n_frames: int, n_mels: int = 80) -> np.ndarray:
-    """Stationary noise of random colour around level 0; upper bands vary less, as they sum more bins."""
+    """Stationary noise of random colour around level 0; wider bands vary less."""
     knots = rng.normal(0.0, 0.5, 6) + np.linspace(0.5, -0.5, 6) * rng.uniform(-0.5, 2.5)
     colour = np.interp(np.arange(n_mels), np.linspace(0, n_mels - 1, 6), knots).astype(np.float32)
     bins = np.maximum(np.diff(band_centres(n_mels), append=8000.0) / 40.0, 1.0)
@@ -148,7 +148,7 @@ def bursts(rng: Rng, n_frames: int, n_mels: int = 80) -> np.ndarray:
 
 
 def background(rng: Rng, n_frames: int, n_mels: int = 80) -> np.ndarray:
-    """Synthetic background around level 0: noise in most cases, else tones, bursts, or a mixture of two."""
+    """Synthetic background around level 0: noise, tones, bursts, or a mixture of two."""
     makers = (steady_noise, tones, bursts)
     kind = rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])
     if kind < 3:
@@ -158,7 +158,7 @@ def background(rng: Rng, n_frames: int, n_mels: int = 80) -> np.ndarray:
 
 
 def mask(rng: Rng, mel: np.ndarray, longest: int) -> None:
-    """Mask bands and times (up to `longest` frames) of `mel`, ``(n_frames, n_mels)``, in place (SpecAugment)."""
+    """SpecAugment in place: mask bands and times (up to `longest` frames) of `mel`."""
     fill, n_mels = float(mel.mean()), mel.shape[1]
     for _ in range(int(rng.integers(0, 3))):
         width, start = int(rng.integers(1, 11)), int(rng.integers(0, n_mels - 10))

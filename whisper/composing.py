@@ -1,7 +1,7 @@
 """Mix training windows from clips: whole clips or excerpts, with pauses, changed voices and noise.
 
-Everything is drawn from one generator per window, so a training step is a function of its number. Knows
-the feature store; knows no tokens (`targets.py`) and no model.
+Everything is drawn from one generator per window, so a training step is a function of its number.
+Knows the feature store; knows no tokens (`targets.py`) and no model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainingSegment:
-    """A target segment: text without a long pause, in frames of 10 ms from the start of the window."""
+    """Text without a long pause, with times in frames of 10 ms from the start of the window."""
 
     start: int
     end: int
@@ -70,9 +70,9 @@ class TrainingWindow:
     truncated_at: int | None = None  # first frame of a segment that does not end in the window
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Mixing
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def mix_window(rng: Rng, store: FeatureStore, recipe: Recipe, seconds: float) -> TrainingWindow:
@@ -109,7 +109,7 @@ def _draw_language(rng: Rng, store: FeatureStore, recipe: Recipe) -> str:
 def _place_clips(
     rng: Rng, store: FeatureStore, recipe: Recipe, power: np.ndarray
 ) -> tuple[list[TrainingSegment], str, int | None]:
-    """Fill `power` with clips; returns the segments, their language, and where a truncated one begins."""
+    """Fill `power` with clips; returns segments, language, and start of a truncated segment."""
     n_frames, placed, language = len(power), list[TrainingSegment](), ""
     single = rng.random() < recipe.p_short
     time = int(
@@ -179,7 +179,7 @@ def _source_shares(store: FeatureStore, recipe: Recipe) -> tuple[list[str], np.n
 
 
 def _excerpt(rng: Rng, clip: StoredClip, recipe: Recipe, room: int) -> StoredClip:
-    """Some consecutive words of `clip` that fit into `room` frames; the whole clip if word times are unknown."""
+    """Consecutive words of `clip` that fit into `room` frames; all if times are unknown."""
     if len(clip.words) < 2 or not recipe.p_excerpt or (clip.n_speech < room * 0.9 and rng.random() > recipe.p_excerpt):
         return clip
     first = int(rng.integers(len(clip.words)))
@@ -221,7 +221,7 @@ def _augmented(rng: Rng, store: FeatureStore, clip: StoredClip, recipe: Recipe) 
 
 
 def _unchanged(store: FeatureStore, clip: StoredClip, n_frames: int) -> tuple[np.ndarray, TrainingSegment]:
-    """The clip as recorded: for a window of `n_frames` that it only fits into at its own tempo and from 0."""
+    """The clip as recorded, for a window that it fits into only at its own tempo and from 0."""
     first = max(clip.start - min(n_frames - clip.n_speech, 25), 0)
     segment = TrainingSegment(clip.start, clip.end, clip.text, clip.words).shifted(-first)
     return store.power(clip, first, clip.end), segment
@@ -258,7 +258,8 @@ def _background(rng: Rng, store: FeatureStore, recipe: Recipe, n_frames: int) ->
         sound = augment.change_voice(rng, store.power(clip, start, start + longest), strong=True)
         loudness = sound.max(axis=1)
         if loudness.max() > LOG_POWER_FLOOR + 1.0:
-            # level by the 90th percentile, but a click in silence must not be amplified above the speech
+            # level by the 90th percentile, but a click in silence must not be amplified above the
+            # speech
             _add(power, sound - np.float32(max(np.percentile(loudness, 90), loudness.max() - 2.0)), time)
         time += longest + int(rng.choice([0, int(rng.integers(1, 300))]))
     return power
@@ -283,10 +284,10 @@ def _non_speech(rng: Rng, store: FeatureStore, recipe: Recipe, n_frames: int) ->
 
 
 def _normalize_and_pad(rng: Rng, power: np.ndarray, recipe: Recipe, n_frames: int = 0) -> np.ndarray:
-    """Normalize like `log_mel_spectrogram`, mask (SpecAugment), and pad to the length of the window.
+    """Normalize like `log_mel_spectrogram`, mask (SpecAugment), and pad to the window.
 
-    Two kinds of padding, as in use: `transcribe` pads with 0.0 after normalizing, `pad_or_trim` on the
-    samples pads with digital silence before.
+    Two kinds of padding, as in use: `transcribe` pads with 0.0 after normalizing, `pad_or_trim` on
+    the samples pads with digital silence before.
     """
     n_frames = max(int(recipe.pad_to_seconds * 100), n_frames, len(power))
     if rng.random() < 0.3:

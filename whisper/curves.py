@@ -1,7 +1,7 @@
 """The progress of a training: a line of text, a plot of the curves, and a log for TensorBoard.
 
-Reads the history of a `Run` and changes nothing. matplotlib and tensorboard come with ``sotto[train]``;
-without one of them its output is missing, with one warning.
+Reads the history of a `Run` and changes nothing. matplotlib and tensorboard come with
+``sotto[train]``; without one of them its output is missing, with one warning.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Curves:
     def __init__(self, folder: str | os.PathLike[str], first_step: int = 0) -> None:
         self._folder, self._written = Path(folder), first_step
         self._writer = _tensorboard(self._folder, first_step)
-        self._draws = _has_matplotlib()
+        self._draws = find_spec("matplotlib") is not None
+        if not self._draws:
+            log.warning("%s", MissingDependencyError("a plot of the curves needs matplotlib", extra="train"))
 
     def write(self, run: Run, settings: Settings, pace: float) -> None:
         """Append the new steps to TensorBoard's log, and plot the curves again."""
@@ -89,13 +91,6 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
     # after a kill, the steps since the last checkpoint are run again: purge what was logged of them
     continues = next(folder.glob("events.out.tfevents.*"), None) is not None
     return SummaryWriter(str(folder), purge_step=first_step if continues else None)
-
-
-def _has_matplotlib() -> bool:
-    if find_spec("matplotlib") is not None:
-        return True
-    log.warning("%s", MissingDependencyError("a plot of the curves needs matplotlib", extra="train"))
-    return False
 
 
 def draw(run: Run, settings: Settings, path: Path) -> None:

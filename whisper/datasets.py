@@ -1,8 +1,8 @@
-"""The feature store of a training: log-mel features on disk, normalized texts, speech bounds and word times.
+"""The feature store: log-mel features on disk, normalized texts, speech bounds, word times.
 
-Every recording is decoded once. A recording that cannot be used is listed with its reason, never dropped
-silently. Knows no model, changes no recording, reads no manifest (`manifests.py`) and synthesizes nothing
-(`voices.py`).
+Every recording is decoded once. A recording that cannot be used is listed with its reason, never
+dropped silently. Knows no model, changes no recording, reads no manifest (`manifests.py`) and
+synthesizes nothing (`voices.py`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class StoredClip:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of all clips, ``(n_total_frames, n_mels)`` float16 log10 power, and the clips in them."""
+    """Features, ``(n_total_frames, n_mels)`` float16 log10 power, and the clips in them."""
 
     features: np.ndarray
     clips: list[StoredClip]  # those with speech, in the order of the recordings
@@ -104,37 +104,35 @@ def make_store(
     return FeatureStore(features, speech, sources, languages, n_speech, non_speech, list(skipped))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Text
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def reduce_text(text: str) -> str:
-    """Normalize a transcript to the style that small models learn: lower case, letters and apostrophes.
+    """Normalize a transcript to the style of small models: lower-case letters and apostrophes.
 
-    Sources disagree (upper case without punctuation, or cased with it), so case and punctuation cannot be
-    learnt from all of them.
+    Sources disagree (upper case without punctuation, or cased with it), so case and punctuation
+    cannot be learnt from all of them.
     """
     text = unicodedata.normalize("NFC", text.lower())
     for old, new in (("’", "'"), ("‘", "'"), ("´", "'"), ("œ", "oe"), ("æ", "ae"), ("ÿ", "y")):
         text = text.replace(old, new)
-    kept = "".join(c if c in LETTERS else _plain(c) for c in text)
+    kept = ""
+    for character in text:
+        base = character if character in LETTERS else unicodedata.normalize("NFD", character)[0]
+        kept += base if base in LETTERS else " "
     kept = re.sub(r"(?<![a-zà-ü])'+|'+(?![a-zà-ü])", " ", kept)  # quotation marks, not apostrophes
     return " ".join(kept.split())
 
 
-def _plain(character: str) -> str:
-    base = unicodedata.normalize("NFD", character)[0]
-    return base if base in LETTERS else " "
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Features
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def log_power(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
-    """Log10 mel power before the normalisation of `log_mel_spectrogram`, ``(n_frames, n_mels)`` float32."""
+    """Log10 mel power before normalization, ``(n_frames, n_mels)`` float32."""
     window = torch.hann_window(N_FFT)
     spectrum = torch.stft(torch.from_numpy(samples), N_FFT, HOP_LENGTH, window=window, return_complex=True)
     power = spectrum[:, :-1].abs().square()  # (201, n_frames)
@@ -143,10 +141,10 @@ def log_power(samples: np.ndarray, n_mels: int = 80) -> np.ndarray:
 
 
 def speech_bounds(power: np.ndarray) -> tuple[int, int]:
-    """First and one past the last frame with speech: the level is above a threshold between quiet and loud.
+    """First and one past the last frame whose level is above a threshold.
 
-    The level is the mean of the log power over the bands, not of the power, so that fricatives count as
-    much as vowels.
+    The level is the mean of the log power over the bands, not of the power, so that fricatives
+    count as much as vowels.
     """
     level = power.mean(axis=1)
     level = np.convolve(level, np.ones(5) / 5, mode="same")
@@ -159,9 +157,9 @@ def speech_bounds(power: np.ndarray) -> tuple[int, int]:
     return max(int(frames[0]) - 4, 0), min(int(frames[-1]) + 5, len(power))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The store on disk
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,9 +180,9 @@ def build_store(
 ) -> FeatureStore:
     """Compute the features of `recordings` into `folder`, or open those of an earlier call.
 
-    Features take 16 kB a second of audio (80 bands) on disk; they are memory-mapped. They are computed
-    again when an entry, the size or date of a file, or the preparation changes. Consecutive parts of one
-    file are cut from one decoding of it.
+    Features take 16 kB a second of audio (80 bands) on disk; they are memory-mapped. They are
+    computed again when an entry, the size or date of a file, or the preparation changes.
+    Consecutive parts of one file are cut from one decoding of it.
 
     Raises
     ------
@@ -206,7 +204,7 @@ def build_store(
 def _write_store(
     recordings: Sequence[ManifestEntry], folder: Path, preparation: Preparation, threads: int, fingerprint: str
 ) -> None:
-    """Write features, then the index. Atomic: an index never stands beside features of another run."""
+    """Write features, then the index; an index never stands beside features of another run."""
     clips, skipped, offset = list[StoredClip](), list[tuple[str, str]](), 0
     with open(folder / "features.part", "wb") as out:
         for path, clip, power in _prepared(recordings, preparation, threads):
@@ -234,18 +232,15 @@ def _fingerprint(recordings: Sequence[ManifestEntry], preparation: Preparation) 
     digest = hashlib.sha256(repr((preparation, aligns)).encode())
     files = dict[str, tuple[int, int] | None]()
     for recording in recordings:
-        if recording.path not in files:
-            files[recording.path] = _state_of(recording.path)
-        digest.update(repr((recording, files[recording.path])).encode())
+        path = recording.path
+        if path not in files:
+            try:
+                status = os.stat(path)
+                files[path] = status.st_size, status.st_mtime_ns
+            except OSError:
+                files[path] = None
+        digest.update(repr((recording, files[path])).encode())
     return digest.hexdigest()
-
-
-def _state_of(path: str) -> tuple[int, int] | None:
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns
 
 
 def _is_current(folder: Path, fingerprint: str) -> bool:
@@ -339,7 +334,7 @@ def _prepare(
     aligner: WordAligner | None,
     damage: str,
 ) -> _Prepared:
-    """Return the clip of one entry, or why it is skipped; `damage` describes a damaged file, empty if intact."""
+    """Return the clip of an entry, or why it is skipped; `damage` is empty for an intact file."""
     first = int((recording.start or 0.0) * SAMPLE_RATE)
     last = len(samples) if recording.end is None else int(recording.end * SAMPLE_RATE)
     part = samples[first:last]
@@ -397,7 +392,7 @@ def _with_words(
 
 
 def toy_store(seed: int = 0, n_clips: int = 40, n_mels: int = 80) -> FeatureStore:
-    """Synthetic features in which a tone stands for each word: a training works on them in milliseconds."""
+    """Synthetic features with a tone for each word, for tests of a whole training."""
     rng = np.random.default_rng(seed)
     words = {"la": 12, "mi": 30, "so": 48, "do": 66}
     features, clips, offset = [], list[StoredClip](), 0

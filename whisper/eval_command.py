@@ -1,8 +1,8 @@
-"""The command ``whisper eval``: score models on a manifest; a table, a JSON file and an HTML report.
+"""The command ``whisper eval``: score models on a manifest, as a table, JSON and HTML.
 
-Parses arguments and writes files; `evaluation` transcribes and `outcomes` has the scores. The table goes
-to standard output, everything else to standard error. A recording that fails is listed and does not end
-the run.
+Parses arguments and writes files; `evaluation` transcribes and `outcomes` has the scores. The table
+goes to standard output, everything else to standard error. A recording that fails is listed and
+does not end the run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 when there are scores, also where some recordings failed; 1 when there are none.
+        The exit code: 0 when there are scores, also where some recordings failed; 1 when there are
+        none.
 
     Raises
     ------
@@ -76,9 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if scored else 1
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Arguments
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> Parser:
@@ -180,9 +181,9 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> EvalArguments:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Work
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def run(arguments: EvalArguments) -> list[Evaluation]:

@@ -1,7 +1,8 @@
 """Evaluate a model: transcribe labelled recordings and collect an `Evaluation` with every score.
 
-Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to `outcomes`. A
-recording that fails is kept with the reason. Prints nothing, draws nothing, and trains nothing.
+Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to
+`outcomes`. A recording that fails is kept with the reason. Prints nothing, draws nothing, and
+trains nothing.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def evaluate(
     word_timestamps
         As in `transcribe`; by default for those recordings whose words are labelled with times.
     cache
-        A file of JSON lines to which each hypothesis is appended at once. A hypothesis of an earlier
-        call with the same weights, options and recording is not computed again.
+        A file of JSON lines to which each hypothesis is appended at once. A hypothesis of an
+        earlier call with the same weights, options and recording is not computed again.
     progress
         Called with the number of recordings done, and of all.
     **options
@@ -274,9 +275,9 @@ def _digest_weights(model: Whisper) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The machine
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _machine(model: Whisper) -> dict[str, str]:
@@ -316,7 +317,7 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def measure(model: Whisper, folder: str | os.PathLike[str], groups: Sequence[str], limit: int = 0) -> dict[str, Score]:
-    """Word error rates on the named groups of a manifest, at most `limit` clips of each (0: all), greedy."""
+    """Word error rates on groups of a manifest, at most `limit` clips of each (0: all)."""
     recordings = choose(read_manifest(folder).recordings, groups, limit)
     scores = evaluate(model, recordings).scores.groups.get("set", [])
     return {score.name: score.words for score in scores}

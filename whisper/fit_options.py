@@ -1,4 +1,4 @@
-"""The options of a training, for Python and the command: names, defaults, help and checks, in one place.
+"""The options of a training, for Python and the command: names, defaults, help and checks.
 
 `FitOptions.settings` turns them into the settings of the trainer. Reads no data and trains nothing.
 """
@@ -141,7 +141,10 @@ class FitOptions:
             listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
             object.__setattr__(self, name, listed)
         if self.language is not None:
-            object.__setattr__(self, "language", _language(self.language))
+            code = resolve_language(self.language)
+            if code is None or code == NON_SPEECH:
+                raise OptionError(f"language must be the language of speech, not {self.language!r}")
+            object.__setattr__(self, "language", code)
         for f in fields(self):
             choices, value = f.metadata.get("choices"), getattr(self, f.name)
             if choices and value is not None and value not in choices:
@@ -292,13 +295,6 @@ _NEEDS = {
     "evaluate_every": "dev",
     "patience": "dev",
 }
-
-
-def _language(name: str) -> str:
-    code = resolve_language(name)
-    if code is None or code == NON_SPEECH:
-        raise OptionError(f"language must be the language of speech, not {name!r}")
-    return code
 
 
 def _precision(asked: str, device: str) -> str:

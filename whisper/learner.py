@@ -1,8 +1,8 @@
 """The network of a training: the modules of `model.py` in mixed precision, with the losses.
 
-What only training needs is dropped at export: windows may be shorter than 30 s, the vocabulary may be
-reduced to the tokens in use, and the encoder may have a CTC loss beside the decoder's (it helps the
-attention to align; Graves et al. 2006, Watanabe et al. 2017). Reads no files, draws no samples.
+What only training needs is dropped at export: windows may be shorter than 30 s, the vocabulary may
+be reduced to the tokens in use, and the encoder may have a CTC loss beside the decoder's (it helps
+the attention to align; Graves et al. 2006, Watanabe et al. 2017). Reads no files, draws no samples.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class TrainingNetwork(nn.Module):
     Parameters
     ----------
     model
-        Its embedding has as many vectors as `vocabulary` has indices or, for a reduced vocabulary, as
-        there are before the timestamps.
+        Its embedding has as many vectors as `vocabulary` has indices or, for a reduced vocabulary,
+        as there are before the timestamps.
     vocabulary
         See `targets.py`.
     objective
@@ -143,8 +143,8 @@ class TrainingNetwork(nn.Module):
     def embedding(self) -> Tensor:
         """The vectors of all vocabulary indices.
 
-        In a reduced vocabulary, timestamps are a linear map of the encoder's position embedding, so that a
-        timestamp and the encoder position of its time are similar from the start.
+        In a reduced vocabulary, timestamps are a linear map of the encoder's position embedding, so
+        that a timestamp and the encoder position of its time are similar from the start.
         """
         vectors = self.model.decoder.token_embedding.weight
         if self.vocabulary.unused_index is None:
@@ -152,7 +152,7 @@ class TrainingNetwork(nn.Module):
         return torch.cat([vectors, self.timestamp_map(self.timestamp_positions)])
 
     def encode(self, mel: Tensor) -> Tensor:
-        """Audio features of `mel`, ``(n_batch, n_mels, n_frames)`` of any even length, in float32."""
+        """Audio features of `mel`, ``(n_batch, n_mels, n_frames)`` with any even `n_frames`."""
         encoder = self.model.encoder
         x = mel.to(self.dtype)
         for conv in (encoder.conv1, encoder.conv2):
@@ -167,10 +167,10 @@ class TrainingNetwork(nn.Module):
     def decode(
         self, tokens: Tensor, features: Tensor, attention_targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits after each of `tokens`, ``(n_batch, n_tokens, vocabulary.size)``, and the attention loss.
+        """Logits after each token, ``(n_batch, n_tokens, vocabulary.size)``, and attention loss.
 
-        The logit of a shared index counts for all tokens that share it. The attention loss is summed over
-        `attention_targets` and a mean over the guided heads; zero without targets.
+        The logit of a shared index counts for all tokens that share it. The attention loss is
+        summed over `attention_targets` and a mean over the guided heads; zero without targets.
         """
         decoder, embedding = self.model.decoder, self.embedding()
         x = F.embedding(tokens, embedding) + decoder.positional_embedding[: tokens.shape[1]]
@@ -194,8 +194,8 @@ class TrainingNetwork(nn.Module):
     def forward(self, batch: TrainingBatch, counts: Counts | None = None) -> Losses:
         """The losses of `batch`.
 
-        For a share of a larger batch, `counts` are those of the whole batch; the losses of all shares then
-        add up to those of the whole.
+        For a share of a larger batch, `counts` are those of the whole batch; the losses of all
+        shares then add up to those of the whole.
         """
         counts = counts or batch.counts
         features = self.encode(batch.mel)
@@ -241,7 +241,7 @@ class TrainingNetwork(nn.Module):
         return (nll * weight).sum()
 
     def _timestamp_loss(self, logp: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy with Gaussian labels around the correct timestamp: 20 ms off is a small error."""
+        """Cross-entropy with Gaussian labels: a timestamp 20 ms off is a small error."""
         steps = torch.arange(-4, 5, device=target.device)
         at = target[:, None] + steps
         inside = (at >= self.vocabulary.timestamp_begin) & (at < self.vocabulary.size)
@@ -249,7 +249,7 @@ class TrainingNetwork(nn.Module):
         weight = weight / weight.sum(1, keepdim=True)
         return -(weight * logp.gather(1, at.clamp(0, logp.shape[1] - 1))).sum(1)
 
-    # -- the blocks of the model, with one matrix product for query, key and value --------------------------
+    # -- the blocks of the model, with one matrix product for query, key and value -----------------
 
     def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
         bias = None if layer.bias is None else layer.bias.to(self.dtype)
@@ -291,7 +291,10 @@ class TrainingNetwork(nn.Module):
 
 
 def _attention_loss(weights: Tensor, targets: Tensor) -> Tensor:
-    """Negative log of the attention mass, ``(n_batch, n_tokens, n_ctx)``, within each target span, summed."""
+    """Sum of the negative log attention mass in each target span.
+
+    `weights` is ``(n_batch, n_tokens, n_ctx)``, `targets` ``(n_batch, n_tokens, 2)``.
+    """
     cumulative = F.pad(weights.cumsum(-1), (1, 0))
     known = targets[..., 0] >= 0
     start, end = targets.clamp(0, weights.shape[-1]).unbind(-1)
@@ -317,8 +320,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, n_head: int, causal: bool) -> Tenso
 def init_local_attention(attention: MultiHeadAttention, n_state: int, reach: int) -> None:
     """Initialise the heads to attend to nearby positions, each at another multiple of `reach`.
 
-    A query that rotates the sines and cosines of its position embedding by ``w * offset`` matches the key
-    of the position `offset` away. Learning this from ten hours of speech takes many epochs.
+    A query that rotates the sines and cosines of its position embedding by ``w * offset`` matches
+    the key of the position `offset` away. Learning this from ten hours of speech takes many epochs.
     """
     half, width = n_state // 2, n_state // attention.n_head
     step = math.log(10000) / (half - 1)

@@ -1,7 +1,8 @@
 """Evaluation during a training: the word error rate of a model on some recordings of a dev set.
 
-Decodes greedily, in the language of the manifest, and the first window only, so recordings of more than 30 s
-are skipped. What cannot be scored is listed with its reason. Evaluates models; changes none and keeps none.
+Decodes greedily, in the language of the manifest, and the first window only, so recordings of more
+than 30 s are skipped. What cannot be scored is listed with its reason. Evaluates models; changes
+none and keeps none.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class DevEvaluator:
 
 
 def entry_name(line: int, cells: dict[str, object]) -> str:
-    """Name a skipped entry of a manifest: by its line, or by its file where entries are files of a folder."""
+    """Name a skipped entry of a manifest: by its line, or by its file in a folder."""
     return f"line {line}" if line else str(cells.get("file", "an entry"))
 
 

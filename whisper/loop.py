@@ -1,8 +1,9 @@
-"""The trainer: settings, batches, optimizer steps, checkpoints, early stopping, and the export of a model.
+"""The trainer: settings, batches, optimizer steps, checkpoints, early stopping, and export.
 
-A step is a function of its number and of the weights before it, so an interrupted run that is resumed ends
-with the same weights. Trains from scratch or from a checkpoint, all weights or low-rank adapters (`lora.py`),
-on a CPU or a GPU. Reads no manifest, chooses no settings (`training.py`) and prints nothing.
+A step is a function of its number and of the weights before it, so an interrupted run that is
+resumed ends with the same weights. Trains from scratch or from a checkpoint, all weights or
+low-rank adapters (`lora.py`), on a CPU or a GPU. Reads no manifest, chooses no settings
+(`training.py`) and prints nothing.
 """
 
 from __future__ import annotations
@@ -111,6 +112,10 @@ class Settings:
         first, last = stage.lr_factors
         return self.learning_rate * (first + (last - first) * progress) * min((step + 1) / max(self.warmup, 1), 1.0)
 
+    def evaluates_after(self, step: int) -> bool:
+        """Whether there is an evaluation after `step` steps."""
+        return self.evaluate_every > 0 and (step % self.evaluate_every == 0 or step == self.n_steps)
+
     def stage_ends(self) -> set[int]:
         """The steps at which stages end."""
         return {int(end) for end in np.cumsum([stage.steps for stage in self.stages])}
@@ -119,9 +124,9 @@ class Settings:
 CHANGEABLE = ("stages", "warmup", "device", "threads", "seconds_at_once", "save_every", "evaluate_every", "patience")
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Batches
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def make_batch(step: int, settings: Settings, store: FeatureStore, vocabulary: Vocabulary) -> TrainingBatch:
@@ -143,7 +148,7 @@ def make_batch(step: int, settings: Settings, store: FeatureStore, vocabulary: V
 def collate(
     windows: Sequence[TrainingWindow], targets: Sequence[Target], vocabulary: Vocabulary, n_text_ctx: int
 ) -> TrainingBatch:
-    """Stack windows of one length and pad their targets; texts are truncated to the model's context."""
+    """Stack windows of one length and pad their targets; truncate texts to the context."""
     mel = torch.from_numpy(np.stack([w.mel for w in windows])).transpose(1, 2)
     ctc_lengths = [len(t.ctc_targets) if t.has_ctc_targets else -1 for t in targets]
     return TrainingBatch(
@@ -191,9 +196,9 @@ def split_batch(batch: TrainingBatch, count: int) -> list[TrainingBatch]:
     return [TrainingBatch(*share) for share in shares]
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A run
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -270,7 +275,7 @@ def _read_checkpoint(path: Path, device: str) -> dict[str, Any]:
 
 
 def start(settings: Settings, vocabulary: Vocabulary, model: Whisper | None = None) -> Run:
-    """Begin a run: with random weights from the seed, or with those of `model`, which the training changes."""
+    """Begin a run with random weights, or with those of `model`, which the training changes."""
     torch.manual_seed(settings.seed)
     if model is None:
         network = TrainingNetwork.from_scratch(settings.dims, vocabulary, settings.objective, settings.dtype)
@@ -314,14 +319,16 @@ def train(
     settings, store, vocabulary
         Settings, data, and vocabulary indices.
     folder
-        Gets ``last.ckpt`` every `Settings.save_every` steps and every five minutes, one ``step-N.ckpt`` at
-        the end of every stage but the last, and ``best.ckpt`` at the best evaluation.
+        Gets ``last.ckpt`` every `Settings.save_every` steps and every five minutes, one
+        ``step-N.ckpt`` at the end of every stage but the last, and ``best.ckpt`` at the best
+        evaluation.
     model
         The model to fine-tune; None trains from scratch.
     until
         Stop before this step.
     evaluate
-        Returns the error rate of a model on other data; called every `Settings.evaluate_every` steps.
+        Returns the error rate of a model on other data; called every `Settings.evaluate_every`
+        steps.
     watch
         Called every 25 steps, after every evaluation, and at the end.
     stopped
@@ -341,7 +348,7 @@ def train(
         trained += _seconds(batch)
         stop = stopped is not None and stopped()
         last = stop or run.step in (settings.n_steps, until)
-        evaluated = evaluate is not None and _evaluation_due(run, settings)
+        evaluated = evaluate is not None and settings.evaluates_after(run.step)
         if evaluate and evaluated:
             _evaluate(run, settings, folder, evaluate)
         if run.step % settings.save_every == 0 or last or time.perf_counter() - saved > SAVE_SECONDS:
@@ -355,11 +362,6 @@ def train(
             break
     workers.shutdown()
     return run
-
-
-def _evaluation_due(run: Run, settings: Settings) -> bool:
-    every = settings.evaluate_every
-    return bool(every) and (run.step % every == 0 or run.step == settings.n_steps)
 
 
 def _evaluate(run: Run, settings: Settings, folder: Path, evaluate: Callable[[Whisper], float]) -> None:
@@ -380,7 +382,7 @@ def _out_of_patience(run: Run, settings: Settings) -> bool:
 
 
 def load_best(run: Run, settings: Settings, folder: str | os.PathLike[str]) -> Run:
-    """Go back to the weights of the best evaluation; without an evaluation the run stays as it is."""
+    """Go back to the weights of the best evaluation, if there was one."""
     path = Path(folder) / BEST
     if run.evaluations and path.exists():
         step, evaluations = run.step, run.evaluations
@@ -390,17 +392,17 @@ def load_best(run: Run, settings: Settings, folder: str | os.PathLike[str]) -> R
     return run
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A step
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def train_step(run: Run, batch: TrainingBatch, settings: Settings, workers: Executor) -> tuple[float, float, float]:
     """Run one step; returns the text, CTC and attention losses.
 
-    Each worker takes a share of the windows with a single thread. Operations on a small model are short:
-    splitting each of them over the cores costs more in synchronisation than it saves, more so on a busy
-    machine.
+    Each worker takes a share of the windows with a single thread. Operations on a small model are
+    short: splitting each of them over the cores costs more in synchronisation than it saves, more
+    so on a busy machine.
     """
     parameters = list(run.trainable().values())
     n_shares = max(
@@ -471,9 +473,9 @@ def single_thread_workers(count: int, device: str = "cpu") -> ThreadPoolExecutor
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Export
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def export(run: Run) -> Whisper:
@@ -506,7 +508,7 @@ def export(run: Run) -> Whisper:
 
 
 def _averaged_weights(run: Run) -> tuple[dict[str, Tensor], Tensor]:
-    """The averaged state of the model, under the names of an ordinary one, and the averaged embedding."""
+    """The averaged state of the model, without adapters, and the averaged embedding."""
     network, trainable = run.network, run.trainable()
     current = {name: p.detach().clone() for name, p in trainable.items()}
     with torch.no_grad():

@@ -1,7 +1,8 @@
-"""LoRA, low-rank adapters (Hu et al. 2021): beside each frozen matrix a pair of small matrices is trained.
+"""LoRA, low-rank adapters (Hu et al. 2021): small trained matrices beside frozen weights.
 
-Implemented as a parametrization of the weights: ``layer.weight`` is the sum, so no other code has to know.
-`merged_state_dict` gives the weights of an ordinary model. Chooses no ranks and trains nothing.
+Implemented as a parametrization of the weights: ``layer.weight`` is the sum, so no other code has
+to know. `merged_state_dict` gives the weights of an ordinary model. Chooses no ranks and trains
+nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(network: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = ("query", "value")) -> int:
-    """Freeze `network` and add adapters of `rank` to the weights of `targets` (of `TARGETS`); return their number.
+    """Freeze `network` and add adapters to the weights named by `targets`; return their number.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, targets: tuple[str
 
 
 def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """The state of `network` with each adapter merged, under the names of a network without adapters."""
+    """The state of `network` with its adapters merged, as of a network without adapters."""
     state = {name: tensor for name, tensor in network.state_dict().items() if ".parametrizations." not in name}
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):

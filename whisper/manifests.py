@@ -1,9 +1,9 @@
 """Lists of recordings with their transcripts: one row of a manifest becomes one `ManifestEntry`.
 
-Reads TSV (no quoting), CSV, JSON lines (NeMo's too), Hugging Face audio folders, and folders of audio
-files with a ``.txt`` beside each. An entry that cannot be used is reported with its line and the
-reason; it never ends the run and is never dropped silently. Opens no audio file (a duration is known
-only where a column gives it), changes no text and writes nothing.
+Reads TSV (no quoting), CSV, JSON lines (NeMo's too), Hugging Face audio folders, and folders of
+audio files with a ``.txt`` beside each. An entry that cannot be used is reported with its line and
+the reason; it never ends the run and is never dropped silently. Opens no audio file (a duration is
+known only where a column gives it), changes no text and writes nothing.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Manifest:
     skipped: list[SkippedEntry]
 
     def describe(self, n_examples: int = 3) -> str:
-        """Return a summary: languages, hours, and skipped entries with `n_examples` of each kind."""
+        """Return a summary: languages, hours, and skipped entries with examples of each kind."""
         lines = [f"{self.path}: {_amount(self.recordings)}"]
         languages = Counter(recording.language for recording in self.recordings)
         for language, _ in languages.most_common():
@@ -146,9 +146,9 @@ def read_manifest(
     ----------
     path
         A ``.tsv``, ``.csv``, ``.jsonl`` or ``.json`` file; or a folder with ``manifest`` or
-        ``metadata`` of one of these kinds in it or in its ``train``; or a folder of recordings, each
-        with its text in a ``.txt`` of the same name. `COLUMNS` lists the column names. Paths are
-        relative to the manifest's folder.
+        ``metadata`` of one of these kinds in it or in its ``train``; or a folder of recordings,
+        each with its text in a ``.txt`` of the same name. `COLUMNS` lists the column names. Paths
+        are relative to the manifest's folder.
     languages
         Codes or names to keep. Entries without a language and non-speech entries are always kept.
     max_seconds
@@ -211,7 +211,7 @@ def resolve_language(name: str) -> str | None:
     raise LanguageError(f"unknown language {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-# -- entries ------------------------------------------------------------------------------------------------
+# -- entries ---------------------------------------------------------------------------------------
 
 
 def _parse_entry(line: _Line, folder: Path) -> ManifestEntry:
@@ -343,7 +343,7 @@ def _check_filters(
         raise _UnusableEntryError("empty text")
 
 
-# -- files --------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _find_table(folder: Path) -> Path | None:
@@ -375,7 +375,7 @@ def _read_folder(folder: Path) -> Iterator[_Line]:
 
 
 def _read_table(path: Path) -> Iterator[_Line]:
-    """The entries of a file, each with its line number; DataError if the file cannot be used at all."""
+    """The entries of a file, with line numbers; DataError if the file cannot be used at all."""
     suffix = path.suffix.lower()
     if suffix not in _TABLES:
         raise DataError(f"{path} is not a manifest: its name must end in {', '.join(_TABLES)}")

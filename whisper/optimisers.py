@@ -1,4 +1,4 @@
-"""The optimizers: Muon for the matrices of networks from scratch, AdamW for everything else. Knows no data."""
+"""The optimizers: Muon for matrices of networks from scratch, AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalized updates (Jordan et al. 2024), scaled to the size of Adam's updates.
+    """Momentum with orthogonalized updates (Jordan et al. 2024), scaled like Adam's updates.
 
-    Matrices of one shape are updated together. The scale is that of Liu et al. 2025, arXiv:2502.16982.
+    Matrices of one shape are updated together. The scale is that of Liu et al. 2025,
+    arXiv:2502.16982.
     """
 
     def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
@@ -39,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring all singular values of ``(n, rows, columns)`` close to 1, by five Newton-Schulz steps in bfloat16."""
+    """Bring all singular values of ``(n, rows, columns)`` close to 1, by Newton-Schulz steps."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.transpose(1, 2) if tall else matrices).to(torch.bfloat16)
     x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)

@@ -1,6 +1,7 @@
-"""Results of an evaluation: hypotheses with every score, by set, language and speaker, or against another model.
+"""Results of an evaluation: hypotheses and all scores, by set, language and speaker.
 
-Takes transcripts as they are and gives texts to `scoring`. Calls no model, opens no file and prints nothing.
+Takes transcripts as they are and gives texts to `scoring`. Calls no model, opens no file and prints
+nothing.
 """
 
 from __future__ import annotations
@@ -100,16 +101,16 @@ class ScoredClip:
 
     @cached_property
     def time_errors(self) -> list[tuple[float, float]] | None:
-        """Signed errors of start and end of each matched word, in seconds; None where times are unknown."""
+        """Signed errors of start and end of each matched word, in seconds; None if unknown."""
         if self.hypothesis is None or self.hypothesis.words is None or self.recording.words is None:
             return None
         offset = self.recording.start or 0.0
         return match_times([(w, a - offset, b - offset) for w, a, b in self.recording.words], self.hypothesis.words)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # EvaluationScores
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -273,9 +274,9 @@ def _speed(hypotheses: Sequence[Hypothesis]) -> Speed | None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # An evaluation
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,7 @@ class Evaluation:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn dataclasses into dictionaries, with their derived rates, and all else into JSON's types."""
+    """Turn dataclasses into dictionaries, with derived rates, and all else into JSON types."""
     if is_dataclass(value) and not isinstance(value, type):
         own = {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
         derived = {name: getattr(value, name) for name in ("rate", "factor") if hasattr(value, name)}
@@ -353,9 +354,9 @@ def _clip_from_dict(values: Mapping[str, Any]) -> ScoredClip:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Two evaluations
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

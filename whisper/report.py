@@ -1,7 +1,7 @@
 """An evaluation as a self-contained HTML page: scores, plots, tables and the worst clips.
 
-The page loads nothing from the network, runs no script, follows the reader's light or dark theme, and
-fits a phone. Computes no scores (`outcomes` does) and writes no file.
+The page loads nothing from the network, runs no script, follows the reader's light or dark theme,
+and fits a phone. Computes no scores (`outcomes` does) and writes no file.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ wrong clips that would go unseen with a probability of 2.5 %.</p>
 """
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The summary
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _summary(evaluation: Evaluation, named: bool) -> Iterator[str]:
@@ -148,7 +148,9 @@ def _summary(evaluation: Evaluation, named: bool) -> Iterator[str]:
         for name, value, more in _tiles(evaluation)
     )
     yield f'<dl class="tiles">{tiles}</dl>'
-    yield f"<details><summary>Options</summary>{_options(evaluation)}</details>"
+    options = [(name, str(value)) for name, value in sorted(evaluation.options.items())]
+    table = _table("Options of transcribe", ("option", "value"), options)
+    yield f"<details><summary>Options</summary>{table}</details>"
 
 
 def _tiles(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
@@ -177,14 +179,9 @@ def _tiles(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
         yield f"Peak {where} memory", f"{size / 1e6:,.0f} MB", ""
 
 
-def _options(evaluation: Evaluation) -> str:
-    rows = [(name, str(value)) for name, value in sorted(evaluation.options.items())]
-    return _table("Options of transcribe", ("option", "value"), rows)
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Plots and comparison
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _plots(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -207,9 +204,11 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
     yield f"<h2>{escape(comparison.second)} against {escape(comparison.first)}</h2>"
     counts = f"{comparison.better} clips are better, {comparison.worse} worse, {comparison.same} equal"
     unpaired = f"; {comparison.unpaired} are not in both" if comparison.unpaired else ""
+    words = comparison.words
+    points = f"{100 * words.value:+.1f} [{100 * words.low:+.1f}, {100 * words.high:+.1f}]"
     yield (
         f"<p><strong>{escape(verdict(comparison).capitalize())}</strong>: word error rate "
-        f"{_points(comparison.words)} points, negative is better. {counts}{unpaired}.</p>"
+        f"{points} points, negative is better. {counts}{unpaired}.</p>"
     )
     by_value = sorted(comparison.sets.items(), key=lambda row: row[1].value)
     rows = [(name or "unlabelled", *_cells(d)) for name, d in by_value]
@@ -228,13 +227,9 @@ def _cells(difference: Difference) -> tuple[str, str, str]:
     return f"{100 * difference.value:+.1f}", interval, str(difference.clips)
 
 
-def _points(difference: Difference) -> str:
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Details of one evaluation
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _details(evaluation: Evaluation, named: bool) -> Iterator[str]:
@@ -388,9 +383,9 @@ def _failures(evaluation: Evaluation, of: str) -> Iterator[str]:
         yield _table(amount(len(evaluation.skipped), "line"), ("line", "reason"), rows, texts=(1,))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Elements
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = ()) -> str:

@@ -1,8 +1,8 @@
 """The plots of the evaluation report, as inline SVG in the colours of the page.
 
-Colours are CSS variables of the page, so one plot serves the light and the dark theme. Each function
-takes evaluations and returns SVG text, or an empty string if there is nothing to plot. matplotlib is
-imported when the first plot is made.
+Colours are CSS variables of the page, so one plot serves the light and the dark theme. Each
+function takes evaluations and returns SVG text, or an empty string if there is nothing to plot.
+matplotlib is imported when the first plot is made.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def plot_speed(evaluations: Sequence[Evaluation], label: str) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Axis ticks around an interval: 1, 2 and 5 times powers of ten; over two decades, only the powers."""
+    """Axis ticks around an interval: 1, 2 and 5 times powers of ten, or only the powers."""
     low, high = max(low, 1e-6), max(high, 2e-6)
     steps = (1, 2, 5) if high / low < 100 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

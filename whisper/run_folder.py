@@ -1,4 +1,4 @@
-"""The output folder of a training: locked by one process, with the settings that a resumed run must match.
+"""The output folder of a training: its lock, and the settings that a resumed run must match.
 
 A call with other settings is refused before a file is touched. File errors are translated into
 `TrainingError`. Knows nothing of weights and steps.

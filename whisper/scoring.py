@@ -1,9 +1,9 @@
 """Error rates: alignment of texts, rates with bootstrap intervals, errors of word timestamps.
 
 Pure functions on texts and numbers, by the rules of Radford et al. 2022 (arXiv:2212.04356, 4.4 and
-appendix C): English texts are compared after the English normalizer, others after the basic one, and
-languages written without spaces character by character. Knows no model and opens no file. Alignments
-come from ``rapidfuzz``.
+appendix C): English texts are compared after the English normalizer, others after the basic one,
+and languages written without spaces character by character. Knows no model and opens no file.
+Alignments come from ``rapidfuzz``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CONFIDENCE = 0.95
 TIME_TOLERANCES = (0.05, 0.1, 0.2)  # seconds within which a word timestamp counts as correct
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Texts
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=8)
@@ -51,14 +51,14 @@ def words_of(text: str, language: str | None) -> list[str]:
 
 
 def characters_of(text: str, language: str | None) -> list[str]:
-    """Return the characters that are compared, with the spaces between words if the language has any."""
+    """Return the characters that are compared, with spaces if the language has them."""
     normal = normalize(text, language)
     return normal.split() if language in WITHOUT_SPACES else list(normal)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Alignment
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -135,13 +135,13 @@ def count_edits(steps: Iterable[Step]) -> Edits:
 
 
 def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Edit distance: fewest substitutions, deletions and insertions from `reference` to `hypothesis`."""
+    """Edit distance: the number of substitutions, deletions and insertions."""
     return int(_levenshtein().distance(reference, hypothesis))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Rates
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Error rate of a second model minus that of a first, on the same clips; negative: the second is better."""
+    """Error rate of a second model minus that of a first; negative: the second is better."""
 
     value: float
     low: float  # as in `Score`
@@ -183,7 +183,7 @@ class Difference:
 
 
 def _resample_counts(n_clips: int, seed: int) -> Iterator[np.ndarray]:
-    """Counts of each clip in each bootstrap sample: blocks ``(n_samples, n_clips)``, `N_RESAMPLES` in all."""
+    """Counts of each clip in the bootstrap samples, in blocks ``(n_samples, n_clips)``."""
     rng = np.random.default_rng(seed)
     block = max(1, min(N_RESAMPLES, 2_000_000 // n_clips))  # no more than 16 MB at once
     for done in range(0, N_RESAMPLES, block):
@@ -204,10 +204,10 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def make_score(errors: Sequence[int], totals: Sequence[int], seed: int = 0) -> Score:
     """Sum errors and totals of clips; the interval is a bootstrap over whole clips.
 
-    Where no clip has an error, no bootstrap sample has one. The interval then ends at the share of wrong
-    clips that would give this result with a probability of 2.5 %: 6 % for 60 clips. The same holds from
-    the other side where whole clips are counted and all are wrong. A single clip has no interval: `low`
-    and `high` are its rate.
+    Where no clip has an error, no bootstrap sample has one. The interval then ends at the share of
+    wrong clips that would give this result with a probability of 2.5 %: 6 % for 60 clips. The same
+    holds from the other side where whole clips are counted and all are wrong. A single clip has no
+    interval: `low` and `high` are its rate.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def make_score(errors: Sequence[int], totals: Sequence[int], seed: int = 0) -> S
 
 
 def make_difference(first: Sequence[int], second: Sequence[int], totals: Sequence[int], seed: int = 0) -> Difference:
-    """Compare the errors of two models on the same clips; each bootstrap sample has the same clips of both.
+    """Compare the errors of two models on the same clips, by a paired bootstrap.
 
     Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
     evaluation".
@@ -260,9 +260,9 @@ def score_words(
     return make_score(errors, words)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Word timestamps
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class TimeScore:
 
 
 def match_times(reference: Sequence[TimedWord], hypothesis: Sequence[TimedWord]) -> list[tuple[float, float]]:
-    """Return the signed errors of start and end of each word that both have, in seconds; positive: late.
+    """Return the signed errors of start and end of each matched word, in seconds; positive: late.
 
     Words match by their letters, whatever their case and punctuation.
     """
@@ -330,7 +330,8 @@ def score_times(clips: Sequence[Sequence[tuple[float, float]]], n_words: int) ->
 def _spread(clips: list[np.ndarray], seed: int = 0) -> Spread:
     everything = np.concatenate(clips)
     distances = np.abs(everything)
-    # the median of each bootstrap sample: sort once, then weight each distance by how often its clip is drawn
+    # the median of each bootstrap sample: sort once, then weight each distance by how often its
+    # clip is drawn
     order = np.argsort(distances)
     clip_of = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])[order]
     ranked = distances[order]

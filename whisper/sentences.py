@@ -18,12 +18,12 @@ from .manifests import COLUMNS, resolve_language
 
 
 def read_texts(path: str | os.PathLike[str], language: str | None = None) -> list[str]:
-    """Read sentences from a file, or from all ``.txt`` and ``.tsv`` files of a folder, also gzipped.
+    """Read sentences from a file, or from all ``.txt`` and ``.tsv`` of a folder, also gzipped.
 
-    One sentence per line. Of lines with tabs the text is the last cell or, under a header, that of the text
-    column; if the header has a language, only lines in `language` count. Lines in capitals are converted to
-    lower case, because a voice may spell capitals. Sentences with digits or symbols are left out, because
-    their reading depends on the voice.
+    One sentence per line. Of lines with tabs the text is the last cell or, under a header, that of
+    the text column; if the header has a language, only lines in `language` count. Lines in capitals
+    are converted to lower case, because a voice may spell capitals. Sentences with digits or
+    symbols are left out, because their reading depends on the voice.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""Evaluations as text for a terminal: scores, a table of each grouping, and the worst clips aligned.
+"""Evaluations as text for a terminal: scores, a table of each grouping, the worst clips.
 
-Computes no scores and prints nothing; `outcomes` has the scores and `report` the same as an HTML page.
+Computes no scores and prints nothing; `outcomes` has the scores and `report` the same as an HTML
+page.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ _MARKS = {"hit": "", "substitution": "S", "deletion": "D", "insertion": "I"}
 def describe(evaluation: Evaluation, n_worst: int = 5, width: int = 100) -> str:
     """Return a summary of an evaluation for a terminal of `width` columns."""
     scores = evaluation.scores
+    kinds = [f"{scores.n_clips[kind]} {words}" for kind, words in _KINDS.items() if scores.n_clips[kind]]
+    n_clips = ", ".join([amount(sum(scores.n_clips.values()), "recording"), *kinds])
     parts = [
-        [f"{evaluation.model or 'model'}: {_counts(scores)}"],
-        list(_figures(evaluation)),
+        [f"{evaluation.model or 'model'}: {n_clips}"],
+        list(_scores(evaluation)),
         *([GROUP_TITLES[by], *group_table(groups)] for by, groups in scores.groups.items() if len(groups) > 1),
         list(_confusions(scores)),
         *([f"  {line}" for line in clip_lines(clip, width - 2)] for clip in worst_clips(evaluation, n_worst)),
@@ -37,12 +40,7 @@ def describe(evaluation: Evaluation, n_worst: int = 5, width: int = 100) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _counts(scores: EvaluationScores) -> str:
-    kinds = [f"{scores.n_clips[kind]} {words}" for kind, words in _KINDS.items() if scores.n_clips[kind]]
-    return ", ".join([amount(sum(scores.n_clips.values()), "recording"), *kinds])
-
-
-def _figures(evaluation: Evaluation) -> Iterator[str]:
+def _scores(evaluation: Evaluation) -> Iterator[str]:
     scores = evaluation.scores
     if scores.total:
         e = scores.total.edits
@@ -129,13 +127,13 @@ def _failures(evaluation: Evaluation) -> Iterator[str]:
         yield f"  and {len(evaluation.skipped) - MAX_GROUPS} more"
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Aligned clips
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def worst_clips(evaluation: Evaluation, n: int) -> list[ScoredClip]:
-    """Return the `n` clips with the most word errors; of equal ones those with the higher rate come first."""
+    """Return the `n` clips with the most word errors; of equals the higher rate comes first."""
     wrong = [clip for clip in evaluation.clips if clip.kind == "speech" and clip.edits.errors]
     wrong.sort(key=lambda clip: (-clip.edits.errors, clip.edits.total))
     return wrong[:n]
@@ -176,16 +174,16 @@ def amount(n: int, what: str) -> str:
 
 
 def columns(text: str) -> int:
-    """Return the display width of `text`: wide characters take two columns, combining marks none."""
+    """Return the columns that `text` takes: two for wide characters, none for combining marks."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Two evaluations
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def describe_comparison(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
 """Training targets of a window: decoder inputs and labels, attention targets, and CTC targets.
 
-In Whisper's own format: prompt, language and task, timestamps around each segment, ``<|nospeech|>`` for
-windows without speech. Works on numbers alone; knows no audio and no model.
+In Whisper's own format: prompt, language and task, timestamps around each segment, ``<|nospeech|>``
+for windows without speech. Works on numbers alone; knows no audio and no model.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MAX_PROMPT_TOKENS = 120
 class Vocabulary:
     """The indices of the embedding that training uses, and the token of each.
 
-    Made by `reduced_vocabulary` (an index for each token of the texts, a shared one for all others) or
-    `full_vocabulary`.
+    Made by `reduced_vocabulary` (an index for each token of the texts, a shared one for all others)
+    or `full_vocabulary`.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Vocabulary:
             self.languages = dict(zip(codes, tokens, strict=False))
 
     def encode(self, text: str, language: str = "en") -> list[int]:
-        """Indices of `text`, which starts a word: with a leading space if the language is written with spaces."""
+        """Indices of `text`, with a leading space if the language has spaces between words."""
         text = text if language in WITHOUT_SPACES else " " + text
         return self._encoding.encode(text, disallowed_special=())
 
@@ -103,7 +103,7 @@ class Vocabulary:
 
 
 class ReducedVocabulary(Vocabulary):
-    """Only the tokens in use, numbered without gaps: text, special tokens, one for the rest, timestamps."""
+    """Only the tokens in use: text, special tokens, one shared index for the rest, timestamps."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Iterable[str], languages: Sequence[str], alphabet: str) -> None:
         super().__init__(tokenizer, alphabet, short_merges=True)
@@ -152,7 +152,7 @@ def reduced_vocabulary(
 def full_vocabulary(
     multilingual: bool, num_languages: int = 99, task: str = "transcribe", short_merges: bool = False
 ) -> Vocabulary:
-    """All tokens, as in a checkpoint; `short_merges` for a model that was trained with a reduced vocabulary."""
+    """All tokens; `short_merges` for a model that was trained with a reduced vocabulary."""
     language = "en" if multilingual else None
     tokenizer = get_tokenizer(multilingual, num_languages=num_languages, language=language, task=task)
     return Vocabulary(tokenizer, short_merges=short_merges)
@@ -184,9 +184,9 @@ def keep_letters(text: str, alphabet: str) -> str:
     return " ".join("".join(c if c in alphabet else " " for c in kept).split())
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Targets
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

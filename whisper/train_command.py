@@ -1,7 +1,7 @@
 """The command ``whisper train``: a flag for every field of `FitOptions`, and lines of progress.
 
-Parses arguments and prints; `training.fit` does the work. All messages go to standard error; standard output
-gets the path of the model at the end, for scripts.
+Parses arguments and prints; `training.fit` does the work. All messages go to standard error;
+standard output gets the path of the model at the end, for scripts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Interrupt:
-    """Ctrl-C and SIGTERM: stop at once before the first step, else after the current step, so that it is saved."""
+    """Ctrl-C and SIGTERM: stop at once before the first step, else after the current step."""
 
     def __init__(self) -> None:
         self._requested = self._training = False

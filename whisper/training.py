@@ -1,8 +1,8 @@
 """Training for users: from a manifest and some options to a checkpoint, by one call, `fit`.
 
-Prepares the data, chooses the options left open, runs the trainer (`loop.py`), evaluates on a dev set, keeps
-the best weights, and writes a model that this package and openai-whisper load. Progress lines go to a
-function of the caller.
+Prepares the data, chooses the options left open, runs the trainer (`loop.py`), evaluates on a dev
+set, keeps the best weights, and writes a model that this package and openai-whisper load. Progress
+lines go to a function of the caller.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = [
 MODEL, SKIPPED = "model.pt", "skipped.tsv"
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Fit
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Fitted:
         return min((error for _, error in self.run.evaluations), default=None)
 
 
-# Options that may differ when a training is resumed. Whether model and dev set are the same is decided by their
-# content, not by their names.
+# Options that may differ when a training is resumed. Whether model and dev set are the same is
+# decided by their content, not by their names.
 CHANGEABLE = (
     "model", "dev", "dev_clips", "steps", "epochs", "device", "threads", "seconds_at_once", "save_every",
     "evaluate_every", "patience",
@@ -89,11 +89,12 @@ def fit(
     Parameters
     ----------
     manifest
-        Labelled recordings, as for `manifests.read_manifest`. Entries of language ``none`` have no speech:
-        they are trained on as such, and used as background noise.
+        Labelled recordings, as for `manifests.read_manifest`. Entries of language ``none`` have no
+        speech: they are trained on as such, and used as background noise.
     output
-        A folder. It gets ``model.pt``, which `load_model` and openai-whisper load; ``last.ckpt`` to resume
-        from; ``curves.png`` and a log for TensorBoard; ``skipped.tsv``, the skipped entries; and features.
+        A folder. It gets ``model.pt``, which `load_model` and openai-whisper load; ``last.ckpt`` to
+        resume from; ``curves.png`` and a log for TensorBoard; ``skipped.tsv``, the skipped entries;
+        and features.
     options, values
         `FitOptions`, or its fields by name; with both, `values` replace those of `options`.
     say
@@ -106,8 +107,8 @@ def fit(
     DataError
         The manifest cannot be read.
     TrainingError
-        There is nothing to train on, `output` holds another training or cannot be written, or memory is
-        too small.
+        There is nothing to train on, `output` holds another training or cannot be written, or
+        memory is too small.
     OptionError
         An option has a wrong value.
     """
@@ -143,11 +144,7 @@ def _fit(
         why = examples([*unusable, *unread]) or "there is no speech in any"
         raise TrainingError(f"there is nothing to train on: {manifest} has no usable recording with speech ({why})")
     dev = _dev_evaluator(options, dims, full, say)
-    identity = asdict(options) | {
-        "weights": _weights_digest(model),
-        "recordings": digest(_without_folder(recording) for recording in usable),
-        "dev_recordings": digest(dev.content) if dev else None,
-    }
+    identity = _identity(options, model, usable, dev)
     if (folder / LAST).exists():
         check_resumable(folder, identity, CHANGEABLE, CONTENTS)
 
@@ -244,9 +241,9 @@ def _memory_errors() -> Iterator[None]:
         ) from error
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Training data
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _is_plain(options: FitOptions, short_merges: bool, recordings: Sequence[ManifestEntry]) -> bool:
@@ -282,7 +279,7 @@ def _select(
 
 
 def _without_too_long(store: FeatureStore, options: FitOptions) -> tuple[FeatureStore, list[tuple[str, str]]]:
-    """Leave out clips that do not fit into the longest window; their windows would be trained on as silence."""
+    """Leave out clips that fit into no window; they would be trained on as silence."""
     longest, excerpts = max(options.window_seconds), options.recipe().p_excerpt > 0
     if longest * FRAMES_PER_SECOND >= MAX_FRAMES:
         return store, []
@@ -316,29 +313,36 @@ def _write_skipped(skipped: list[tuple[str, str]], folder: Path, say: Say) -> No
 
 
 def _has_short_merges(model: Whisper) -> bool:
-    """Whether the model was trained with a reduced vocabulary: then most of its token embeddings are equal."""
+    """Whether a model has a reduced vocabulary: then most token embeddings are equal."""
     embedding = model.decoder.token_embedding.weight[N_SHORT_MERGES:20000]
     return bool((embedding == embedding[-1]).all(dim=1).float().mean() > 0.9)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Settings and messages
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def _without_folder(recording: ManifestEntry) -> ManifestEntry:
-    """An entry as it identifies a training: its folder may have moved."""
-    return replace(recording, path=os.path.basename(recording.path), extra={})
-
-
-def _weights_digest(model: Whisper | None) -> str | None:
-    """A digest of some weights of every tensor."""
-    if model is None:
-        return None
-    return digest(
-        tensor.flatten()[:: max(tensor.numel() // 500, 1)].float().numpy().tobytes()
-        for tensor in model.state_dict().values()
-    )
+def _identity(
+    options: FitOptions,
+    model: Whisper | None,
+    recordings: Sequence[ManifestEntry],
+    dev: DevEvaluator | None,
+) -> dict[str, Any]:
+    """The options, and digests of model and data: a resumed training must have the same."""
+    weights = None
+    if model is not None:
+        weights = digest(
+            tensor.flatten()[:: max(tensor.numel() // 500, 1)].float().numpy().tobytes()
+            for tensor in model.state_dict().values()
+        )
+    # without the folders of the recordings, which may have moved
+    entries = (replace(r, path=os.path.basename(r.path), extra={}) for r in recordings)
+    return asdict(options) | {
+        "weights": weights,
+        "recordings": digest(entries),
+        "dev_recordings": digest(dev.content) if dev else None,
+    }
 
 
 def _dev_evaluator(options: FitOptions, dims: ModelDimensions, vocabulary: Vocabulary, say: Say) -> DevEvaluator | None:
@@ -378,7 +382,7 @@ def _settings(options: FitOptions, store: FeatureStore, dims: ModelDimensions, s
 
 
 def _speech_share(store: FeatureStore, options: FitOptions) -> float:
-    """The share of speech in windows, measured on a sample: many hold one recording, and all have pauses."""
+    """The share of speech in windows, measured on a sample."""
     rng, recipe = np.random.default_rng(options.seed), options.recipe()
     lengths = [float(rng.choice(recipe.lengths)) for _ in range(24)]
     windows = [mix_window(rng, store, recipe, seconds) for seconds in lengths]

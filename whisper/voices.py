@@ -1,9 +1,9 @@
 """Synthetic speech from free voices (espeak-ng, flite, festival), for training with few recordings.
 
 `plan` draws texts, voices, tempo and pitch from a seed; `speak` and `speak_all` synthesize them;
-``python -m whisper.voices`` makes a folder of recordings with a manifest. The engines must be installed; a
-missing one is reported and left out. Downloads nothing, knows no model, and adds no noise or room (`augment`
-does).
+``python -m whisper.voices`` makes a folder of recordings with a manifest. The engines must be
+installed; a missing one is reported and left out. Downloads nothing, knows no model, and adds no
+noise or room (`augment` does).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ DEBIAN_PACKAGES = {
     "flite": "flite",
     "festival": "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
 }
-# Shares of the utterances if all engines are installed. espeak-ng has by far the most voices and the least
-# natural ones: pocketsphinx misses 80 % of its words, 20 to 40 % of those of flite and festival.
+# Shares of the utterances if all engines are installed. espeak-ng has by far the most voices and
+# the least natural ones: pocketsphinx misses 80 % of its words, 20 to 40 % of those of flite and
+# festival.
 SHARES = {"espeak-ng": 0.25, "flite": 0.40, "festival": 0.35}
 FORMATS = {"flac": "flac", "wav": "pcm_s16le", "opus": "libopus"}  # file formats and their codecs
 UTTERANCES_PER_BATCH = 48  # synthesized at once by a worker; festival takes half a second to start
@@ -67,8 +68,8 @@ _VARIANTS = (
 _ESPEAK_WORDS_PER_MINUTE = 160  # the default of 175 is faster than read speech
 _FLITE_HERTZ = {"kal": 95, "kal16": 95, "awb": 120, "rms": 100, "slt": 170}  # mean pitch of each voice
 _FESTIVAL_HERTZ = {"kal_diphone": 105, "ked_diphone": 105, "cmu_us_slt_arctic_hts": 170}
-# Range of the vocal tract length, by resampling; wider for engines with few voices. Not far downwards: at
-# 0.85 pocketsphinx misses 81 % of the words of kal_diphone, at 1.2 half.
+# Range of the vocal tract length, by resampling; wider for engines with few voices. Not far
+# downwards: at 0.85 pocketsphinx misses 81 % of the words of kal_diphone, at 1.2 half.
 _WARP = {"espeak-ng": (0.94, 1.12), "flite": (0.91, 1.20), "festival": (0.91, 1.20)}
 
 
@@ -80,8 +81,8 @@ class Voice:
     name: str  # what the engine calls it
     tempo: float = 1.0  # 2 is twice as fast
     pitch: float = 1.0  # 2 is an octave higher; espeak-ng has 0.63 to 1.57, flite's rms and the hts voice only 1
-    # of all frequencies, formants too; above 1: a shorter vocal tract. Keeps the tempo, and the pitch of the
-    # voices that can change it
+    # of all frequencies, formants too; above 1: a shorter vocal tract. Keeps the tempo, and the
+    # pitch of the voices that can change it
     warp: float = 1.0
     gap: float = 0.0  # seconds between words; only espeak-ng supports it
 
@@ -99,7 +100,7 @@ class Utterance:
         return f"{self.voice.engine}/{self.voice.name}"
 
 
-# -- voices -------------------------------------------------------------------------------------------------
+# -- voices ----------------------------------------------------------------------------------------
 
 
 @cache
@@ -169,7 +170,8 @@ def plan(
     language
         Code, name or locale of the texts and voices.
     shares
-        Weight of each engine, by default `SHARES`; languages other than English have espeak-ng only.
+        Weight of each engine, by default `SHARES`; languages other than English have espeak-ng
+        only.
     words
         Fewest and most words of an utterance; None takes the texts as they are.
 
@@ -220,7 +222,7 @@ def _cut(rng: np.random.Generator, text: str, words: tuple[int, int]) -> str:
     return " ".join(parts[start : start + length]).strip(" ,;:-–—")
 
 
-# -- synthesis ----------------------------------------------------------------------------------------------
+# -- synthesis -------------------------------------------------------------------------------------
 
 
 def speak(voice: Voice, text: str) -> Samples:
@@ -238,9 +240,10 @@ def speak(voice: Voice, text: str) -> Samples:
 
 
 def speak_all(utterances: Sequence[Utterance], threads: int | None = None) -> Iterator[tuple[Utterance, Samples]]:
-    """Synthesize all utterances, in their order, with `threads` workers (by default one per processor).
+    """Synthesize all utterances, in order, with `threads` workers (default: one per processor).
 
-    An utterance that fails is logged as a warning and left out. Only a few batches are in memory at a time.
+    An utterance that fails is logged as a warning and left out. Only a few batches are in memory at
+    a time.
     """
     threads = threads or os.cpu_count() or 1
     batches = (utterances[i : i + UTTERANCES_PER_BATCH] for i in range(0, len(utterances), UTTERANCES_PER_BATCH))
@@ -296,7 +299,7 @@ def _run(command: Sequence[str], engine: str, stdin: str = "", timeout: float = 
 
 
 def _command(voice: Voice, text: str, path: str) -> list[str]:
-    """The command line of espeak-ng or flite; tempo and pitch make up for the later resampling by `warp`."""
+    """The command line of espeak-ng or flite; tempo and pitch compensate for `warp`."""
     tempo, pitch = voice.tempo / voice.warp, voice.pitch / voice.warp
     if voice.engine == "espeak-ng":
         # measured: 0 to 99 is two thirds of an octave down and up
@@ -335,7 +338,7 @@ def _command(voice: Voice, text: str, path: str) -> list[str]:
 
 
 def _run_festival(jobs: Sequence[tuple[Utterance, str]]) -> str:
-    """Synthesize all jobs in one process, because festival starts slowly; returns its error output."""
+    """Synthesize all jobs in one process, which starts slowly; returns its error output."""
     if not jobs:
         return ""
     by_voice = sorted(jobs, key=lambda job: job[0].voice.name)
@@ -367,13 +370,15 @@ def _read_wave(path: str, voice: Voice) -> Samples:
     return load_audio(samples, SAMPLE_RATE, rate=round(rate * voice.warp))
 
 
-# -- a folder of recordings ----------------------------------------------------------------------------------
+# -- a folder of recordings ------------------------------------------------------------------------
 
 
 def make_folder(
     utterances: Sequence[Utterance], out: str | os.PathLike[str], *, format: str = "flac", threads: int | None = None
 ) -> float:
-    """Synthesize into ``out/synthetic``, and write ``out/manifest.tsv`` last; returns the seconds of speech.
+    """Synthesize into a folder with a manifest; returns the seconds of speech.
+
+    Audio files go to ``out/synthetic``; ``out/manifest.tsv`` is written last.
 
     Raises
     ------
