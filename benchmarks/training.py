@@ -110,9 +110,9 @@ def main() -> None:
                            "--steps", str(arguments.steps), "--threads", str(arguments.threads),
                            "--sound", str(arguments.sound)]  # fmt: skip
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                told = json.loads(done.stdout.splitlines()[-1])
-                print(f"  {case:22} {told['realtime']:6.0f} times real time, {told['megabytes']:6.0f} MB")
-                results.append({"shape": shape, "window": seconds, "case": case, **told})
+                values = json.loads(done.stdout.splitlines()[-1])
+                print(f"  {case:22} {values['realtime']:6.0f} times real time, {values['megabytes']:6.0f} MB")
+                results.append({"shape": shape, "window": seconds, "case": case, **values})
     print(json.dumps(results))
 
 

@@ -187,8 +187,8 @@ def test_skipped_recordings_are_listed_with_their_reason(recordings, tmp_path):
     store = build_store([*rows.values(), good], tmp_path / "store", replace(BLIND, plain_text=True), threads=2)
     assert [clip.text for clip in store.clips] == ["la"]
     assert [path for path, _ in store.skipped] == [row.path for row in rows.values()]
-    for (_, told), reason in zip(store.skipped, rows, strict=True):
-        assert told.startswith(reason)
+    for (_, found), reason in zip(store.skipped, rows, strict=True):
+        assert found.startswith(reason)
     assert open_store(tmp_path / "store").skipped == store.skipped
 
 
@@ -361,7 +361,7 @@ def test_a_kill_leaves_a_consistent_store(recordings, tmp_path, monkeypatch, at)
         with pytest.raises(KilledError):
             build_store(new, tmp_path / "store", BLIND)
 
-    after = build_store(old, tmp_path / "store", BLIND)  # the old rows again: right, computed anew or not
+    after = build_store(old, tmp_path / "store", BLIND)  # the old entries again: correct, computed again or not
     assert after.clips == clips
     assert np.array_equal(after.features, features)
     again = build_store(new, tmp_path / "store", BLIND)

@@ -1,4 +1,4 @@
-"""Manifests: every format says the same, bad rows are told with line and reason, and useless files are refused."""
+"""Manifests: all formats agree, skipped entries have a line and a reason, and unusable files are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows_of_any_kind(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def write(path: Path, rows: Rows, *, bom: bool = False, newline: str = "\n") -> None:
-    """Write rows as a manifest of the kind that `path` ends in."""
+    """Write entries as a manifest of the kind that `path` ends in."""
     flat = [{k: json.dumps(v) if isinstance(v, list) else str(v) for k, v in row.items()} for row in rows]
     with open(path, "w", encoding="utf-8-sig" if bom else "utf-8", newline="") as file:
         if path.suffix == ".tsv":

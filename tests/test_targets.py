@@ -1,4 +1,4 @@
-"""Targets: rows and tokens tell what is said in a window, in Whisper's own format, in every kind of vocabulary."""
+"""Targets: tokens, labels and times of a window, in Whisper's format, for every kind of vocabulary."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def vocabularies(store) -> dict[str, Vocabulary]:
     }
 
 
-def token_of(v: Vocabulary, row: int) -> int:
-    """The token in Whisper's own vocabulary that a row stands for."""
-    if row >= v.timestamp_begin:
-        return v.tokenizer.timestamp_begin + row - v.timestamp_begin
-    return v.token_ids[row]
+def token_of(v: Vocabulary, index: int) -> int:
+    """The token in Whisper's own vocabulary of an index."""
+    if index >= v.timestamp_begin:
+        return v.tokenizer.timestamp_begin + index - v.timestamp_begin
+    return v.token_ids[index]
 
 
-def text_of(v: Vocabulary, rows: list[int]) -> str:
-    return v.tokenizer.decode([token_of(v, row) for row in rows if 0 <= row < v.n_text]).strip()
+def text_of(v: Vocabulary, indices: list[int]) -> str:
+    return v.tokenizer.decode([token_of(v, index) for index in indices if 0 <= index < v.n_text]).strip()
 
 
 def target_of(
@@ -74,7 +74,7 @@ def one(text: str, language: str = "en", words: tuple[tuple[int, int], ...] = ()
 
 
 @pytest.mark.parametrize("kind", ["used", "whole", "large-v3", "english", "short"])
-def test_tokens_times_and_looks_tell_what_the_window_tells(store, vocabularies, kind):
+def test_labels_timestamps_and_attention_targets_agree_with_the_window(store, vocabularies, kind):
     v, spoken = vocabularies[kind], 0
     for seed in range(40):
         window = mix_window(np.random.default_rng(seed), store, RECIPE, 6.0)
@@ -83,30 +83,30 @@ def test_tokens_times_and_looks_tell_what_the_window_tells(store, vocabularies, 
         assert target.labels[-1] == v.special("eot")
         text = " ".join(segment.text for segment in window.segments)
         assert text_of(v, target.labels) == text
-        times = [row - v.timestamp_begin for row in target.labels if row >= v.timestamp_begin]
-        told = [round(frame / 2) for segment in window.segments for frame in (segment.start, segment.end)]
-        silent = [] if kind == "english" else [0]  # where there is no language, nobody stands in the first's place
-        assert times == (told or silent)
+        times = [index - v.timestamp_begin for index in target.labels if index >= v.timestamp_begin]
+        frames = [round(frame / 2) for segment in window.segments for frame in (segment.start, segment.end)]
+        silent = [] if kind == "english" else [0]  # without a language, no_speech replaces the timestamp
+        assert times == (frames or silent)
         assert times == sorted(times)
         words = iter(
             [(time, word) for s in window.segments for time, word in zip(s.words, s.text.split(), strict=True)]
         )
-        said, word, start, end, at = "", "", 0, 0, 0
-        for row, (look, upto) in zip(target.labels, target.attention_targets, strict=True):
-            if not 0 <= row < v.n_text:
+        text_so_far, word, start, end, at = "", "", 0, 0, 0
+        for index, (first, upto) in zip(target.labels, target.attention_targets, strict=True):
+            if not 0 <= index < v.n_text:
                 continue
-            if said == word:  # whole: on with the pieces of the next one
+            if text_so_far == word:  # complete: go on with the tokens of the next one
                 (start, end), word = next(words)
-                said, at = "", start
-            assert look >= at
-            assert start <= look < upto <= max(end, look + 4)
-            at, said = look, said + v.tokenizer.decode([token_of(v, row)]).strip()
+                text_so_far, at = "", start
+            assert first >= at
+            assert start <= first < upto <= max(end, first + 4)
+            at, text_so_far = first, text_so_far + v.tokenizer.decode([token_of(v, index)]).strip()
         spoken += bool(text)
     assert spoken > 25
 
 
-def test_what_is_read_is_what_is_said_but_for_slips(store, vocabularies):
-    v, slips, n_text = vocabularies["used"], 0, 0
+def test_inputs_are_the_labels_but_for_token_noise(store, vocabularies):
+    v, n_replaced, n_text = vocabularies["used"], 0, 0
     for seed in range(40):
         target = target_of(mix_window(np.random.default_rng(seed), store, RECIPE, 6.0), v, seed=seed)
         assert target.tokens[0] == v.special("sot")
@@ -114,9 +114,9 @@ def test_what_is_read_is_what_is_said_but_for_slips(store, vocabularies):
             if due >= v.n_text and due != v.special("no_speech"):
                 assert read == due
             elif due < v.n_text:
-                slips += read != due
+                n_replaced += read != due
                 n_text += 1
-    assert 0.02 < slips / n_text < 0.12
+    assert 0.02 < n_replaced / n_text < 0.12
 
 
 @pytest.mark.parametrize("kind", ["used", "whole"])
@@ -144,7 +144,7 @@ def test_english_only_models_have_no_language_and_no_task(vocabularies):
 
 
 @pytest.mark.parametrize("kind", ["used", "whole"])
-def test_silence_says_that_nobody_speaks_and_ends(vocabularies, kind):
+def test_non_speech_is_the_no_speech_token_and_the_end(vocabularies, kind):
     v = vocabularies[kind]
     target = target_of(SILENCE, v)
     assert target.labels == [v.special("no_speech"), v.special("transcribe"), v.timestamp(0), v.special("eot")]
@@ -156,14 +156,14 @@ def test_silence_says_that_nobody_speaks_and_ends(vocabularies, kind):
 
 
 @pytest.mark.parametrize("make", [reduced_vocabulary, None], ids=["used", "whole"])
-def test_translations_are_asked_for_as_whisper_asks(make):
+def test_translation_has_its_task_token(make):
     v = make(["la mi"], ("fr", "de"), "translate") if make else full_vocabulary(True, task="translate")
     t = v.tokenizer
-    tokens = [token_of(v, row) for row in target_of(one("la mi", "fr"), v).tokens[:3]]
+    tokens = [token_of(v, index) for index in target_of(one("la mi", "fr"), v).tokens[:3]]
     assert tokens == [t.sot, t.to_language_token("fr"), t.translate]
 
 
-def test_a_cut_clip_is_announced_by_its_beginning_alone(store, vocabularies):
+def test_a_truncated_clip_has_its_start_only(store, vocabularies):
     v, recipe, cut = vocabularies["used"], replace(RECIPE, p_truncated=1.0, p_plain=1.0, p_excerpt=0.0), 0
     for seed in range(30):
         window = mix_window(np.random.default_rng(seed), store, recipe, 6.0)
@@ -180,7 +180,7 @@ def test_a_cut_clip_is_announced_by_its_beginning_alone(store, vocabularies):
 
 
 @pytest.mark.parametrize("kind", ["used", "whole", "english"])
-def test_a_prompt_stands_before_and_is_not_learnt(vocabularies, kind):
+def test_a_prompt_comes_first_and_has_no_loss(vocabularies, kind):
     v = vocabularies[kind]
     earlier = ("so do re", "fa ti")
     bare, prompted = (target_of(one("la mi", words=((20, 80), (90, 160))), v, earlier, p_prompt=p) for p in (0.0, 1.0))
@@ -193,7 +193,7 @@ def test_a_prompt_stands_before_and_is_not_learnt(vocabularies, kind):
     assert target_of(one("la mi"), v, (), p_prompt=1.0).tokens[0] == v.special("sot")
 
 
-def test_a_long_prompt_keeps_its_end(vocabularies):
+def test_a_long_prompt_is_truncated_at_its_start(vocabularies):
     v = vocabularies["used"]
     target = target_of(one("la"), v, (" ".join(["la mi so"] * 60), "dur"), p_prompt=1.0)
     n = target.tokens.index(v.special("sot"))
@@ -217,31 +217,31 @@ TEXTS = {
 
 @pytest.mark.parametrize("language", TEXTS)
 @pytest.mark.parametrize("make", ["used", "whole"])
-def test_every_script_comes_back(language, make):
+def test_every_script_round_trips(language, make):
     text = TEXTS[language]
     v = reduced_vocabulary([text], [language]) if make == "used" else full_vocabulary(True)
     n_words = len(text.split())
     words = tuple((20 + 10 * i, 30 + 10 * i) for i in range(n_words))
     blind, timed = (target_of(one(text, language, times), v) for times in ((), words))
     for target in (blind, timed):
-        rows = [row for row in target.labels if 0 <= row < v.n_text]
-        decoded = v.tokenizer.decode([token_of(v, row) for row in rows])
-        assert decoded == (text if language in ("zh", "ja") else " " + text)  # no space where the script has none
+        indices = [index for index in target.labels if 0 <= index < v.n_text]
+        decoded = v.tokenizer.decode([token_of(v, index) for index in indices])
+        assert decoded == (text if language in ("zh", "ja") else " " + text)  # no space where the language has none
     if make == "whole":
-        assert blind.labels == timed.labels  # word by word the pieces are those of the whole text
+        assert blind.labels == timed.labels  # word by word, the tokens are those of the whole text
     assert text_of(v, target_of(one(text, language), v, (text,), p_prompt=1.0).tokens).startswith(text)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=4))
-def test_used_rows_hold_all_their_texts_and_no_gap(texts):
+def test_a_reduced_vocabulary_has_its_texts_and_no_gap(texts):
     texts = [" ".join(text.split()) for text in texts]
     v = reduced_vocabulary(texts, ("en", "ja"))
     for text in texts:
         for language in ("en", "ja"):
-            rows = v.encode(text, language)
-            assert all(0 <= row < v.n_text for row in rows)
-            assert v.tokenizer.encoding.decode([v.token_ids[row] for row in rows]) == (
+            indices = v.encode(text, language)
+            assert all(0 <= index < v.n_text for index in indices)
+            assert v.tokenizer.encoding.decode([v.token_ids[index] for index in indices]) == (
                 text if language == "ja" else " " + text
             )
     assert len(set(v.token_ids)) == len(v.token_ids) == v.unused_index
@@ -250,10 +250,10 @@ def test_used_rows_hold_all_their_texts_and_no_gap(texts):
     assert v.n_unused + len(used_token_ids(v)) == v.tokenizer.encoding.n_vocab
 
 
-def test_a_whole_vocabulary_has_the_rows_of_the_checkpoints():
+def test_a_full_vocabulary_has_the_size_of_the_checkpoints():
     sizes = {full_vocabulary(True).size: 51865, full_vocabulary(True, 100).size: 51866}
     sizes[full_vocabulary(False).size] = 51864
-    assert all(rows == size for rows, size in sizes.items())
+    assert all(indices == size for indices, size in sizes.items())
     v = full_vocabulary(True)
     assert v.unused_index is None
     assert len(v.languages) == 99
@@ -261,7 +261,7 @@ def test_a_whole_vocabulary_has_the_rows_of_the_checkpoints():
     assert v.timestamp(-5) == v.timestamp_begin
 
 
-def test_what_a_vocabulary_does_not_have_is_told():
+def test_missing_tokens_and_languages_are_errors():
     v = reduced_vocabulary(["la"], ("en", "fr"))
     assert isinstance(v, ReducedVocabulary)
     with pytest.raises(TrainingError, match=r"no index for b'x' of 'lax'"):
@@ -275,14 +275,14 @@ def test_what_a_vocabulary_does_not_have_is_told():
 # -- letters -----------------------------------------------------------------------------------------------
 
 
-def test_letters_spell_the_text(store, vocabularies):
+def test_ctc_targets_spell_the_text(store, vocabularies):
     v = vocabularies["used"]
     for seed in range(20):
         window = mix_window(np.random.default_rng(seed), store, RECIPE, 4.0)
         letters = target_of(window, v, seed=seed).ctc_targets
         spelled = "".join(" " if c == 1 else v.alphabet[c - 2] for c in letters)
         assert spelled == " ".join(segment.text for segment in window.segments)
-    assert target_of(one("la"), vocabularies["whole"]).ctc_targets == []  # fine-tuning has no letters
+    assert target_of(one("la"), vocabularies["whole"]).ctc_targets == []  # fine-tuning has no CTC loss
 
 
 def test_letters_of_other_scripts_have_classes_where_they_are_common():

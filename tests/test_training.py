@@ -242,7 +242,7 @@ model = whisper.load_model(arguments["path"], device="cpu")
 mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
 answer = [model.encoder(mel).double().sum().item(), model.is_multilingual]
 """
-    told = original(code, tmp_path, path=str(fitted.path))
+    found = original(code, tmp_path, path=str(fitted.path))
     mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
-    assert told[0] == pytest.approx(fitted.model.encoder(mel).double().sum().item(), rel=1e-4, abs=0.1)
-    assert told[1] is True
+    assert found[0] == pytest.approx(fitted.model.encoder(mel).double().sum().item(), rel=1e-4, abs=0.1)
+    assert found[1] is True

@@ -70,10 +70,10 @@ def test_a_plan_is_reproducible() -> None:
 def test_texts_are_used_in_turn_and_long_ones_cut_between_words() -> None:
     spoken = [one.text for one in plan(TEXTS, 60, 1, words=(2, 12))]
     assert spoken.count(TEXTS[1]) == spoken.count(TEXTS[2]) == 20  # the single word is left out
-    pieces = [text.split() for text in spoken if text.startswith("w")]
-    assert all(4 <= len(piece) <= 12 for piece in pieces)
-    assert all(" ".join(piece) in TEXTS[3] for piece in pieces)
-    assert len({word for piece in pieces for word in piece}) > 30
+    excerpts = [text.split() for text in spoken if text.startswith("w")]
+    assert all(4 <= len(excerpt) <= 12 for excerpt in excerpts)
+    assert all(" ".join(excerpt) in TEXTS[3] for excerpt in excerpts)
+    assert len({word for excerpt in excerpts for word in excerpt}) > 30
     assert {one.text for one in plan(TEXTS, 8, 1, words=None)} == set(TEXTS)
     with pytest.raises(TrainingError, match="at least 5 words"):
         plan(TEXTS[:2], 3, 1, words=(5, 9))
@@ -126,8 +126,10 @@ def test_warp_raises_the_frequencies_and_keeps_the_tempo() -> None:
 @pytest.mark.usefixtures("fake_engine")
 def test_failures_are_reported_and_the_rest_is_in_order(caplog) -> None:
     voice = Voice("flite", "slt")
-    said = [Utterance(text, "en", voice) for text in ("aa", "broken", "bbbb", "mute", "c") * 11]  # more than a batch
-    results = [(one.text, len(samples)) for one, samples in speak_all(said, threads=2)]
+    utterances = [
+        Utterance(text, "en", voice) for text in ("aa", "broken", "bbbb", "mute", "c") * 11
+    ]  # more than a batch
+    results = [(one.text, len(samples)) for one, samples in speak_all(utterances, threads=2)]
     assert results == [("aa", 3200), ("bbbb", 6400), ("c", 1600)] * 11
     assert "failed on 'broken': no such phone" in caplog.text
     assert "failed on 'mute': its output is silent" in caplog.text
