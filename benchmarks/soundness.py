@@ -301,7 +301,7 @@ def differences(own: list[str], heard: list[str]) -> str:
     from whisper.scoring import align
 
     forms = {"hit": "{0}", "deletion": "[-{0}-]", "insertion": "{{+{1}+}}", "substitution": "[{0} -> {1}]"}
-    return " ".join(forms[step.kind].format(step.expected, step.said) for step in align(own, heard))
+    return " ".join(forms[step.kind].format(step.reference, step.hypothesis) for step in align(own, heard))
 
 
 def measure_nasty(known: list[Known], told: dict[str, Told]) -> Measure:
@@ -401,7 +401,7 @@ def errors_by_part(said: list[list[str]], heard: list[str]) -> list[int]:
     part_of = [i for i, words in enumerate(said) for _ in words]
     errors, at = [0] * len(said), 0
     for step in align([word for words in said for word in words], heard):
-        at += step.expected is not None
+        at += step.reference is not None
         errors[part_of[max(at - 1, 0)]] += step.kind != "hit"
     return errors
 

@@ -38,13 +38,13 @@ def time_sotto(shape: str, seconds: float, case: str, steps: int, threads: int, 
     settings = options.settings(1.0, training.SHAPES[shape])
     recipe = composing.Recipe((seconds,), p_silent=0.0)
     settings = replace(settings, stages=(replace(settings.stages[0], recipe=recipe),))
-    model, vocabulary = Whisper(training.SHAPES[shape]), targets.whole_vocabulary(True)
-    run, workers = loop.start(settings, vocabulary, model), loop.one_thread_each(threads)
+    model, vocabulary = Whisper(training.SHAPES[shape]), targets.full_vocabulary(True)
+    run, workers = loop.start(settings, vocabulary, model), loop.single_thread_workers(threads)
     times = []
     for step in range(steps):
         batch = loop.make_batch(step, settings, store, vocabulary)
         began = time.perf_counter()
-        loop.learn(run, batch, settings, workers)
+        loop.train_step(run, batch, settings, workers)
         times.append(time.perf_counter() - began)
     return times
 
@@ -110,9 +110,9 @@ def main() -> None:
                            "--steps", str(arguments.steps), "--threads", str(arguments.threads),
                            "--sound", str(arguments.sound)]  # fmt: skip
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                told = json.loads(done.stdout.splitlines()[-1])
-                print(f"  {case:22} {told['realtime']:6.0f} times real time, {told['megabytes']:6.0f} MB")
-                results.append({"shape": shape, "window": seconds, "case": case, **told})
+                values = json.loads(done.stdout.splitlines()[-1])
+                print(f"  {case:22} {values['realtime']:6.0f} times real time, {values['megabytes']:6.0f} MB")
+                results.append({"shape": shape, "window": seconds, "case": case, **values})
     print(json.dumps(results))
 
 

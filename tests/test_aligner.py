@@ -1,4 +1,4 @@
-"""Times of known words: right where the text is what is said, none where it is not."""
+"""Forced alignment: correct times for a matching text, none for another."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from whisper.datasets import log_power
 
 pytest.importorskip("pocketsphinx", reason="word times need pocketsphinx, which is not installed here")
 
-from whisper.aligner import Aligner
+from whisper.aligner import WordAligner
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
 TEXT = "computer one two three smart mirror"  # with pauses of 1.2 s after "computer" and "three"
 
 
 @pytest.fixture(scope="module")
-def aligner() -> Aligner:
-    return Aligner()
+def aligner() -> WordAligner:
+    return WordAligner()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def samples() -> np.ndarray:
     return load_audio(str(SAMPLE))
 
 
-def test_words_are_found_where_they_are_said(aligner, samples):
+def test_word_times_are_correct(aligner, samples):
     times = aligner.align(samples, TEXT)
     assert times is not None
     assert len(times) == 6
@@ -43,13 +43,13 @@ def test_words_are_found_where_they_are_said(aligner, samples):
     assert times[2][0] - times[1][1] < 20
 
 
-def test_a_part_of_the_sound_shifts_all_times_alike(aligner, samples):
+def test_leading_silence_shifts_all_times(aligner, samples):
     whole = aligner.align(samples, TEXT)
     later = aligner.align(np.concatenate([np.zeros(8000, np.float32), samples]), TEXT)
     assert np.abs(np.array(later) - np.array(whole) - 50).max() <= 12
 
 
-def test_the_extra_word_is_known_and_accents_do_not_matter(aligner):
+def test_the_extra_word_is_known_and_accents_are_ignored(aligner):
     assert aligner.unknown("snowboy mirror") == []
     assert aligner.unknown("résumé") == []
     assert aligner.unknown("the xyzzyq of qwrtk") == ["xyzzyq", "qwrtk"]
@@ -60,7 +60,7 @@ def test_texts_that_cannot_be_aligned_have_no_times(aligner, samples, text):
     assert aligner.align(samples, text) is None
 
 
-def test_a_text_that_does_not_fit_is_refused_and_the_next_one_is_right(aligner, samples):
+def test_a_text_that_does_not_match_is_refused(aligner, samples):
     right = aligner.align(samples, TEXT)
     assert aligner.align(samples[:4000], TEXT * 20) is None
     assert aligner.align(samples[:800], "one") is None  # too short for any word

@@ -1,4 +1,4 @@
-"""Changes of voice, room and noise: each does what its name says, at any number of bands."""
+"""Data augmentation: each function does what its name says, at any number of bands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from whisper import augment
-from whisper.datasets import SILENT_POWER, log_power
+from whisper.datasets import LOG_POWER_FLOOR, log_power
 
 
 def tone(n_frames: int = 100, n_mels: int = 80, band: int = 20) -> np.ndarray:
@@ -16,7 +16,7 @@ def tone(n_frames: int = 100, n_mels: int = 80, band: int = 20) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_bands_are_where_the_filters_have_them(n_mels):
+def test_band_centres_match_the_mel_filters(n_mels):
     for hertz in (400, 1500, 5000):
         wave = np.sin(2 * np.pi * hertz * np.arange(16000) / 16000).astype(np.float32)
         loudest = int(log_power(wave, n_mels)[50].argmax())
@@ -28,10 +28,10 @@ def test_a_sum_of_powers_is_a_sum():
     a, b = tone(band=20), tone(band=30)
     summed = augment.add_powers(a, b)
     np.testing.assert_allclose(10.0**summed, 10.0**a + 10.0**b, rtol=1e-4)
-    np.testing.assert_allclose(augment.add_powers(a, np.full_like(a, SILENT_POWER)), a, atol=1e-4)
+    np.testing.assert_allclose(augment.add_powers(a, np.full_like(a, LOG_POWER_FLOOR)), a, atol=1e-4)
 
 
-def test_tempo_moves_times_and_leaves_bands():
+def test_tempo_changes_times_and_not_bands():
     power = np.full((100, 80), -5.0, dtype=np.float32)
     power[40:60, 20] = 0.0
     for tempo in (0.8, 1.25, 2.0):
@@ -44,20 +44,20 @@ def test_tempo_moves_times_and_leaves_bands():
     assert len(augment.resample_time(power[:1], 1.3)) >= 1
 
 
-def test_a_shorter_vocal_tract_moves_everything_up():
+def test_a_shorter_vocal_tract_raises_all_frequencies():
     centres = augment.band_centres(80)
     for factor in (0.8, 1.25):
         at = int(augment.warp_frequency(tone(band=40), factor)[0].argmax())
         assert abs(centres[at] / (centres[40] * factor) - 1) < 0.06
 
 
-def test_a_telephone_takes_the_top_and_leaves_the_rest():
+def test_a_telephone_is_a_low_pass():
     limited = augment.limit_band(tone(), 4000)
     assert limited[:, 20].max() == 0.0
     assert limited[:, 75:].max() <= -9.0
 
 
-def test_a_room_rings_on_after_the_sound_and_not_before_it():
+def test_reverberation_comes_after_the_signal():
     power = np.full((100, 80), -8.0, dtype=np.float32)
     power[40:50, 20] = 0.0
     wet = augment.reverberate(power, 0.5, 0.0)
@@ -66,7 +66,7 @@ def test_a_room_rings_on_after_the_sound_and_not_before_it():
     np.testing.assert_allclose(wet[:40, 20], -8.0, atol=0.31)
 
 
-def test_no_change_is_no_change_and_little_is_less_than_much():
+def test_the_amount_scales_the_changes():
     power = tone(200)
     assert augment.change_voice(np.random.default_rng(0), power, amount=0.0) is power
 
@@ -79,7 +79,7 @@ def test_no_change_is_no_change_and_little_is_less_than_much():
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_everything_made_up_is_sound_of_the_length_asked_for(n_mels):
+def test_synthetic_noise_has_the_requested_length(n_mels):
     makers = (augment.steady_noise, augment.tones, augment.bursts, augment.background)
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -91,17 +91,17 @@ def test_everything_made_up_is_sound_of_the_length_asked_for(n_mels):
         changed = augment.change_voice(rng, made, strong=True)
         assert changed.dtype == np.float32
         assert np.isfinite(changed).all()
-        assert changed.min() >= SILENT_POWER
+        assert changed.min() >= LOG_POWER_FLOOR
 
 
-def test_the_same_generator_makes_the_same_noise():
+def test_noise_is_reproducible():
     first, again, other = (augment.background(np.random.default_rng(seed), 50) for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-class OneBlank:
-    """A generator that draws exactly one time to be blanked, so that blanks cannot overlap."""
+class OneMask:
+    """A generator that draws exactly one time mask, so that masks cannot overlap."""
 
     def __init__(self, seed: int) -> None:
         self.integers = np.random.default_rng(seed).integers
@@ -111,15 +111,15 @@ class OneBlank:
 
 
 @pytest.mark.parametrize("longest", [1, 2, 3, 22])
-def test_blanks_are_no_longer_than_allowed(longest):
+def test_masks_are_no_longer_than_the_maximum(longest):
     widths = set()
     for seed in range(60):
         mel = np.random.default_rng([seed, 1]).normal(0, 1, (200, 80)).astype(np.float32)
         before, mean = mel.copy(), mel.mean()
-        augment.mask(OneBlank(seed), mel, longest)
+        augment.mask(OneMask(seed), mel, longest)
         assert (mel[mel != before] == mean).all()
-        rows = np.flatnonzero((mel == mean).all(axis=1))
-        assert len(rows) == rows[-1] + 1 - rows[0]
-        widths.add(len(rows))
+        frames = np.flatnonzero((mel == mean).all(axis=1))
+        assert len(frames) == frames[-1] + 1 - frames[0]
+        widths.add(len(frames))
     assert max(widths) <= longest
     assert len(widths) > 8 or longest < 5

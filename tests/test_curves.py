@@ -1,4 +1,4 @@
-"""Pictures and logs of a training."""
+"""Plots and logs of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIMS = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
 @pytest.fixture(scope="module")
 def run() -> tuple[loop.Run, loop.Settings]:
     settings = loop.Settings((loop.Stage(100, composing.Recipe((2.0,)), 4.0),), DIMS)
-    run = loop.start(settings, targets.used_vocabulary(["la mi so do"]))
+    run = loop.start(settings, targets.reduced_vocabulary(["la mi so do"]))
     rng = np.random.default_rng(0)
     run.history = [(step, *(rng.random(3) + 5 / (step + 1))) for step in range(60)]
     run.evaluations = [(20, 0.9), (40, 0.55)]
@@ -25,21 +25,21 @@ def run() -> tuple[loop.Run, loop.Settings]:
     return run, settings
 
 
-def test_the_line_says_where_a_run_is(run):
+def test_the_progress_line(run):
     line = curves.progress_line(*run, pace=180.0)
     assert re.fullmatch(
-        r"step 60 of 100, loss \d\.\d{3} \(text .*, letters .*, looks .*\), dev 55\.0 % \(step 40\), "
-        r"0\.05 h of sound a second", line
+        r"step 60 of 100, loss \d\.\d{3} \(text .*, CTC .*, attention .*\), dev 55\.0 % \(step 40\), "
+        r"0\.05 h of audio per second", line
     )  # fmt: skip
     assert curves.progress_line(*run, pace=1.0, seconds_left=600).endswith(", 10 min left")
 
 
 def test_fine_tuning_has_one_loss(run):
     settings = dataclasses.replace(run[1], objective=loop.Objective())
-    assert "letters" not in curves.progress_line(run[0], settings, pace=1.0)
+    assert "CTC" not in curves.progress_line(run[0], settings, pace=1.0)
 
 
-def test_a_picture_is_drawn(run, tmp_path):
+def test_curves_are_plotted(run, tmp_path):
     pytest.importorskip("matplotlib")
     curves.draw(*run, tmp_path / "curves.png")
     content = (tmp_path / "curves.png").read_bytes()
@@ -69,14 +69,14 @@ def test_tensorboard_shows_each_step_once_also_after_a_kill(run, tmp_path):
     assert [event.step for event in events.Scalars("dev/word_error")] == [20, 40]
 
 
-def test_what_is_not_installed_is_said_once(run, tmp_path, monkeypatch, caplog):
+def test_a_missing_dependency_is_one_warning(run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(curves, "find_spec", lambda name: None)
     monkeypatch.setattr(curves, "_tensorboard", lambda *_: None)
     shown = curves.Curves(tmp_path)
     for _ in range(2):
         shown.write(*run, 1.0)
     assert [record.message for record in caplog.records] == [
-        "matplotlib is not installed: no picture of the curves (pip install 'sotto[train]')"
+        "a plot of the curves needs matplotlib: pip install 'sotto[train]'"
     ]
     assert not list(tmp_path.iterdir())
 

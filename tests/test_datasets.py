@@ -1,4 +1,4 @@
-"""Recordings made ready for training: what is kept, what is refused and why, and when it is computed anew."""
+"""The feature store: what it holds, what it skips and why, and when it is computed again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from whisper import datasets
 from whisper.audio import SAMPLE_RATE, log_mel_spectrogram
 from whisper.datasets import LETTERS, Preparation, build_store, join_stores, open_store, reduce_text
-from whisper.errors import TrainingError
-from whisper.manifests import NOBODY, Recording, read_manifest
+from whisper.errors import MissingDependencyError, TrainingError
+from whisper.manifests import NON_SPEECH, ManifestEntry, read_manifest
 
 BLIND = Preparation(word_times=False)
 
@@ -50,14 +50,14 @@ def write_flac(path: Path, samples: np.ndarray) -> str:
 
 
 @pytest.fixture
-def recordings(tmp_path: Path) -> list[Recording]:
-    """Three words, each in a file of its own, and a sound."""
+def recordings(tmp_path: Path) -> list[ManifestEntry]:
+    """Three words, each in a file of its own, and a non-speech recording."""
     rows = []
     for number, (text, language) in enumerate((("la", "en"), ("mi", "en"), ("so", "fr"))):
         path = write(tmp_path / "sounds" / f"{number}.wav", speech(1.5 + number / 10, (0.5, 1.0), seed=number))
-        rows.append(Recording(path, text, language, f"speaker-{number}", "set"))
+        rows.append(ManifestEntry(path, text, language, f"speaker-{number}", "set"))
     hum = write(tmp_path / "sounds" / "hum.wav", speech(2.0, (0.0, 2.0), seed=9))
-    return [*rows, Recording(hum, "", NOBODY, "", "noise")]
+    return [*rows, ManifestEntry(hum, "", NON_SPEECH, "", "noise")]
 
 
 # -- text --------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_reduced_text_is_letters_and_single_spaces_and_stays_itself(text):
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-def test_features_are_those_of_the_spectrogram_before_its_normalisation(n_mels):
+def test_features_are_the_spectrogram_before_normalization(n_mels):
     samples = speech(1.0, (0.2, 0.6))
     power = datasets.log_power(samples, n_mels).T
     normalised = (np.maximum(power, power.max() - 8) + 4) / 4
@@ -107,7 +107,7 @@ def test_speech_bounds_find_the_loud_part(start, end):
     assert abs(found[1] - end) <= 8
 
 
-def test_speech_bounds_pass_over_clicks_and_take_everything_where_nothing_stands_out():
+def test_speech_bounds_ignore_clicks_and_take_everything_without_contrast():
     power = np.random.default_rng(0).normal(-6, 0.1, (300, 80)).astype(np.float32)
     assert datasets.speech_bounds(power[:, :] * 0 - 10) == (0, 300)
     power[100:180] += 3
@@ -124,7 +124,7 @@ def test_a_store_holds_every_recording_in_its_order(recordings, tmp_path):
     assert [(c.text, c.language, c.speaker, c.source) for c in store.clips] == [
         (r.text, r.language, r.speaker, r.group) for r in recordings[:3]
     ]
-    for clip, recording in zip([*store.clips, *store.sounds], recordings, strict=True):
+    for clip, recording in zip([*store.clips, *store.non_speech], recordings, strict=True):
         samples = datasets.load_audio(recording.path)
         kept = store.power(clip, 0, clip.n_frames)
         np.testing.assert_allclose(kept, datasets.log_power(samples), atol=0.01)
@@ -132,7 +132,7 @@ def test_a_store_holds_every_recording_in_its_order(recordings, tmp_path):
             assert abs(clip.start - 50) <= 8
             assert abs(clip.end - 100) <= 8
             assert clip.words == ((clip.start, clip.end),)  # one word is where speech is
-    assert (store.sounds[0].start, store.sounds[0].end) == (0, 200)
+    assert (store.non_speech[0].start, store.non_speech[0].end) == (0, 200)
     assert store.n_speech == {"set": sum(clip.n_speech for clip in store.clips)}
     assert {key: len(clips) for key, clips in store.languages.items()} == {("set", "en"): 2, ("set", "fr"): 1}
     assert store.skipped == []
@@ -143,7 +143,7 @@ def test_stores_join(recordings, tmp_path):
     a, b = (build_store(recordings[i : i + 2], tmp_path / str(i), BLIND) for i in (0, 2))
     both, whole = join_stores([a, b]), build_store(recordings, tmp_path / "whole", BLIND)
     assert np.array_equal(both.features, whole.features)
-    assert (both.clips, both.sounds) == (whole.clips, whole.sounds)
+    assert (both.clips, both.non_speech) == (whole.clips, whole.non_speech)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
@@ -160,13 +160,13 @@ def test_texts_stay_as_they_are_unless_they_are_to_be_plain(recordings, tmp_path
     assert [clip.text for clip in store.clips] == ["It's LATE — go!", "Добрый день"]
     plain = build_store(rows, tmp_path / "plain", replace(BLIND, plain_text=True))
     assert [clip.text for clip in plain.clips] == ["it's late go"]
-    assert plain.skipped == [(rows[1].path, "no letters that can be learnt in 'Добрый день'")]
+    assert plain.skipped == [(rows[1].path, "no usable letters in 'Добрый день'")]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_used_is_listed_with_its_reason(recordings, tmp_path):
+def test_skipped_recordings_are_listed_with_their_reason(recordings, tmp_path):
     good = recordings[0]
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing of the kind")
     cut = Path(write_flac(tmp_path / "cut.flac", speech(20.0, (0.0, 20.0))))
@@ -178,41 +178,41 @@ def test_what_cannot_be_used_is_listed_with_its_reason(recordings, tmp_path):
         "too long: 31.0 s, a window has 30": replace(good, path=write(tmp_path / "long.wav", speech(31.0, (1, 30)))),
         "empty text": replace(good, text=""),
         "language not given": replace(good, language=None),
-        "no letters that can be learnt in '...'": replace(good, text="..."),
-        "digits, which plain text does not spell, in '2 la'": replace(good, text="2 la"),
+        "no usable letters in '...'": replace(good, text="..."),
+        "digits, which plain text cannot have, in '2 la'": replace(good, text="2 la"),
         "ends 3.50 s after its file": replace(good, end=5.0),
         "too short: 0.00 s": replace(good, start=2.0),
-        "broken: it is truncated": replace(good, path=str(cut)),
+        "damaged: it is truncated": replace(good, path=str(cut)),
     }
     store = build_store([*rows.values(), good], tmp_path / "store", replace(BLIND, plain_text=True), threads=2)
     assert [clip.text for clip in store.clips] == ["la"]
     assert [path for path, _ in store.skipped] == [row.path for row in rows.values()]
-    for (_, told), reason in zip(store.skipped, rows, strict=True):
-        assert told.startswith(reason)
+    for (_, found), reason in zip(store.skipped, rows, strict=True):
+        assert found.startswith(reason)
     assert open_store(tmp_path / "store").skipped == store.skipped
 
 
-def test_of_sounds_without_speech_more_is_allowed(recordings, tmp_path):
+def test_non_speech_may_be_long_or_damaged(recordings, tmp_path):
     long = write(tmp_path / "long.wav", speech(35.0, (0, 35)))
     cut = Path(write_flac(tmp_path / "cut.flac", speech(20.0, (0.0, 20.0))))
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    rows = [recordings[0], Recording(long, "", NOBODY, end=60.0), Recording(str(cut), "", NOBODY)]
+    rows = [recordings[0], ManifestEntry(long, "", NON_SPEECH, end=60.0), ManifestEntry(str(cut), "", NON_SPEECH)]
     store = build_store(rows, tmp_path / "store", BLIND)
-    assert store.sounds[0].n_frames == 3500
-    assert len(store.sounds) == 2
+    assert store.non_speech[0].n_frames == 3500
+    assert len(store.non_speech) == 2
     assert store.skipped == []
 
 
-def test_nothing_to_train_on_is_an_error_that_tells_why(recordings, tmp_path):
+def test_nothing_to_train_on_is_an_error_with_reasons(recordings, tmp_path):
     with pytest.raises(TrainingError, match=r"nothing to train on.*gone\.wav: cannot be read"):
-        build_store([Recording("gone.wav", "la", "en")], tmp_path / "a")
+        build_store([ManifestEntry("gone.wav", "la", "en")], tmp_path / "a")
     with pytest.raises(TrainingError, match="nothing to train on"):
         build_store(recordings[3:], tmp_path / "b")
-    with pytest.raises(TrainingError, match="the manifest has no row"):
+    with pytest.raises(TrainingError, match="the manifest has no entry"):
         build_store([], tmp_path / "c")
 
 
-def test_other_warnings_are_not_swallowed(recordings, tmp_path, monkeypatch):
+def test_other_warnings_are_shown(recordings, tmp_path, monkeypatch):
     def loud(samples: np.ndarray, n_mels: int) -> np.ndarray:
         warnings.warn("odd", RuntimeWarning, stacklevel=1)
         return power(samples, n_mels)
@@ -230,7 +230,7 @@ def test_parts_of_a_file_are_cut_from_one_decoding_of_it(tmp_path, monkeypatch):
     samples = speech(9.0, (0.5, 1.0), (3.4, 4.1), (6.2, 6.9))
     path = write(tmp_path / "talk.wav", samples)
     parts = [(0.0, 2.0), (2.5, 5.0), (5.5, None)]
-    rows = [Recording(path, f"part {i}", "en", start=start, end=end) for i, (start, end) in enumerate(parts)]
+    rows = [ManifestEntry(path, f"part {i}", "en", start=start, end=end) for i, (start, end) in enumerate(parts)]
     opened = []
     load = datasets.load_audio
     monkeypatch.setattr(datasets, "load_audio", lambda name: opened.append(name) or load(name))
@@ -245,7 +245,7 @@ def test_parts_of_a_file_are_cut_from_one_decoding_of_it(tmp_path, monkeypatch):
 def test_word_times_of_the_manifest_are_those_of_the_part(tmp_path):
     path = write(tmp_path / "talk.wav", speech(6.0, (3.2, 4.8)))
     words = (("la", 3.2, 3.9), ("mi", 4.0, 4.8))
-    row = Recording(path, "la mi", "fr", start=3.0, end=5.0, words=words)
+    row = ManifestEntry(path, "la mi", "fr", start=3.0, end=5.0, words=words)
     store = build_store([row], tmp_path / "a", BLIND)
     [clip] = store.clips
     assert clip.words == ((20, 90), (100, 180))
@@ -259,7 +259,7 @@ def test_word_times_of_the_manifest_are_those_of_the_part(tmp_path):
 def test_english_words_are_aligned(tmp_path):
     pytest.importorskip("pocketsphinx", reason="word times need pocketsphinx, which is not installed here")
     sample = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
-    row = Recording(str(sample), "Computer, one two three: smart mirror!", "en")
+    row = ManifestEntry(str(sample), "Computer, one two three: smart mirror!", "en")
     [clip] = build_store([row], tmp_path / "a").clips
     assert len(clip.words) == 6
     assert (clip.start, clip.end) == (clip.words[0][0], clip.words[-1][1])
@@ -268,17 +268,17 @@ def test_english_words_are_aligned(tmp_path):
     [french] = build_store([replace(row, language="fr")], tmp_path / "b").clips
     assert french.words == ()
     [other] = build_store([replace(row, text="Computer 1 2 3 smart mirror")], tmp_path / "c").clips
-    assert other.words == ()  # the numbers are said, and nothing tells how
+    assert other.words == ()  # how the numbers are spoken is unknown
 
 
-def test_without_pocketsphinx_training_goes_without_word_times(recordings, tmp_path, monkeypatch, caplog):
+def test_without_pocketsphinx_there_are_no_word_times(recordings, tmp_path, monkeypatch, caplog):
     def missing() -> None:
-        raise TrainingError("word times need pocketsphinx")
+        raise MissingDependencyError("word times need pocketsphinx", extra="train")
 
-    monkeypatch.setattr(datasets, "Aligner", missing)
+    monkeypatch.setattr(datasets, "WordAligner", missing)
     store = build_store([replace(recordings[0], text="la mi")], tmp_path / "store", Preparation())
     assert store.clips[0].words == ()
-    assert "goes without word times: word times need pocketsphinx" in caplog.text
+    assert "training without word times: word times need pocketsphinx" in caplog.text
 
 
 # -- what stays on disk ------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def decoded(monkeypatch) -> list[str]:
     return names
 
 
-def test_what_did_not_change_is_not_computed_again(recordings, tmp_path, decoded):
+def test_unchanged_features_are_not_computed_again(recordings, tmp_path, decoded):
     first = build_store(recordings, tmp_path / "store", BLIND)
     assert len(decoded) == 4
     again = build_store(recordings, tmp_path / "store", BLIND, threads=2)
@@ -303,7 +303,7 @@ def test_what_did_not_change_is_not_computed_again(recordings, tmp_path, decoded
 
 
 @pytest.mark.parametrize("change", ["text", "row", "order", "bands", "plain", "file", "truncated"])
-def test_what_changed_is_computed_again(recordings, tmp_path, decoded, change):
+def test_changes_are_computed_again(recordings, tmp_path, decoded, change):
     build_store(recordings, tmp_path / "store", BLIND)
     rows, preparation = list(recordings), BLIND
     if change == "text":
@@ -325,16 +325,16 @@ def test_what_changed_is_computed_again(recordings, tmp_path, decoded, change):
     store = build_store(rows, tmp_path / "store", preparation)
     assert len(decoded) == len(rows)
     fresh = build_store(rows, tmp_path / "fresh", preparation)
-    assert (store.clips, store.sounds) == (fresh.clips, fresh.sounds)
+    assert (store.clips, store.non_speech) == (fresh.clips, fresh.non_speech)
     assert np.array_equal(store.features, fresh.features)
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.parametrize("at", ["features", 1, 2])
-def test_killed_half_way_leaves_nothing_wrong(recordings, tmp_path, monkeypatch, at):
+def test_a_kill_leaves_a_consistent_store(recordings, tmp_path, monkeypatch, at):
     old, new = recordings, [replace(recordings[1], text="dur"), *recordings[2:]]
     before = build_store(old, tmp_path / "store", BLIND)
     expected = build_store(new, tmp_path / "fresh", BLIND)
@@ -361,7 +361,7 @@ def test_killed_half_way_leaves_nothing_wrong(recordings, tmp_path, monkeypatch,
         with pytest.raises(KilledError):
             build_store(new, tmp_path / "store", BLIND)
 
-    after = build_store(old, tmp_path / "store", BLIND)  # the old rows again: right, computed anew or not
+    after = build_store(old, tmp_path / "store", BLIND)  # the old entries again: correct, computed again or not
     assert after.clips == clips
     assert np.array_equal(after.features, features)
     again = build_store(new, tmp_path / "store", BLIND)
@@ -371,7 +371,7 @@ def test_killed_half_way_leaves_nothing_wrong(recordings, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"fingerprint": 1}'])
-def test_an_index_that_cannot_be_read_is_made_anew(recordings, tmp_path, index):
+def test_an_invalid_index_is_rebuilt(recordings, tmp_path, index):
     first = build_store(recordings, tmp_path / "store", BLIND)
     (tmp_path / "store" / "clips.json").write_text(index)
     assert build_store(recordings, tmp_path / "store", BLIND).clips == first.clips
@@ -386,7 +386,7 @@ def test_real_recordings_become_clips(shared_data, tmp_path):
     groups = ("ljspeech", "commonvoice_en", "digits", "noise")
     some = [row for group in groups for row in [r for r in rows if r.group == group][:4]]
     store = build_store(some, tmp_path / "store", replace(Preparation(), plain_text=True))
-    assert len(store.clips) + len(store.sounds) + len(store.skipped) == len(some)
+    assert len(store.clips) + len(store.non_speech) + len(store.skipped) == len(some)
     assert len(store.clips) >= 10
     known = [clip for clip in store.clips if clip.words]
     assert all(len(clip.words) == len(clip.text.split()) for clip in known)

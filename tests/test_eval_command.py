@@ -1,4 +1,4 @@
-"""``whisper eval``: from arguments to tables and files, with a stand-in for the model."""
+"""``whisper eval``: from arguments to tables and files, with a fake model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from tests.test_cli import DEFAULTS
-from tests.test_evaluation import Reader
+from tests.test_evaluation import FakeModel
 from whisper.cli import cli
 from whisper.eval_command import build_parser
-from whisper.manifests import Recording
-from whisper.outcomes import Clip, Evaluation, Hypothesis
+from whisper.manifests import ManifestEntry
+from whisper.outcomes import Evaluation, Hypothesis, ScoredClip
 from whisper.tables import clip_lines, columns, describe
 from whisper.writers import Layout
 
@@ -25,8 +25,8 @@ ROWS = ("file\ttext\tlanguage\tset\tspeaker", "1.wav\tred blue\ten\tcolours\tann
 
 
 @pytest.fixture
-def readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Reader]:
-    """Models in the place of nano and tiny, in a folder with a manifest of three recordings and one that is gone."""
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeModel]:
+    """Fake models for nano and tiny, in a folder with a manifest of three recordings and a missing one."""
     for seconds in (1, 2, 3):
         with wave.open(str(tmp_path / f"{seconds}.wav"), "wb") as file:
             file.setnchannels(1)
@@ -34,10 +34,13 @@ def readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Reader
             file.setframerate(16000)
             file.writeframes(b"\1\0" * 16000 * seconds)
     (tmp_path / "dev.tsv").write_text("\n".join(ROWS) + "\n", encoding="utf-8")
-    readers = {"nano": Reader({1: "red blew", 2: "green", 3: ""}), "tiny": Reader({1: "red blue", 2: "green", 3: "Oh"})}
-    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", lambda name, **_: readers[name])
+    models = {
+        "nano": FakeModel({1: "red blew", 2: "green", 3: ""}),
+        "tiny": FakeModel({1: "red blue", 2: "green", 3: "Oh"}),
+    }
+    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", lambda name, **_: models[name])
     monkeypatch.chdir(tmp_path)
-    return readers
+    return models
 
 
 def test_every_option_of_decoding_is_there_with_its_default() -> None:
@@ -50,23 +53,23 @@ def test_every_option_of_decoding_is_there_with_its_default() -> None:
     assert changed == {"word_timestamps"}  # None: where the manifest has times
 
 
-def test_a_table_a_file_and_a_page(readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_a_file_and_a_page(models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]) -> None:
     code = cli(["eval", "dev.tsv", "--model", "nano", "--beam_size", "None", "--json", "a.json", "--html", "a.html"])
     out, err = capsys.readouterr()
     assert code == 0
     assert "word error rate       33.3 %" in out
-    assert "1 substituted, 0 missing, 0 added" in out
-    assert "text where none is    0.0 %" in out
-    assert "gone.wav" in out  # the row that was left out
+    assert "1 substitutions, 0 deletions, 0 insertions" in out
+    assert "hallucinated clips    0.0 %" in out
+    assert "gone.wav" in out  # the skipped entry
     assert "wrote a.json" in err
-    (told,) = json.loads(Path("a.json").read_text(encoding="utf-8"))["evaluations"]
-    assert told["model"] == "nano"
-    assert told["options"]["beam_size"] is None
-    assert told["load_seconds"] >= 0
-    assert [row["line"] for row in told["skipped"]] == [5]
-    assert told["scores"]["total"]["words"]["errors"] == 1
+    (evaluation,) = json.loads(Path("a.json").read_text(encoding="utf-8"))["evaluations"]
+    assert evaluation["model"] == "nano"
+    assert evaluation["options"]["beam_size"] is None
+    assert evaluation["load_seconds"] >= 0
+    assert [row["line"] for row in evaluation["skipped"]] == [5]
+    assert evaluation["scores"]["total"]["words"]["errors"] == 1
     assert Path("a.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    _, *calls = readers["nano"].calls
+    _, *calls = models["nano"].calls
     assert [call["seconds"] for call in calls] == [1, 2, 3]
     assert calls[0]["temperature"] == pytest.approx((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
     assert calls[0]["best_of"] == 5
@@ -74,11 +77,11 @@ def test_a_table_a_file_and_a_page(readers: dict[str, Reader], capsys: pytest.Ca
 
 
 def test_two_models_are_compared_at_once_and_from_files(
-    readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]
+    models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli(["eval", "dev.tsv", "--model", "nano", "--model", "tiny", "--json", "both.json"]) == 0
     at_once = capsys.readouterr().out.split("tiny against nano")[1]
-    assert "clips read better 1, worse 0, alike 1" in at_once
+    assert "clips better 1, worse 0, equal 1" in at_once
     assert json.loads(Path("both.json").read_text())["comparison"]["words"]["value"] == pytest.approx(-1 / 3)
     for name in ("nano", "tiny"):
         assert cli(["eval", "dev.tsv", "--model", name, "--json", f"{name}.json"]) == 0
@@ -90,24 +93,24 @@ def test_two_models_are_compared_at_once_and_from_files(
     assert "takes two evaluations, and there are 1" in capsys.readouterr().err
     Path("other.json").write_text("{}")
     assert cli(["eval", "--compare", "nano.json", "other.json"]) == 1
-    assert "other.json is no result" in capsys.readouterr().err
+    assert "other.json is not a result" in capsys.readouterr().err
 
 
-def test_a_part_of_the_manifest(readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_the_manifest(models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["eval", "dev.tsv", "--model", "nano", "--groups", "colours", "--limit", "1"]) == 0
     assert "nano: 1 recording," in capsys.readouterr().out
     assert cli(["eval", "dev.tsv", "--model", "nano", "--groups", "colors"]) == 1
     assert "did you mean 'colours'" in capsys.readouterr().err
 
 
-def test_the_second_run_takes_what_was_kept(readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_run_uses_the_cache(models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert cli(["eval", "dev.tsv", "--model", "nano", "--cache", "kept.jsonl"]) == 0
-    warm_ups = [call for call in readers["nano"].calls if "beam_size" not in call]
-    assert len(readers["nano"].calls) == 3 + len(warm_ups)
+    warm_ups = [call for call in models["nano"].calls if "beam_size" not in call]
+    assert len(models["nano"].calls) == 3 + len(warm_ups)
 
 
-def test_nothing_read_is_a_failure(readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_transcript_is_a_failure(models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]) -> None:
     Path("1.wav").write_bytes(b"no sound")
     Path("bad.tsv").write_text("file\ttext\n1.wav\tred\n", encoding="utf-8")
     assert cli(["eval", "bad.tsv", "--model", "nano"]) == 1
@@ -128,8 +131,8 @@ def test_nothing_read_is_a_failure(readers: dict[str, Reader], capsys: pytest.Ca
         (["dev.tsv", "--beam_sise", "3"], "--beam_sise"),
     ],
 )
-def test_arguments_that_cannot_be_meant(
-    arguments: list[str], message: str, readers: dict[str, Reader], capsys: pytest.CaptureFixture[str]
+def test_wrong_arguments(
+    arguments: list[str], message: str, models: dict[str, FakeModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as leaving:
         cli(["eval", *arguments])
@@ -138,7 +141,7 @@ def test_arguments_that_cannot_be_meant(
 
 
 def test_a_model_that_does_not_load_is_one_line(
-    readers: dict[str, Reader], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: dict[str, FakeModel], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def load(name: str, **_: Any) -> Any:
         raise RuntimeError("no such device")
@@ -152,20 +155,20 @@ def test_help_names_the_extra_options(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         cli(["eval", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "where not given, the manifest's, and the model's own choice where it has none" in out
+    assert "by default the manifest's, detected where it has none" in out
 
 
-def test_without_matplotlib_nothing_is_read(
-    readers: dict[str, Reader], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_matplotlib_nothing_is_transcribed(
+    models: dict[str, FakeModel], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli(["eval", "dev.tsv", "--model", "nano", "--html", "a.html"]) == 1
     assert "sotto[eval]" in capsys.readouterr().err
-    assert readers["nano"].calls == []
+    assert models["nano"].calls == []
 
 
-def one_clip(text: str, said: str, **fields: Any) -> Clip:
-    return Clip(Recording("a.wav", text, **fields), Hypothesis(said, "en", False, 1.0, 0.1))
+def one_clip(text: str, said: str, **fields: Any) -> ScoredClip:
+    return ScoredClip(ManifestEntry("a.wav", text, **fields), Hypothesis(said, "en", False, 1.0, 0.1))
 
 
 def test_aligned_words_stand_below_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Reading a list of recordings: what is asked of the model, what is kept, and what the scores say. Needs no weights."""
+"""Evaluation of a list of recordings: calls of the model, the cache, and the scores. Needs no weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from whisper.errors import LanguageError, OptionError, TrainingError, UnknownOptionError
+from whisper.errors import DataError, LanguageError, OptionError, UnknownOptionError
 from whisper.evaluation import Evaluation, choose, compare, evaluate
-from whisper.manifests import Recording
-from whisper.outcomes import Clip, Hypothesis, score_clips
+from whisper.manifests import ManifestEntry
+from whisper.outcomes import Hypothesis, ScoredClip, score_clips
 
 
-class Reader:
-    """Stands for a model: writes what `texts` says for a recording of so many seconds."""
+class FakeModel:
+    """Transcribes a recording of so many seconds as the entry of `texts`."""
 
     is_multilingual = True
     num_languages = 99
@@ -50,50 +50,50 @@ class Reader:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Callable[..., Recording]:
+def record(tmp_path: Path) -> Callable[..., ManifestEntry]:
     """Make a recording of so many seconds."""
 
-    def make(seconds: int, text: str = "", language: str | None = "en", **fields: Any) -> Recording:
+    def make(seconds: int, text: str = "", language: str | None = "en", **fields: Any) -> ManifestEntry:
         path = tmp_path / f"{seconds}.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(16000)
             file.writeframes(b"\1\0" * 16000 * seconds)
-        return Recording(str(path), text, language, **fields)
+        return ManifestEntry(str(path), text, language, **fields)
 
     return make
 
 
-Record = Callable[..., Recording]
+Record = Callable[..., ManifestEntry]
 
 
-def test_every_clip_is_read_and_scored(record: Record) -> None:
-    model = Reader({1: "Red, blue.", 2: "green gray", 3: "invented words", 4: ""})
+def test_every_clip_is_transcribed_and_scored(record: Record) -> None:
+    model = FakeModel({1: "Red, blue.", 2: "green gray", 3: "invented words", 4: ""})
     recordings = [
         record(1, "red blue", group="colours", speaker="ann"),
         record(2, "green black", group="colours", speaker="bob"),
         record(3, "", "none", group="noise"),
         record(4, "", "none", group="noise"),
-        record(1, "", "en", group="untold"),
+        record(1, "", "en", group="unlabelled"),
     ]
     scores = evaluate(model, recordings, beam_size=3).scores
-    assert scores.n_clips == {"speech": 2, "silence": 2, "untold": 1, "failed": 0}
+    assert scores.n_clips == {"speech": 2, "non_speech": 2, "unlabelled": 1, "failed": 0}
     assert scores.total is not None
     assert (scores.total.words.errors, scores.total.words.total) == (1, 4)
     assert [(g.name, g.words.errors) for g in scores.groups["speaker"]] == [("bob", 1), ("ann", 0)]
     assert [g.name for g in scores.groups["set"]] == ["colours"]
     assert scores.confusions == [("black", "gray", 1)]
-    assert scores.silence is not None
-    assert scores.silence.clips.rate == 0.5
-    assert scores.silence.words_per_minute == pytest.approx(2 / (7 / 60))
-    assert scores.languages is None  # nothing was asked of the model
+    assert scores.non_speech is not None
+    assert scores.non_speech.clips.rate == 0.5
+    assert scores.non_speech.words_per_minute == pytest.approx(2 / (7 / 60))
+    assert scores.languages is None  # nothing was detected
     assert [call["beam_size"] for call in model.calls] == [3] * 5
     assert [call["language"] for call in model.calls] == ["en", "en", None, None, "en"]
 
 
-def test_who_chooses_the_language(record: Record) -> None:
-    model = Reader({1: "a", 2: "b", 3: "c"})
+def test_language_of_a_recording(record: Record) -> None:
+    model = FakeModel({1: "a", 2: "b", 3: "c"})
     recordings = [record(1, "a", "cy"), record(2, "b", "fr"), record(3, "c", None)]
     evaluate(model, recordings)
     evaluate(model, recordings, language="German")
@@ -109,12 +109,12 @@ def test_who_chooses_the_language(record: Record) -> None:
     assert model.calls[-1]["language"] == "en"
 
 
-def test_what_cannot_be_read_is_kept_with_the_reason(record: Record, tmp_path: Path) -> None:
+def test_failed_recordings_have_a_reason(record: Record, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"no sound")
     late = replace(record(1, "a"), start=3.0, end=4.0)
-    recordings = [record(1, "a"), Recording(str(broken), "b", "en"), record(9, "c"), late]
-    evaluation = evaluate(Reader({1: "a"}), recordings)
+    recordings = [record(1, "a"), ManifestEntry(str(broken), "b", "en"), record(9, "c"), late]
+    evaluation = evaluate(FakeModel({1: "a"}), recordings)
     assert [clip.kind for clip in evaluation.clips] == ["speech", "failed", "failed", "failed"]
     assert [bool(clip.error) for clip in evaluation.clips] == [False, True, True, True]
     assert "broken.wav" in evaluation.clips[1].error
@@ -124,28 +124,28 @@ def test_what_cannot_be_read_is_kept_with_the_reason(record: Record, tmp_path: P
     assert evaluation.scores.total.words.clips == 1
 
 
-def test_wrong_options_end_it_at_once(record: Record) -> None:
+def test_wrong_options_raise_at_once(record: Record) -> None:
     with pytest.raises(UnknownOptionError, match="beam_size"):
-        evaluate(Reader({}), [], beam_sise=3)
+        evaluate(FakeModel({}), [], beam_sise=3)
     with pytest.raises(OptionError, match="detect_language"):
-        evaluate(Reader({}), [], language="en", detect_language=True)
+        evaluate(FakeModel({}), [], language="en", detect_language=True)
     with pytest.raises(LanguageError):
-        evaluate(Reader({}), [], language="Klingonian")
+        evaluate(FakeModel({}), [], language="Klingonian")
 
 
 def test_parts_of_a_file_and_times_of_words(record: Record) -> None:
     """Times of the manifest are those of the file, those of the model begin at the part."""
     part = record(5, "one two", start=2.0, end=4.0, words=(("one", 2.1, 2.5), ("two", 3.0, 3.4)))
-    model = Reader({2: "one two"})
+    model = FakeModel({2: "one two"})
     (clip,) = evaluate(model, [part]).clips
     assert model.calls[0]["word_timestamps"] is True
-    assert clip.late == [pytest.approx((-0.1, 0.0)), pytest.approx((0.0, 0.1))]
+    assert clip.time_errors == [pytest.approx((-0.1, 0.0)), pytest.approx((0.0, 0.1))]
     assert evaluate(model, [part], word_timestamps=False).scores.times is None
 
 
-def test_a_second_run_reads_only_what_is_new(record: Record, tmp_path: Path) -> None:
+def test_a_second_run_transcribes_only_new_recordings(record: Record, tmp_path: Path) -> None:
     cache = tmp_path / "kept.jsonl"
-    model = Reader({1: "one", 2: "two", 3: "three"})
+    model = FakeModel({1: "one", 2: "two", 3: "three"})
     clips, new = [record(1, "one", words=(("one", 0.0, 0.5),)), record(2, "two")], record(3, "three")
     first = evaluate(model, clips, cache=cache)
     with open(cache, "a") as file:
@@ -161,30 +161,30 @@ def test_a_second_run_reads_only_what_is_new(record: Record, tmp_path: Path) -> 
     assert len(model.calls) == 7
 
 
-def test_progress_is_told(record: Record) -> None:
-    told: list[tuple[int, int]] = []
-    evaluate(Reader({1: "a"}), [record(1, "a")] * 2, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+def test_progress_is_reported(record: Record) -> None:
+    values: list[tuple[int, int]] = []
+    evaluate(FakeModel({1: "a"}), [record(1, "a")] * 2, progress=lambda done, total: values.append((done, total)))
+    assert values == [(1, 2), (2, 2)]
 
 
-def some_clip(text: str, said: str, path: str = "a.wav", **fields: Any) -> Clip:
-    heard = Hypothesis(said, "en", detected=False, duration=2.0, seconds=0.5)
-    return Clip(Recording(path, text, "en", **fields), heard)
+def some_clip(text: str, said: str, path: str = "a.wav", **fields: Any) -> ScoredClip:
+    hypothesis = Hypothesis(said, "en", detected=False, duration=2.0, seconds=0.5)
+    return ScoredClip(ManifestEntry(path, text, "en", **fields), hypothesis)
 
 
 def test_an_evaluation_survives_json() -> None:
     timed = some_clip("red blue", "red blew", words=(("red", 0.0, 0.4), ("blue", 0.5, 0.9)))
     timed = replace(timed, hypothesis=replace(timed.hypothesis, words=(("red", 0.1, 0.4), ("blew", 0.5, 0.9))))
-    failed = Clip(Recording("b.wav", "x", "en"), None, "no sound")
+    failed = ScoredClip(ManifestEntry("b.wav", "x", "en"), None, "no sound")
     evaluation = Evaluation("toy", (timed, failed), {"temperature": [0.0]}, skipped=({"line": 3, "reason": "odd"},))
-    told = json.loads(json.dumps(evaluation.to_dict()))
-    again = Evaluation.from_dict(told)
+    values = json.loads(json.dumps(evaluation.to_dict()))
+    again = Evaluation.from_dict(values)
     assert again == evaluation
     assert again.scores == evaluation.scores
-    assert told["scores"]["total"]["words"]["rate"] == 0.5
-    assert told["scores"]["times"]["matched"] == 1
-    assert told["clips"][0]["edits"]["substitutions"] == 1
-    with pytest.raises(OptionError, match="no evaluation"):
+    assert values["scores"]["total"]["words"]["rate"] == 0.5
+    assert values["scores"]["times"]["matched"] == 1
+    assert values["clips"][0]["edits"]["substitutions"] == 1
+    with pytest.raises(OptionError, match="not an evaluation"):
         Evaluation.from_dict({"model": "toy"})
 
 
@@ -195,22 +195,22 @@ def test_comparing_pairs_the_clips() -> None:
     assert (found.better, found.worse, found.same, found.unpaired) == (1, 0, 1, 1)
     assert found.words.value == -0.25
     assert list(found.sets) == ["x"]
-    with pytest.raises(TrainingError, match="no clip in common"):
+    with pytest.raises(DataError, match="no clip in common"):
         compare(first, Evaluation("two", ()))
 
 
 def test_a_translation_is_compared_as_english() -> None:
-    clip = Clip(Recording("a", "colour", "fr"), Hypothesis("color", "fr", False, 1.0, 0.1), task="translate")
+    clip = ScoredClip(ManifestEntry("a", "colour", "fr"), Hypothesis("color", "fr", False, 1.0, 0.1), task="translate")
     assert clip.edits.errors == 0
 
 
 def test_nothing_to_score_is_said_by_none() -> None:
     scores = score_clips([])
-    assert (scores.total, scores.silence, scores.languages, scores.times, scores.speed) == (None,) * 5
+    assert (scores.total, scores.non_speech, scores.languages, scores.times, scores.speed) == (None,) * 5
 
 
 def test_choosing_from_each_group() -> None:
-    rows = [Recording(f"{group}{i}", group=group) for i in range(20) for group in ("a", "b")]
+    rows = [ManifestEntry(f"{group}{i}", group=group) for i in range(20) for group in ("a", "b")]
     some = choose(rows, limit=5, seed=1)
     assert [sum(r.group == g for r in some) for g in "ab"] == [5, 5]
     assert [r for r in rows if r in some] == some  # the manifest's order
@@ -218,7 +218,7 @@ def test_choosing_from_each_group() -> None:
     assert choose(rows, limit=5, seed=2) != some
     assert choose(rows) == rows
     with pytest.raises(OptionError, match="did you mean 'digits'"):
-        choose([Recording("x", group="digits")], ["digit"])
+        choose([ManifestEntry("x", group="digits")], ["digit"])
 
 
 @pytest.mark.shared
@@ -228,7 +228,7 @@ def test_nano_on_real_recordings(shared_data: Path) -> None:
 
     recordings = choose(read_manifest(shared_data / "dev").recordings, ["wakeword", "noise"], limit=3)
     scores = evaluate(whisper.load_model("nano", device="cpu"), recordings).scores
-    assert scores.n_clips == {"speech": 3, "silence": 3, "untold": 0, "failed": 0}
+    assert scores.n_clips == {"speech": 3, "non_speech": 3, "unlabelled": 0, "failed": 0}
     assert scores.total is not None
     assert scores.total.words.rate < 0.5
     assert scores.speed is not None

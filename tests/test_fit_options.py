@@ -1,4 +1,4 @@
-"""Options of a training: each does something, what is left open is chosen, and mistakes are told at once."""
+"""Options of a training: each has an effect, open ones are chosen, and mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from whisper.errors import DeviceError, LanguageError, OptionError
 from whisper.fit_options import SHAPES, FitOptions
 
 BASE = {"model": "tiny", "device": "cpu", "threads": 2, "precision": "float32"}
-# what each option is changed to, and what must be given for it to matter
+# a changed value of each option, and the options that it needs
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "epochs": (5.0, {}), "steps": (7, {}), "batch_seconds": (60.0, {}), "seconds_at_once": (30.0, {}),
     "window_seconds": ((10.0,), {}), "learning_rate": (1.0, {}), "warmup": (3, {}), "optimiser": ("muon", {}),
@@ -23,10 +23,10 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "evaluate_every": (5, {"dev": "m.tsv"}), "patience": (3, {"dev": "m.tsv"}), "save_every": (5, {}),
     "precision": ("bfloat16", {}), "device": ("meta", {}), "threads": (1, {}), "seed": (9, {}),
 }  # fmt: skip
-OF_THE_DATA = {"language", "task", "text", "dev_clips"}  # `test_training` changes these and looks at what is learnt
+OF_THE_DATA = {"language", "task", "text", "dev_clips"}  # `test_training` checks their effect on the training data
 
 
-def test_every_option_that_settings_hold_changes_them():
+def test_every_option_changes_the_settings():
     assert set(CHANGES) | OF_THE_DATA | {"model", "shape"} == {f.name for f in fields(FitOptions)}
     for name, (value, others) in CHANGES.items():
         plain = FitOptions(**BASE, **others)
@@ -36,14 +36,14 @@ def test_every_option_that_settings_hold_changes_them():
     assert scratch.settings(10.0, SHAPES["tiny"]) != FitOptions(**BASE).settings(10.0, SHAPES["tiny"])
 
 
-def test_what_is_left_open_is_chosen():
+def test_open_options_are_chosen():
     scratch = FitOptions(shape="nano", epochs=2.0, device="cpu").settings(1.0, SHAPES["nano"])
     assert scratch.n_steps == 90  # two hours in steps of 80 s
-    assert FitOptions(shape="nano", epochs=2.0).settings(1.0, SHAPES["nano"], spoken=0.5).n_steps == 180
-    assert (scratch.optimiser, scratch.learning_rate, scratch.objective.letters) == ("muon", 2e-3, 1.0)
+    assert FitOptions(shape="nano", epochs=2.0).settings(1.0, SHAPES["nano"], speech_share=0.5).n_steps == 180
+    assert (scratch.optimiser, scratch.learning_rate, scratch.objective.ctc_weight) == ("muon", 2e-3, 1.0)
     tuned = FitOptions(model="tiny", lora_rank=8, device="cpu").settings(1.0, SHAPES["tiny"])
-    assert (tuned.optimiser, tuned.learning_rate, tuned.objective.letters) == ("adamw", 3e-4, 0.0)
-    assert tuned.stages[0].rate == (1.0, 0.0)
+    assert (tuned.optimiser, tuned.learning_rate, tuned.objective.ctc_weight) == ("adamw", 3e-4, 0.0)
+    assert tuned.stages[0].lr_factors == (1.0, 0.0)
     assert 1 <= tuned.threads <= 8
 
 
@@ -62,7 +62,7 @@ def test_shapes_by_hand():
 
 
 @pytest.mark.parametrize("shape", ["width=100,encoder=2", "wide", "width=64", "width=64,encoder=1,dcoder=1", "width=x"])
-def test_wrong_shapes_are_told(shape):
+def test_wrong_shapes_are_reported(shape):
     with pytest.raises(OptionError, match="width=256,encoder=4,decoder=2"):
         FitOptions(shape=shape)
 
@@ -79,20 +79,20 @@ def test_wrong_shapes_are_told(shape):
         ({"window_seconds": ()}, "window_seconds must be lengths"),
         ({"window_seconds": 31}, "window_seconds must be lengths"),
         ({"lora_rank": 2, "lora_targets": ("query", "keys")}, "lora_targets has no 'keys'"),
-        ({"lora_alpha": 2.0}, "lora_alpha needs lora_rank"),
-        ({"dev_clips": 5}, "dev_clips needs dev"),
-        ({"evaluate_every": 5}, "evaluate_every needs dev"),
+        ({"lora_alpha": 2.0}, "lora_alpha has no effect without lora_rank"),
+        ({"dev_clips": 5}, "dev_clips has no effect without dev"),
+        ({"evaluate_every": 5}, "evaluate_every has no effect without dev"),
         ({"steps": 5, "epochs": 2.0}, "steps or epochs"),
         ({"augment": "loud"}, "augment must be one of none, mild, strong"),
-        ({"language": "none"}, "somebody speaks"),
+        ({"language": "none"}, "the language of speech"),
     ],
 )
-def test_wrong_values_are_told(values, says):
+def test_wrong_values_are_reported(values, says):
     with pytest.raises(OptionError, match=says):
         FitOptions(model="tiny", **values)
 
 
-def test_values_are_taken_as_people_give_them():
+def test_values_are_converted():
     options = FitOptions(model=Path("a") / "b.pt", language="French", window_seconds=5, lora_rank=2, lora_targets="mlp")
     assert options.model == str(Path("a") / "b.pt")
     assert options.language == "fr"
@@ -101,8 +101,8 @@ def test_values_are_taken_as_people_give_them():
         FitOptions(model="tiny", language="frensh")
 
 
-def test_devices_and_precisions_are_tried_at_once():
-    with pytest.raises(OptionError, match="float16 is for a GPU; on a CPU take bfloat16 or float32"):
+def test_devices_and_precisions_are_checked_at_once():
+    with pytest.raises(OptionError, match="float16 needs a GPU; on a CPU use bfloat16 or float32"):
         FitOptions(model="tiny", device="cpu", precision="float16").place()
     with pytest.raises(DeviceError, match="device 'warp' cannot be used here"):
         FitOptions(model="tiny", device="warp").place()

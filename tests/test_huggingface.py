@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from whisper.checkpoints import load_model
-from whisper.errors import CheckpointError, DownloadError
+from whisper.errors import CheckpointError, DownloadError, MissingDependencyError
 from whisper.model import ModelDimensions, Whisper
 
 DIMS = ModelDimensions(8, 20, 16, 2, 3, 60, 12, 16, 4, 2)
@@ -253,5 +253,5 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for
 
 def test_without_the_hub_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DownloadError, match=r"pip install 'sotto\[hub\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'sotto\[hub\]'"):
         load_model("owner/whisper-little")

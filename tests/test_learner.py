@@ -1,4 +1,4 @@
-"""The network while it learns says what the model says, and its losses reward what they are meant to."""
+"""The training network computes what the model computes, and its losses reward the right output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from whisper import datasets, targets
-from whisper.learner import FINE_TUNING, Batch, Learner, Objective
+from whisper.learner import FINE_TUNING, Objective, TrainingBatch, TrainingNetwork
 from whisper.model import ModelDimensions, Whisper
-from whisper.targets import IGNORED
+from whisper.targets import IGNORE_INDEX
 
 from .torch_states import STATES
 
@@ -17,15 +17,15 @@ DIMS = ModelDimensions(80, 1500, 64, 2, 2, 51865, 448, 64, 2, 2)
 
 @pytest.fixture(scope="module")
 def whole() -> targets.Vocabulary:
-    return targets.whole_vocabulary(True)
+    return targets.full_vocabulary(True)
 
 
 @pytest.fixture(scope="module")
 def used() -> targets.Vocabulary:
-    return targets.used_vocabulary(["la mi so do", "un deux"], ["en", "fr"])
+    return targets.reduced_vocabulary(["la mi so do", "un deux"], ["en", "fr"])
 
 
-def make_batch(vocabulary: targets.Vocabulary, n_frames: int = 100) -> Batch:
+def make_batch(vocabulary: targets.Vocabulary, n_frames: int = 100) -> TrainingBatch:
     store = datasets.toy_store(1)
     from whisper import composing, loop
 
@@ -36,12 +36,12 @@ def make_batch(vocabulary: targets.Vocabulary, n_frames: int = 100) -> Batch:
 def test_it_computes_what_the_model_computes(whole):
     torch.manual_seed(0)
     model = Whisper(DIMS).eval()
-    learner = Learner(model, whole, FINE_TUNING, torch.float32)
+    network = TrainingNetwork(model, whole, FINE_TUNING, torch.float32)
     mel, tokens = torch.randn(2, 80, 3000), torch.randint(0, 51865, (2, 7))
     with torch.no_grad():
-        features = learner.encode(mel)
+        features = network.encode(mel)
         torch.testing.assert_close(features, model.encoder(mel), atol=1e-5, rtol=1e-4)
-        logits, _ = learner.decode(tokens, features)
+        logits, _ = network.decode(tokens, features)
         torch.testing.assert_close(logits, model.decoder(tokens, features), atol=1e-4, rtol=1e-4)
 
 
@@ -51,8 +51,8 @@ def test_bfloat16_is_near(whole):
     mel, tokens = torch.randn(1, 80, 200), torch.randint(0, 51865, (1, 5))
     with torch.no_grad():
         exact, near = (
-            Learner(model, whole, FINE_TUNING, dtype).decode(
-                tokens, Learner(model, whole, FINE_TUNING, dtype).encode(mel)
+            TrainingNetwork(model, whole, FINE_TUNING, dtype).decode(
+                tokens, TrainingNetwork(model, whole, FINE_TUNING, dtype).encode(mel)
             )[0]
             for dtype in (torch.float32, torch.bfloat16)
         )
@@ -60,76 +60,78 @@ def test_bfloat16_is_near(whole):
     assert not torch.equal(exact, near)
 
 
-def test_a_shared_row_counts_for_all_it_stands_for(used):
-    learner = Learner.scratch(DIMS, used, dtype=torch.float32)
+def test_a_shared_index_counts_for_all_tokens_that_share_it(used):
+    network = TrainingNetwork.from_scratch(DIMS, used, dtype=torch.float32)
     tokens = torch.zeros(1, 1, dtype=torch.long)
     with torch.no_grad():
-        learner.network.decoder.token_embedding.weight.zero_()
-        learner.timestamps.weight.zero_()
-        logits, _ = learner.decode(tokens, torch.zeros(1, 4, 64))
-        share = logits[0, 0].softmax(-1)[used.fill]
+        network.model.decoder.token_embedding.weight.zero_()
+        network.timestamp_map.weight.zero_()
+        logits, _ = network.decode(tokens, torch.zeros(1, 4, 64))
+        share = logits[0, 0].softmax(-1)[used.unused_index]
     assert share == pytest.approx(used.n_unused / 51865, rel=1e-3)
 
 
-def test_heads_are_rewarded_for_looking_at_the_word(used):
+def test_guided_heads_learn_to_attend_to_the_word(used):
     batch = make_batch(used)
-    learner = Learner.scratch(DIMS, used, dtype=torch.float32)
-    assert (batch.looks[..., 0] >= 0).any()
-    parameters = [p for name, p in learner.named_parameters() if ".cross_attn." in name]
+    network = TrainingNetwork.from_scratch(DIMS, used, dtype=torch.float32)
+    assert (batch.attention_targets[..., 0] >= 0).any()
+    parameters = [p for name, p in network.named_parameters() if ".cross_attn." in name]
     optimiser = torch.optim.Adam(parameters, 0.02)
     seen = []
     for _ in range(30):
-        losses = learner(batch)
+        losses = network(batch)
         optimiser.zero_grad()
-        losses.looks.backward()
+        losses.attention.backward()
         optimiser.step()
-        seen.append(losses.looks.item())
+        seen.append(losses.attention.item())
     assert seen[-1] < 0.7 * seen[0]
 
 
-def test_only_what_is_expected_is_scored(used):
+def test_only_labelled_positions_have_a_loss(used):
     batch = make_batch(used)
-    learner = Learner.scratch(DIMS, used, Objective(), torch.float32)
-    before = learner(batch).text
-    expected = batch.expected.clone()
-    expected[:, 1:] = IGNORED
-    changed = Batch(batch.mel, batch.tokens, expected, batch.looks, batch.letters, batch.letter_lengths)
-    assert learner(changed).text != before
-    rows = batch.expected[:, 0]
-    logits, _ = learner.decode(batch.tokens, learner.encode(batch.mel))
-    # the first token after the start is the language; here it weighs as much as any other
-    by_hand = torch.nn.functional.cross_entropy(logits[:, 0], rows)
-    torch.testing.assert_close(learner(changed).text, by_hand)
+    network = TrainingNetwork.from_scratch(DIMS, used, Objective(), torch.float32)
+    before = network(batch).text
+    labels = batch.labels.clone()
+    labels[:, 1:] = IGNORE_INDEX
+    changed = TrainingBatch(
+        batch.mel, batch.tokens, labels, batch.attention_targets, batch.ctc_targets, batch.ctc_lengths
+    )
+    assert network(changed).text != before
+    first = batch.labels[:, 0]
+    logits, _ = network.decode(batch.tokens, network.encode(batch.mel))
+    # the first token after the start is the language; here it has the weight of any other
+    by_hand = torch.nn.functional.cross_entropy(logits[:, 0], first)
+    torch.testing.assert_close(network(changed).text, by_hand)
 
 
-def test_a_timestamp_beside_the_right_one_is_nearly_right(used):
-    learner = Learner.scratch(DIMS, used, Objective(timestamp_spread=1.0), torch.float32)
+def test_a_timestamp_near_the_right_one_is_a_small_error(used):
+    network = TrainingNetwork.from_scratch(DIMS, used, Objective(timestamp_sigma=1.0), torch.float32)
     target = torch.tensor([used.timestamp_begin + 50])
 
     def loss(step: int) -> float:
-        logp = torch.full((1, used.n_rows), -20.0)
+        logp = torch.full((1, used.size), -20.0)
         logp[0, used.timestamp_begin + 50 + step] = 0.0
-        return learner._time_loss(logp, target).item()
+        return network._timestamp_loss(logp, target).item()
 
     assert loss(0) < loss(1) < loss(2) < loss(5) == loss(40)
 
 
-def test_no_letters_no_ctc(whole):
-    learner = Learner(Whisper(DIMS), whole, FINE_TUNING)
-    assert not hasattr(learner, "letters")
-    assert learner(make_batch(whole)).letters.item() == 0.0
+def test_without_an_alphabet_there_is_no_ctc_loss(whole):
+    network = TrainingNetwork(Whisper(DIMS), whole, FINE_TUNING)
+    assert not hasattr(network, "ctc_head")
+    assert network(make_batch(whole)).ctc.item() == 0.0
 
 
 @pytest.mark.parametrize("state", ["float16", "float64", "on meta"])
 def test_a_network_from_scratch_does_not_follow_what_torch_makes_by_default(
     used: targets.Vocabulary, state: str
 ) -> None:
-    def drawn() -> dict[str, torch.Tensor]:
+    def random_weights() -> dict[str, torch.Tensor]:
         torch.manual_seed(3)
-        return Learner.scratch(DIMS, used).state_dict()
+        return TrainingNetwork.from_scratch(DIMS, used).state_dict()
 
-    expected = drawn()
+    expected = random_weights()
     with STATES[state]():
-        found = drawn()
+        found = random_weights()
     assert {tensor.dtype for tensor in found.values()} <= {torch.float32, torch.bool}
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

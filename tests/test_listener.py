@@ -1,4 +1,4 @@
-"""Scoring a model while it trains: what is scored, what is left out and why, and the right rate."""
+"""Evaluation during a training: what is scored, what is skipped and why, and the error rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from whisper import listener
 from whisper.errors import TrainingError
-from whisper.listener import Listener, Listening
+from whisper.listener import DevEvaluator, DevSetOptions
 
 from .models import random_model
 
@@ -36,30 +36,34 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path / "dev.tsv"
 
 
-def test_what_cannot_be_scored_is_listed(manifest):
-    found = Listener(Listening(manifest, 80, ("en", "fr")))
+def test_skipped_recordings_are_listed(manifest):
+    found = DevEvaluator(DevSetOptions(manifest, 80, ("en", "fr")))
     assert [(text, language) for text, language, _ in found.content] == [("hello world", "en"), ("un deux trois", "fr")]
     reasons = {Path(what).stem: reason for what, reason in found.skipped}
     assert {name: reason.split(":")[0] for name, reason in reasons.items()} == {
-        "line 11": "missing file", "c": "nobody speaks", "d": "empty text", "e": "language not given; name one for all "
-        "such rows", "f": "language yue", "g": "too long for a window of 30 s", "h": "too short", "i": "cannot be read",
-    }  # fmt: skip
-    assert len(Listener(Listening(manifest, 80, ("en", "fr"), language="en"))) == 3
-    with pytest.raises(
-        TrainingError, match=r"dev.tsv has no recording that can be listened to \(line 11: missing file"
-    ):
-        Listener(Listening(manifest, 80, ("de",)))
+        "line 11": "missing file",
+        "c": "no speech",
+        "d": "empty text",
+        "e": "language not given; set one for all such entries",
+        "f": "language yue",
+        "g": "too long for a window of 30 s",
+        "h": "too short",
+        "i": "cannot be read",
+    }
+    assert len(DevEvaluator(DevSetOptions(manifest, 80, ("en", "fr"), language="en"))) == 3
+    with pytest.raises(TrainingError, match=r"dev.tsv has no recording to evaluate on \(line 11: missing file"):
+        DevEvaluator(DevSetOptions(manifest, 80, ("de",)))
 
 
-def test_errors_are_counted_in_each_language(manifest, monkeypatch):
-    heard = {"en": ["Hello, world!"], "fr": ["un dix quatre cinq"]}
-    monkeypatch.setattr(Listener, "_read", lambda self, model, clips: heard[clips[0].language])
+def test_errors_are_counted_over_all_languages(manifest, monkeypatch):
+    texts = {"en": ["Hello, world!"], "fr": ["un dix quatre cinq"]}
+    monkeypatch.setattr(DevEvaluator, "_transcribe", lambda self, model, clips: texts[clips[0].language])
     threads = torch.get_num_threads()
-    assert Listener(Listening(manifest, 80, ("en", "fr"), threads=2))(random_model(1)) == pytest.approx(3 / 5)
+    assert DevEvaluator(DevSetOptions(manifest, 80, ("en", "fr"), threads=2))(random_model(1)) == pytest.approx(3 / 5)
     assert torch.get_num_threads() == threads
 
 
-def test_a_model_reads_in_the_language_of_the_recording(manifest, monkeypatch):
+def test_the_language_is_that_of_the_recording(manifest, monkeypatch):
     asked = []
 
     def decode(model, mel, options):
@@ -67,5 +71,5 @@ def test_a_model_reads_in_the_language_of_the_recording(manifest, monkeypatch):
         return [type("Result", (), {"text": ""}) for _ in mel]
 
     monkeypatch.setattr(listener, "decode", decode)
-    assert Listener(Listening(manifest, 80, ("en", "fr")))(random_model(1)) == 1.0
+    assert DevEvaluator(DevSetOptions(manifest, 80, ("en", "fr")))(random_model(1)) == 1.0
     assert asked == [((1, 80, 3000), "en", "transcribe"), ((1, 80, 3000), "fr", "transcribe")]

@@ -1,4 +1,4 @@
-"""The training loop: it learns, ends in the same weights after a kill, stops in time, and exports a whole model."""
+"""The trainer: the loss falls, a resumed run ends with the same weights, early stopping, and export of a full model."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from whisper.learner import FINE_TUNING
 from whisper.model import ModelDimensions, Whisper
 
 DIMS = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
-RECIPE = composing.Recipe(lengths=(1.5, 2.0), p_prompt=0.2, p_part=0.3)
+RECIPE = composing.Recipe(lengths=(1.5, 2.0), p_prompt=0.2, p_excerpt=0.3)
 
 
 @pytest.fixture(scope="module")
-def store() -> datasets.Store:
+def store() -> datasets.FeatureStore:
     return datasets.toy_store(seed=3)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(store: datasets.Store) -> targets.Vocabulary:
-    return targets.used_vocabulary([clip.text for clip in store.clips])
+def vocabulary(store: datasets.FeatureStore) -> targets.Vocabulary:
+    return targets.reduced_vocabulary([clip.text for clip in store.clips])
 
 
 def micro(steps: int = 12, **changes: object) -> loop.Settings:
-    stage = loop.Stage(steps, RECIPE, seconds_per_step=12, average=0.8)
+    stage = loop.Stage(steps, RECIPE, seconds_per_step=12, ema_decay=0.8)
     values: dict[str, object] = {"warmup": 4, "save_every": 5, **changes}
     return loop.Settings((stage,), DIMS, **values)  # type: ignore[arg-type]
 
 
 def weights(run: loop.Run) -> dict[str, torch.Tensor]:
-    return {**run.average, **{f"now.{name}": p.detach() for name, p in run.learning().items()}}
+    return {**run.ema, **{f"now.{name}": p.detach() for name, p in run.trainable().items()}}
 
 
 def assert_same(a: loop.Run, b: loop.Run) -> None:
@@ -45,27 +45,27 @@ def assert_same(a: loop.Run, b: loop.Run) -> None:
         assert torch.equal(weights(b)[name], tensor), name
 
 
-def test_loss_falls_and_the_export_is_a_whole_model(store, vocabulary, tmp_path):
+def test_loss_falls_and_the_export_is_a_full_model(store, vocabulary, tmp_path):
     run = loop.train(micro(30), store, vocabulary, tmp_path)
     losses = np.array(run.history)[:, 1:3].sum(axis=1)
     assert losses[-5:].mean() < 0.7 * losses[:5].mean()
 
-    model, learner = loop.export(run), run.learner
+    model, network = loop.export(run), run.network
     with torch.no_grad():
-        for name, parameter in run.learning().items():
-            parameter.copy_(run.average[name])
+        for name, parameter in run.trainable().items():
+            parameter.copy_(run.ema[name])
         batch = loop.make_batch(0, micro(), store, vocabulary)
         tokens, features = batch.tokens[:2, :6], torch.randn(2, 50, 64)
-        compact = learner.decode(tokens, features)[0].log_softmax(-1)[..., : vocabulary.fill]
-        ids = torch.tensor([*vocabulary.ids, *range(vocabulary.tokenizer.timestamp_begin, 51865)])
-        rows = torch.tensor([*range(vocabulary.fill), *range(vocabulary.timestamp_begin, vocabulary.n_rows)])
-        id_of_row = torch.zeros(vocabulary.n_rows, dtype=torch.long)
-        id_of_row[rows] = ids
-        full = model.decoder(id_of_row[tokens], features).log_softmax(-1)
-        torch.testing.assert_close(full[..., list(vocabulary.ids)], compact, atol=0.05, rtol=0.02)
+        compact = network.decode(tokens, features)[0].log_softmax(-1)[..., : vocabulary.unused_index]
+        ids = torch.tensor([*vocabulary.token_ids, *range(vocabulary.tokenizer.timestamp_begin, 51865)])
+        indices = torch.tensor([*range(vocabulary.unused_index), *range(vocabulary.timestamp_begin, vocabulary.size)])
+        id_of_index = torch.zeros(vocabulary.size, dtype=torch.long)
+        id_of_index[indices] = ids
+        full = model.decoder(id_of_index[tokens], features).log_softmax(-1)
+        torch.testing.assert_close(full[..., list(vocabulary.token_ids)], compact, atol=0.05, rtol=0.02)
 
         mel = torch.randn(1, 80, 3000)
-        torch.testing.assert_close(model.encoder(mel), learner.encode(mel), atol=0.15, rtol=0.1)
+        torch.testing.assert_close(model.encoder(mel), network.encode(mel), atol=0.15, rtol=0.1)
     unused = sorted(set(range(51865)) - set(targets.used_token_ids(vocabulary)))
     table = model.decoder.token_embedding.weight
     assert len(unused) == vocabulary.n_unused
@@ -73,29 +73,29 @@ def test_loss_falls_and_the_export_is_a_whole_model(store, vocabulary, tmp_path)
     assert model.alignment_heads.to_dense().nonzero().tolist() == [[0, 0]]  # the guided heads that there are
 
 
-def test_a_killed_run_continues_to_the_same_weights(store, vocabulary, tmp_path):
+def test_a_resumed_run_ends_with_the_same_weights(store, vocabulary, tmp_path):
     errors = iter([0.5, 0.4, 0.6])
     settings = micro(evaluate_every=4)
     whole = loop.train(settings, store, vocabulary, tmp_path / "whole", evaluate=lambda _: next(errors))
     errors = iter([0.5])
     loop.train(settings, store, vocabulary, tmp_path / "killed", until=5, evaluate=lambda _: next(errors))
     errors = iter([0.4, 0.6])
-    (tmp_path / "killed" / "last.ckpt.1.tmp").write_bytes(b"half a checkpoint")  # of a kill while writing
+    (tmp_path / "killed" / "last.ckpt.1.tmp").write_bytes(b"half a checkpoint")  # from a kill during a write
     again = loop.train(settings, store, vocabulary, tmp_path / "killed", evaluate=lambda _: next(errors))
     assert whole.step == 12
     assert_same(again, whole)
 
 
-def test_who_stops_a_run_loses_no_step(store, vocabulary, tmp_path):
+def test_a_stopped_run_loses_no_step(store, vocabulary, tmp_path):
     settings, asked = micro(5, save_every=1000), iter([False, False, True])
     stopped = loop.train(settings, store, vocabulary, tmp_path / "stopped", stopped=lambda: next(asked))
     assert stopped.step == 3
     again = loop.train(settings, store, vocabulary, tmp_path / "stopped")
-    assert again.began == 3
+    assert again.first_step == 3
     assert_same(again, loop.train(settings, store, vocabulary, tmp_path / "whole"))
 
 
-def test_long_steps_are_saved_by_the_clock(store, vocabulary, tmp_path, monkeypatch):
+def test_long_steps_are_saved_by_time(store, vocabulary, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     asked = iter([False, False])
     with pytest.raises(StopIteration):  # at step 3, as an error of the step would
@@ -103,26 +103,26 @@ def test_long_steps_are_saved_by_the_clock(store, vocabulary, tmp_path, monkeypa
     assert torch.load(tmp_path / loop.LAST)["step"] == 2
 
 
-def test_a_broken_checkpoint_is_told(store, vocabulary, tmp_path):
+def test_a_damaged_checkpoint_is_reported(store, vocabulary, tmp_path):
     loop.train(micro(1), store, vocabulary, tmp_path)
     content = (tmp_path / loop.LAST).read_bytes()
     for broken in (content[: len(content) // 2], b"", b"no checkpoint"):
         (tmp_path / loop.LAST).write_bytes(broken)
-        with pytest.raises(TrainingError, match=r"last\.ckpt is broken .*: delete it to begin anew"):
+        with pytest.raises(TrainingError, match=r"last\.ckpt is damaged .*: delete it to start anew"):
             loop.train(micro(2), store, vocabulary, tmp_path)
     torch.save({"dims": {}}, tmp_path / loop.LAST)
-    with pytest.raises(TrainingError, match="no checkpoint of a training"):
+    with pytest.raises(TrainingError, match="not a checkpoint of a training"):
         loop.train(micro(2), store, vocabulary, tmp_path)
 
 
-def test_shares_of_a_batch_teach_the_same(store, vocabulary, tmp_path):
+def test_gradients_of_shares_add_up(store, vocabulary, tmp_path):
     whole, parts = (
         loop.train(micro(2, threads=1, precision="float32", seconds_at_once=s), store, vocabulary, tmp_path / str(s))
         for s in (1e9, 4.0)
     )
     assert whole.history[0] == pytest.approx(parts.history[0], rel=1e-4)
-    for name, tensor in whole.learning().items():
-        assert torch.nn.functional.cosine_similarity(tensor.flatten(), parts.learning()[name].flatten(), dim=0) > 0.999
+    for name, tensor in whole.trainable().items():
+        assert torch.nn.functional.cosine_similarity(tensor.flatten(), parts.trainable()[name].flatten(), dim=0) > 0.999
 
 
 def test_other_settings_or_another_model_do_not_continue(store, vocabulary, tmp_path):
@@ -132,28 +132,28 @@ def test_other_settings_or_another_model_do_not_continue(store, vocabulary, tmp_
     wider = dataclasses.replace(DIMS, n_audio_state=128, n_text_state=128)
     with pytest.raises(TrainingError, match="dims="):
         loop.train(dataclasses.replace(micro(4), dims=wider), store, vocabulary, tmp_path)
-    longer = loop.train(micro(4), store, vocabulary, tmp_path)  # more steps are welcome
+    longer = loop.train(micro(4), store, vocabulary, tmp_path)  # more steps are allowed
     assert longer.step == 4
 
 
-def test_it_ends_early_and_the_best_is_kept(store, vocabulary, tmp_path):
+def test_early_stopping_keeps_the_best(store, vocabulary, tmp_path):
     errors = iter([0.9, 0.4, 0.5, 0.6, 0.1])
     settings = micro(12, evaluate_every=1, patience=2)
     run = loop.train(settings, store, vocabulary, tmp_path, evaluate=lambda _: next(errors))
     assert [error for _, error in run.evaluations] == [0.9, 0.4, 0.5, 0.6]
     assert run.step == 4
-    best = loop.best_of(run, settings, tmp_path)
+    best = loop.load_best(run, settings, tmp_path)
     assert best.step == 2
     again = loop.train(settings, store, vocabulary, tmp_path, evaluate=lambda _: next(errors))
-    assert again.step == 4  # what had given up does not begin again
+    assert again.step == 4  # a stopped run does not resume
 
 
 def test_rates_follow_the_stages():
-    stages = (loop.Stage(10, RECIPE), loop.Stage(10, RECIPE, rate=(1.0, 0.0)))
+    stages = (loop.Stage(10, RECIPE), loop.Stage(10, RECIPE, lr_factors=(1.0, 0.0)))
     settings = loop.Settings(stages, learning_rate=2.0, warmup=5)
-    assert [settings.rate_at(step) for step in (0, 4, 9, 10, 15)] == [0.4, 2.0, 2.0, 2.0, 1.0]
+    assert [settings.learning_rate_at(step) for step in (0, 4, 9, 10, 15)] == [0.4, 2.0, 2.0, 2.0, 1.0]
     with pytest.raises(TrainingError, match="20 steps"):
-        settings.rate_at(20)
+        settings.learning_rate_at(20)
 
 
 def test_a_step_is_a_function_of_its_number(store, vocabulary):
@@ -163,58 +163,58 @@ def test_a_step_is_a_function_of_its_number(store, vocabulary):
     assert first.mel.shape != other.mel.shape or not torch.equal(first.mel, other.mel)
 
 
-def test_gradients_that_are_no_numbers_cost_the_step_and_then_the_run(store, vocabulary):
+def test_nonfinite_gradients_skip_the_step_and_then_end_the_run(store, vocabulary):
     run = loop.start(micro(40), vocabulary)
     before = {name: tensor.clone() for name, tensor in weights(run).items()}
     batch = loop.make_batch(0, micro(40), store, vocabulary)
     batch.mel[:] = float("nan")
-    workers = loop.one_thread_each(2)
-    loop.learn(run, batch, micro(40), workers)
+    workers = loop.single_thread_workers(2)
+    loop.train_step(run, batch, micro(40), workers)
     assert run.step == 1
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in before.items())
-    for _ in range(loop.MOST_SPOILT - 2):
-        loop.learn(run, batch, micro(40), workers)
+    for _ in range(loop.MAX_NONFINITE_STEPS - 2):
+        loop.train_step(run, batch, micro(40), workers)
     with pytest.raises(TrainingError, match="smaller learning rate"):
-        loop.learn(run, batch, micro(40), workers)
+        loop.train_step(run, batch, micro(40), workers)
 
 
-def test_texts_end_where_the_context_ends(store, vocabulary):
+def test_texts_are_truncated_to_the_context(store, vocabulary):
     short = dataclasses.replace(DIMS, n_text_ctx=5)
     stage = loop.Stage(1, composing.Recipe((8.0,), p_silent=0.0), 16.0)
     batch = loop.make_batch(0, loop.Settings((stage,), short), store, vocabulary)
-    assert batch.tokens.shape[1] == batch.expected.shape[1] == batch.looks.shape[1] == 5
+    assert batch.tokens.shape[1] == batch.labels.shape[1] == batch.attention_targets.shape[1] == 5
 
 
-def test_a_checkpoint_learns_on_whole_rows_and_frozen_parts_stay(store, tmp_path):
+def test_a_checkpoint_is_trained_and_frozen_parts_stay(store, tmp_path):
     torch.manual_seed(0)
-    model, vocabulary = Whisper(DIMS), targets.whole_vocabulary(True)
+    model, vocabulary = Whisper(DIMS), targets.full_vocabulary(True)
     encoder = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     settings = micro(4, objective=FINE_TUNING, optimiser="adamw", learning_rate=1e-3, freeze=("encoder",))
     run = loop.train(settings, store, vocabulary, tmp_path, model=model)
     tuned = loop.export(run)
     assert all(torch.equal(tuned.encoder.state_dict()[name], tensor) for name, tensor in encoder.items())
     assert run.history[-1][1] < run.history[0][1]
-    with pytest.raises(TrainingError, match="every weight is frozen"):
+    with pytest.raises(TrainingError, match="all weights are frozen"):
         loop.start(dataclasses.replace(settings, freeze=("encoder", "decoder")), vocabulary, Whisper(DIMS))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "float32"])
-def test_a_gpu_learns_too(store, vocabulary, tmp_path, precision):
+def test_training_on_a_gpu(store, vocabulary, tmp_path, precision):
     run = loop.train(micro(12, device="cuda", precision=precision), store, vocabulary, tmp_path)
     losses = np.array(run.history)[:, 1:3].sum(axis=1)
     assert losses[-3:].mean() < losses[:3].mean()
     assert loop.export(run).device.type == "cpu"
 
 
-def test_a_stage_may_weigh_its_parts_anew(store, vocabulary, tmp_path):
-    sharper = dataclasses.replace(loop.FROM_SCRATCH, smoothing=0.0, timestamp_spread=0.0)
+def test_a_stage_may_have_other_loss_weights(store, vocabulary, tmp_path):
+    sharper = dataclasses.replace(loop.FROM_SCRATCH, label_smoothing=0.0, timestamp_sigma=0.0)
     stages = (micro().stages[0], dataclasses.replace(micro().stages[0], objective=sharper))
-    settings, workers = loop.Settings(stages, DIMS, warmup=4), loop.one_thread_each(1)
+    settings, workers = loop.Settings(stages, DIMS, warmup=4), loop.single_thread_workers(1)
     run = loop.start(settings, vocabulary)
     batch = loop.make_batch(0, settings, store, vocabulary)
-    loop.learn(run, batch, settings, workers)
-    assert run.learner.objective == loop.FROM_SCRATCH
+    loop.train_step(run, batch, settings, workers)
+    assert run.network.objective == loop.FROM_SCRATCH
     run.step = 12
-    loop.learn(run, batch, settings, workers)
-    assert run.learner.objective == sharper
+    loop.train_step(run, batch, settings, workers)
+    assert run.network.objective == sharper

@@ -1,4 +1,4 @@
-"""Manifests: every format says the same, bad rows are told with line and reason, and useless files are refused."""
+"""Manifests: all formats agree, skipped entries have a line and a reason, and unusable files are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper.errors import LanguageError, TrainingError
-from whisper.manifests import Recording, read_manifest, resolve_language
+from whisper.errors import DataError, LanguageError
+from whisper.manifests import ManifestEntry, read_manifest, resolve_language
 
 Rows = list[dict[str, Any]]
 
@@ -34,7 +34,7 @@ def rows_of_any_kind(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def write(path: Path, rows: Rows, *, bom: bool = False, newline: str = "\n") -> None:
-    """Write rows as a manifest of the kind that `path` ends in."""
+    """Write entries as a manifest of the kind that `path` ends in."""
     flat = [{k: json.dumps(v) if isinstance(v, list) else str(v) for k, v in row.items()} for row in rows]
     with open(path, "w", encoding="utf-8-sig" if bom else "utf-8", newline="") as file:
         if path.suffix == ".tsv":
@@ -66,7 +66,7 @@ def test_what_is_written_in_any_format_is_read_back(rows: Rows, bom: bool, crlf:
         folder = Path(name)
         audio(folder, *(row["file"] for row in rows))
         expected = [
-            Recording(
+            ManifestEntry(
                 str(folder / row["file"]), row["text"], row["language"] or None, row["speaker"],
                 row["set"] or row["file"].split("/")[0], row["start"], row["end"],
                 tuple((w["word"], w["start"], w["end"]) for w in row["words"]), None, {"licence": row["licence"]},
@@ -117,7 +117,7 @@ def test_nemo_tells_a_part_by_offset_and_duration(tmp_path: Path) -> None:
     assert manifest.skipped[0].reason == "times out of order: starts at -1 s"
 
 
-def test_bad_rows_are_told_with_line_and_reason(tmp_path: Path) -> None:
+def test_skipped_entries_have_line_and_reason(tmp_path: Path) -> None:
     audio(tmp_path, "a.wav")
     good = {"audio": {"path": "a.wav"}, "text": "a", "language": "en"}
     lines = [
@@ -138,46 +138,50 @@ def test_bad_rows_are_told_with_line_and_reason(tmp_path: Path) -> None:
         (2, "missing file"), (3, "empty text"), (4, "text is not a string"), (5, "too long"), (6, "unknown language"),
         (7, "times out of order"), (8, "duration is not a number of seconds"), (9, "times out of order"),
         (10, "language not asked for"), (11, "language is none but there is a text"), (12, "times out of order"),
-        (13, "words are no JSON"), (14, "no recording is named"), (15, "words lack a word, a start or an end"),
-        (16, "duration is not a number of seconds"), (17, "no JSON object"), (18, "broken JSON"),
-        (19, "column stands twice"), (20, "not UTF-8"),
+        (13, "words are not JSON"), (14, "no audio file given"), (15, "words lack a word, a start or an end"),
+        (16, "duration is not a number of seconds"), (17, "not a JSON object"), (18, "invalid JSON"),
+        (19, "duplicate column"), (20, "not UTF-8"),
     ]  # fmt: skip
     text = manifest.describe(n_examples=1)
-    assert text.splitlines()[:3] == [f"{tmp_path / 'm.jsonl'}: 2 recordings", "  en: 2 recordings", "19 rows left out"]
+    assert text.splitlines()[:3] == [
+        f"{tmp_path / 'm.jsonl'}: 2 recordings",
+        "  en: 2 recordings",
+        "19 entries skipped",
+    ]
     assert "    line 2: missing file: b.wav" in text
     assert "  times out of order: 3\n" in text
     assert "    and 2 more" in text
     text.encode()  # can be printed, whatever the file held
 
 
-def test_bad_rows_of_tables(tmp_path: Path) -> None:
+def test_skipped_entries_of_tables(tmp_path: Path) -> None:
     audio(tmp_path, "a.wav")
     table = 'file\ttext\tText\na.wav\t"a\t"a\na.wav\ta\tb\na.wav\ta\n\na.wav\ta\ta\tb\n'
     (tmp_path / "m.tsv").write_text(table)
     assert [r.text for r in read_manifest(tmp_path / "m.tsv").recordings] == ['"a']
-    bad = [(3, "column stands twice"), (4, "wrong number of cells"), (6, "wrong number of cells")]
+    bad = [(3, "duplicate column"), (4, "wrong number of cells"), (6, "wrong number of cells")]
     assert reasons(tmp_path / "m.tsv") == bad
 
 
-def test_what_cannot_be_used_at_all_is_refused(tmp_path: Path) -> None:
+def test_unusable_files_are_refused(tmp_path: Path) -> None:
     files = {
         "empty.tsv": "\n", "heading.csv": "file,text\n", "none.csv": "fiel_name,text\na,b\n", "x.jsonl": '{"fil": 1}',
         "broken.jsonl": "{", "list.json": "[{", "notes.doc": "file\ttext\n",
     }  # fmt: skip
     messages = {
-        "empty.tsv": "is empty", "heading.csv": "no rows", "none.csv": "is 'fiel_name' meant to be 'file_name'?",
-        "x.jsonl": "is 'fil' meant to be 'file'?", "broken.jsonl": "line 1: broken JSON", "list.json": "JSON list",
+        "empty.tsv": "is empty", "heading.csv": "no entries", "none.csv": "is 'fiel_name' meant to be 'file_name'?",
+        "x.jsonl": "is 'fil' meant to be 'file'?", "broken.jsonl": "line 1: invalid JSON", "list.json": "JSON list",
         "notes.doc": "must end in .tsv", "nowhere.tsv": "does not exist",
     }  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     for name, message in messages.items():
-        with pytest.raises(TrainingError) as caught:
+        with pytest.raises(DataError) as caught:
             read_manifest(tmp_path / name)
         assert message in str(caught.value)
         assert name in str(caught.value)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TrainingError, match="no recordings"):
+    with pytest.raises(DataError, match="no recordings"):
         read_manifest(tmp_path / "folder")
     with pytest.raises(LanguageError, match="did you mean 'english'"):
         read_manifest(tmp_path / "none.csv", languages=["englich"])

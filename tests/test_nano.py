@@ -1,4 +1,4 @@
-"""The bundled model: what it must read, and that it is silent where nobody speaks."""
+"""The bundled model: what it must recognize, and that it is silent on non-speech."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_reads_the_sample_and_says_when(nano):
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-3, 0.1])
-def test_it_says_nothing_where_nobody_speaks(nano, level):
+def test_no_text_on_non_speech(nano, level):
     samples = np.random.default_rng(0).normal(0, 1, 30 * 16000).astype(np.float32) * level
     assert nano.transcribe(samples, fp16=False)["text"].strip() == ""
 

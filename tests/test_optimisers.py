@@ -1,4 +1,4 @@
-"""How weights are changed."""
+"""The optimizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from whisper import optimisers
 def test_orthogonalise_brings_singular_values_near_one():
     torch.manual_seed(0)
     for shape in ((2, 64, 64), (2, 32, 128), (2, 128, 32)):
-        values = torch.linalg.svdvals(optimisers.orthogonalise(torch.randn(shape)))
+        values = torch.linalg.svdvals(optimisers.orthogonalize(torch.randn(shape)))
         assert values.max() < 1.35
         assert values.median() > 0.6
 
@@ -20,7 +20,7 @@ def named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return list(network.named_parameters())
 
 
-def test_muon_takes_the_matrices_of_blocks_and_adam_the_rest():
+def test_muon_has_the_matrices_of_blocks_and_adamw_the_rest():
     network = nn.ModuleDict(
         {"blocks": nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 8)]), "embedding": nn.Embedding(9, 4)}
     )
@@ -31,7 +31,7 @@ def test_muon_takes_the_matrices_of_blocks_and_adam_the_rest():
     assert sorted(map(id, held)) == sorted(id(p) for _, p in parameters)
 
 
-def test_muon_has_no_rest_where_only_matrices_learn():
+def test_muon_alone_where_only_matrices_are_trained():
     matrices = [("decoder.blocks.0.attn.query.parametrizations.weight.0.up", nn.Parameter(torch.zeros(4, 2)))]
     assert [type(o).__name__ for o in optimisers.muon(matrices, 0.1, 0.0)] == ["Muon"]
 
@@ -53,7 +53,7 @@ def test_both_make_a_loss_fall():
         assert losses[-1] < 0.8 * losses[0]
 
 
-def test_only_matrices_are_pulled_towards_zero():
+def test_weight_decay_is_for_matrices_only():
     layer = nn.Linear(4, 4)
     nn.init.ones_(layer.bias)
     (optimiser,) = optimisers.adamw(named(layer), 0.1, 0.5)

@@ -1,4 +1,4 @@
-"""The page: all in one file, whatever stands in the texts, for eyes, ears and phones."""
+"""The page: self-contained, safe for any text, accessible, and readable on phones."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from html.parser import HTMLParser
 import pytest
 
 from whisper.errors import OptionError
-from whisper.manifests import Recording
-from whisper.outcomes import Clip, Evaluation, Hypothesis, compare
+from whisper.manifests import ManifestEntry
+from whisper.outcomes import Evaluation, Hypothesis, ScoredClip, compare
 from whisper.report import make_report
-from whisper.report_plots import _round_numbers
+from whisper.report_plots import _ticks
 
 VOID = {"meta", "br", "use", "path"}
 
 
-def clip(path: str, text: str, said: str, group: str = "digits", language: str = "en", timed: bool = False) -> Clip:
+def clip(
+    path: str, text: str, said: str, group: str = "digits", language: str = "en", timed: bool = False
+) -> ScoredClip:
     words = tuple((w, float(i), i + 0.4) for i, w in enumerate(text.split())) if timed else None
-    heard = tuple((w, i + 0.1, i + 0.6) for i, w in enumerate(said.split())) if timed else None
-    recording = Recording(path, text, language, speaker=path, group=group, words=words)
-    return Clip(recording, Hypothesis(said, "en", True, 2.0, 0.3, heard))
+    times = tuple((w, i + 0.1, i + 0.6) for i, w in enumerate(said.split())) if timed else None
+    recording = ManifestEntry(path, text, language, speaker=path, group=group, words=words)
+    return ScoredClip(recording, Hypothesis(said, "en", True, 2.0, 0.3, times))
 
 
 CLIPS = (
@@ -30,7 +32,7 @@ CLIPS = (
     clip("d/c.wav", "你好", "你", "chinese", "zh"),
     clip("d/d.wav", "", "thank <b>you</b>", "noise", "none"),
     clip("d/e.wav", "all of it is right", "all of it is right", "digits", "fr"),
-    Clip(Recording("d/f.wav", "x", "en"), None, "no sound in d/f.wav"),
+    ScoredClip(ManifestEntry("d/f.wav", "x", "en"), None, "no sound in d/f.wav"),
 )
 EVALUATION = Evaluation(
     "nano & co", CLIPS, {"beam_size": None}, "2026-01-01", {"device": "cpu"}, 0.5, {"process": 5 * 10**8},
@@ -71,7 +73,7 @@ def two() -> str:
     return make_report([EVALUATION, better], compare(EVALUATION, better))
 
 
-def test_the_page_is_one_file_and_asks_for_nothing(two: str) -> None:
+def test_the_page_is_self_contained(two: str) -> None:
     page = Page(two)
     assert not page.all("script")
     assert not page.all("img")
@@ -80,7 +82,7 @@ def test_the_page_is_one_file_and_asks_for_nothing(two: str) -> None:
     assert outside == []
 
 
-def test_texts_are_shown_and_never_run(two: str) -> None:
+def test_texts_are_escaped(two: str) -> None:
     assert "<script>" not in two
     assert "<img src" not in two
     assert "&lt;gone&gt;" in two
@@ -99,7 +101,7 @@ def test_each_part_is_there_and_has_a_name(two: str) -> None:
     assert all(box.get("tabindex") == "0" and box.get("aria-label") for box in page.all("div") if "role" in box)
     assert 'aria-label="blew instead of blue"' in two
     assert [meta["content"] for meta in page.all("meta") if meta.get("name") == "viewport"]
-    for heading in ("Word times", "Where nobody speaks", "Languages heard", "could not be read", "left out"):
+    for heading in ("Word timestamps", "Hallucinations on non-speech", "Detected languages", "failed", "skipped"):
         assert heading in two
 
 
@@ -111,7 +113,7 @@ def test_light_and_dark_come_from_the_page(two: str) -> None:
     for name in used:
         assert f"{name}: #" in light
         assert f"{name}: #" in dark
-    assert "#0102" not in body  # no stand-in is left
+    assert "#0102" not in body  # no placeholder is left
 
 
 def luminance(colour: str) -> float:
@@ -145,7 +147,7 @@ def test_a_page_of_almost_nothing() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(2.1, 2.9), (0.2, 233.0), (1.0, 1.0), (0.0, 0.0), (9.9, 10.1), (3.0, 299.0)])
 def test_scales_of_logarithms_have_numbers_around_the_values(low: float, high: float) -> None:
-    ticks = _round_numbers(low, high)
+    ticks = _ticks(low, high)
     assert ticks[0] <= max(low, 1e-6) * 1.001
     assert ticks[-1] >= high * 0.999
     assert 2 <= len(ticks) <= 9

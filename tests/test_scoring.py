@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper.errors import TrainingError
+from whisper.errors import DataError, MissingDependencyError
 from whisper.scoring import (
     Edits,
     align,
@@ -64,8 +64,8 @@ def test_counts_are_jiwers(reference: list[str], hypothesis: list[str]) -> None:
     assert (ours.hits, ours.substitutions, ours.deletions, ours.insertions) == (
         theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
     )  # fmt: skip
-    assert [step.expected for step in steps if step.expected is not None] == reference
-    assert [step.said for step in steps if step.said is not None] == hypothesis
+    assert [step.reference for step in steps if step.reference is not None] == reference
+    assert [step.hypothesis for step in steps if step.hypothesis is not None] == hypothesis
     assert word_errors(reference, hypothesis) == ours.errors
     letters = " ".join(reference), " ".join(hypothesis)
     characters = count_edits(align(*(characters_of(text, None) for text in letters)))
@@ -79,7 +79,7 @@ def test_a_rate_is_that_of_all_words_together() -> None:
     assert str(make_score([1], [4])) == "25.0 % (1 of 4, 1 clip)"  # one clip says nothing about others
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_have_their_coverage() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for seed in range(100):
@@ -88,12 +88,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 88 <= held <= 100
 
 
-def test_no_error_seen_does_not_mean_none_to_come() -> None:
+def test_the_interval_without_errors_is_not_empty() -> None:
     score = make_score([0] * 60, [1] * 60)
     assert (score.low, score.rate) == (0, 0)
     assert score.high == pytest.approx(1 - 0.025 ** (1 / 60))  # 6 %, Clopper and Pearson's
     assert make_score([1] * 60, [1] * 60).low == pytest.approx(0.025 ** (1 / 60))
-    with pytest.raises(TrainingError, match="empty"):
+    with pytest.raises(DataError, match="empty"):
         make_score([], [])
 
 
@@ -106,19 +106,19 @@ def test_a_difference_is_paired() -> None:
     one, other = make_score(first.tolist(), totals), make_score(second.tolist(), totals)
     difference = make_difference(first.tolist(), second.tolist(), totals)
     assert other.high > one.low
-    assert difference.clear
+    assert difference.significant
     assert difference.value == pytest.approx(other.rate - one.rate)
     assert difference.low <= difference.value <= difference.high < 0
     same = make_difference(first.tolist(), first.tolist(), totals)
-    assert (same.value, same.clear) == (0, False)
+    assert (same.value, same.significant) == (0, False)
 
 
 def test_times_of_the_words_that_both_have() -> None:
     reference = [("One", 0.0, 0.5), ("two", 0.6, 1.0), ("three", 1.2, 1.5)]
     hypothesis = [("one,", 0.1, 0.5), ("and", 0.5, 0.6), ("tree", 0.6, 1.0), ("Three.", 1.0, 1.52)]
-    late = match_times(reference, hypothesis)
-    assert np.array(late) == pytest.approx(np.array([(0.1, 0.0), (-0.2, 0.02)]))
-    score = score_times([late, []], n_words=3)
+    errors = match_times(reference, hypothesis)
+    assert np.array(errors) == pytest.approx(np.array([(0.1, 0.0), (-0.2, 0.02)]))
+    score = score_times([errors, []], n_words=3)
     assert score is not None
     assert (score.words, score.matched, score.clips) == (3, 2, 1)
     assert score.starts.median == pytest.approx(0.15)
@@ -149,5 +149,5 @@ def test_without_rapidfuzz_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.delitem(sys.modules, "rapidfuzz.distance", raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(TrainingError, match=r"sotto\[eval\]"):
+    with pytest.raises(MissingDependencyError, match=r"sotto\[eval\]"):
         align(["a"], ["b"])

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from whisper.errors import TrainingError
-from whisper.manifests import NOBODY, read_manifest
+from whisper.manifests import NON_SPEECH, read_manifest
 
 GROUPS = ("commonvoice_en", "wakeword", "debian_en", "debian_fr", "sounds")
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -91,11 +91,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nobody_at_hand(nano_sources, monkeypatch) -> None:
-    """Neither packages nor voices can be had."""
+def nothing_available(nano_sources, monkeypatch) -> None:
+    """Neither packages nor voices are available."""
 
     def refuse(*arguments: object, **options: object) -> None:
-        raise TrainingError("nobody can speak")
+        raise TrainingError("no voice")
 
     def fail(program: str, *arguments: str, folder: Path) -> None:
         raise subprocess.CalledProcessError(100, program, stderr=f"E: Unable to locate {arguments[-1]}")
@@ -105,7 +105,7 @@ def nobody_at_hand(nano_sources, monkeypatch) -> None:
     monkeypatch.setattr(nano_sources, "run", fail)
 
 
-@pytest.mark.usefixtures("nobody_at_hand")
+@pytest.mark.usefixtures("nothing_available")
 def test_sources_are_taken_as_far_as_they_can_be_had(nano_sources, cache, data, tmp_path, caplog):
     found = nano_sources.sources(data, tmp_path / "out", cache)
     nano_sources.write_manifest(found, tmp_path / "manifest.jsonl")
@@ -121,12 +121,12 @@ def test_sources_are_taken_as_far_as_they_can_be_had(nano_sources, cache, data, 
     }
     sounds = [r for r in manifest.recordings if r.group == "sounds"]
     assert {Path(r.path).name for r in sounds} == {"cat.ogg", "bang.wav", "bell.oga"}
-    assert all((r.language, r.end) == (NOBODY, 60.0) for r in sounds)
-    assert "without wesnoth-1.16-data, which cannot be had: E: Unable to locate wesnoth-1.16-data" in caplog.text
-    assert "without the synthetic voices of spoken_fr: nobody can speak" in caplog.text
+    assert all((r.language, r.end) == (NON_SPEECH, 60.0) for r in sounds)
+    assert "without wesnoth-1.16-data, which cannot be downloaded: E: Unable to locate wesnoth-1.16-data" in caplog.text
+    assert "without the synthetic speech of spoken_fr: no voice" in caplog.text
 
 
-@pytest.mark.usefixtures("nobody_at_hand")
+@pytest.mark.usefixtures("nothing_available")
 def test_a_limit_takes_a_share_of_each_source(nano_sources, cache, data, tmp_path):
     found = nano_sources.sources(data, tmp_path / "out", cache, limit=2)
     assert Counter(r.group for r in found) == {

@@ -1,4 +1,4 @@
-"""Sentences to be said: what is read from text files, and numbers in words."""
+"""Texts for synthesis: sentences from text files, and numbers in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper.errors import TrainingError
+from whisper.errors import DataError
 from whisper.sentences import number_texts, read_texts, spell_number
 
 
@@ -27,12 +27,12 @@ def test_every_kind_of_text_is_read(tmp_path: Path) -> None:
 
 
 def test_where_no_sentence_is(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no texts"):
+    with pytest.raises(DataError, match="holds no texts"):
         read_texts(tmp_path)
-    with pytest.raises(TrainingError, match="holds no texts"):
+    with pytest.raises(DataError, match="holds no texts"):
         read_texts(tmp_path / "missing.txt")
     (tmp_path / "a.txt").write_text("123\n")
-    with pytest.raises(TrainingError, match="has no sentence"):
+    with pytest.raises(DataError, match="has no sentence"):
         read_texts(tmp_path)
 
 
@@ -55,7 +55,7 @@ def test_no_two_numbers_sound_alike() -> None:
     for language in ("en", "fr"):
         assert len({spell_number(number, language) for number in range(10000)}) == 10000
     for number, language in ((10000, "en"), (-1, "en"), (3, "de")):
-        with pytest.raises(TrainingError, match="cannot spell"):
+        with pytest.raises(DataError, match="cannot spell"):
             spell_number(number, language)
 
 

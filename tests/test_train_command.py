@@ -1,4 +1,4 @@
-"""``whisper train`` from the command line: every option has a flag, and mistakes are told before any work."""
+"""``whisper train``: every option has a flag, and mistakes are reported before any work."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_every_option_has_a_flag_with_its_default_and_help():
     parser = train_command.build_parser()
     given = vars(parser.parse_args(["m.tsv", "-o", "out"]))
     assert given == {"manifest": "m.tsv", "output": "out"} | {f.name: f.default for f in fields(FitOptions)}
-    told = parser.format_help()
+    text = parser.format_help()
     for f in fields(FitOptions):
-        assert f"--{f.name}" in told
+        assert f"--{f.name}" in text
         assert f.metadata["help"]
 
 
@@ -45,10 +45,10 @@ def test_flags_are_read_in_their_types():
         ("--shape nano --window_seconds 2,x", "must be numbers with commas"),
         ("--shape nano --window_seconds 40", "window_seconds must be lengths of 1 to 30 s"),
         ("--shape nano --augment loud", "invalid choice: 'loud'"),
-        ("--shape nano --lora_rank 4", "from scratch all must learn"),
-        ("--shape nano --patience 3", "patience needs dev"),
+        ("--shape nano --lora_rank 4", "from scratch all weights are trained"),
+        ("--shape nano --patience 3", "patience has no effect without dev"),
         ("--model nano --language klingon", "Whisper does not know Klingon"),
-        ("--model nano --lora_alpha 3", "lora_alpha needs lora_rank"),
+        ("--model nano --lora_alpha 3", "lora_alpha has no effect without lora_rank"),
         ("--shape nano --stpes 3", "unrecognized arguments: --stpes"),
     ],
 )
@@ -59,9 +59,9 @@ def test_wrong_arguments_are_named(flags, says, capsys):
     assert says in capsys.readouterr().err
 
 
-def test_an_interrupt_waits_for_the_step_that_is_being_learnt(capfd):
+def test_an_interrupt_waits_for_the_current_step(capfd):
     with train_command._Interrupt() as interrupt:
-        with pytest.raises(KeyboardInterrupt):  # nothing is learnt yet
+        with pytest.raises(KeyboardInterrupt):  # before the first step
             signal.raise_signal(signal.SIGINT)
         assert interrupt() is False
         signal.raise_signal(signal.SIGTERM)
@@ -74,8 +74,8 @@ def test_an_interrupt_waits_for_the_step_that_is_being_learnt(capfd):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_in_the_middle_of_a_checkpoint_it_ends_in_the_same_model(tmp_path):
-    """Also after Ctrl-C, by the command as people run it."""
+def test_killed_during_a_checkpoint_it_ends_with_the_same_model(tmp_path):
+    """Also after Ctrl-C; runs the command itself."""
     sample = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
     (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{sample}\ten\tcomputer one two three smart mirror\n")
     flags = "--shape width=64,encoder=1,decoder=1 --window_seconds 8 --batch_seconds 16 --steps 12 --save_every 1"
@@ -101,7 +101,7 @@ def test_killed_in_the_middle_of_a_checkpoint_it_ends_in_the_same_model(tmp_path
 
 
 def wait_for_checkpoints(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Come back in the middle of writing, as often as one can tell by looking."""
+    """Return during the write of a checkpoint, after about `count` of them."""
     seen, there = 0, False
     while seen < count and process.poll() is None:
         seen, there = seen + (path.exists() and not there), path.exists()

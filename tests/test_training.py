@@ -35,7 +35,7 @@ def write_tone(path: Path, hertz: float, seconds: float = 0.5) -> None:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve tones that stand for words, a noise, and five rows that cannot be used."""
+    """Twelve tones as words, a noise, and four entries that cannot be used."""
     folder = tmp_path_factory.mktemp("tones")
     rows = ["file\tlanguage\ttext"]
     for i in range(12):
@@ -58,7 +58,7 @@ def test_from_scratch_to_a_model_that_loads(manifest, tmp_path):
         "missing file", "unknown language", "empty text", "cannot be read",
     ]  # fmt: skip
     listed = (tmp_path / "skipped.tsv").read_text().splitlines()
-    assert len([line for line in listed if line.startswith("dev: ")]) >= 4  # and where nobody speaks
+    assert len([line for line in listed if line.startswith("dev: ")]) >= 4  # with the non-speech entry
     assert listed[1] == "line 15\tmissing file: missing.wav"
     history = np.array(fitted.run.history)
     assert history[-1][1] < history[0][1]
@@ -91,36 +91,36 @@ def test_a_checkpoint_is_tuned_in_whole_or_in_part(manifest, tmp_path, changes):
     assert tuned.run.history[-1][1] < tuned.run.history[0][1]
 
 
-def test_the_same_call_again_goes_on_and_another_is_refused(manifest, tmp_path):
+def test_the_same_call_resumes_and_another_is_refused(manifest, tmp_path):
     fit(manifest, tmp_path, steps=3, **MICRO)
     lines: list[str] = []
     whole = fit(manifest, tmp_path, steps=6, say=lines.append, **MICRO)
     assert whole.run.step == 6
-    assert any("continuing from" in line for line in lines)
+    assert any("resuming from" in line for line in lines)
     with pytest.raises(TrainingError, match="seed=1"):
         fit(manifest, tmp_path, steps=8, seed=2, **MICRO)
 
 
 @pytest.mark.parametrize("changes", [{"lora_rank": 2, "optimiser": "muon"}, {"freeze_encoder": True, "average": 0.9}])
-def test_who_stops_a_tuning_gets_the_same_model_later(manifest, tmp_path, changes):
+def test_a_stopped_fine_tuning_resumes_to_the_same_model(manifest, tmp_path, changes):
     base = save_model(random_model(3, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "base.pt")
     options = {"model": base, "window_seconds": 2, "batch_seconds": 4, "steps": 4, "threads": 1, **changes}
     asked = iter([False, True])
     with pytest.raises(KeyboardInterrupt):
         fit(manifest, tmp_path / "stopped", stopped=lambda: next(asked), **options)
     again, whole = (fit(manifest, tmp_path / name, **options) for name in ("stopped", "whole"))
-    assert (again.run.began, again.run.step) == (2, 4)
+    assert (again.run.first_step, again.run.step) == (2, 4)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor), name
 
 
-def test_nothing_to_learn_from_is_an_error(tmp_path):
+def test_nothing_to_train_on_is_an_error(tmp_path):
     (tmp_path / "manifest.tsv").write_text("file\tlanguage\ttext\nnone.wav\ten\tla")
     with pytest.raises(TrainingError, match="nothing to train on"):
         fit(tmp_path / "manifest.tsv", tmp_path / "out", steps=2, **MICRO)
 
 
-def test_what_the_data_options_change_is_seen_in_what_is_learnt(manifest, tmp_path):
+def test_options_of_the_data_change_the_training_data(manifest, tmp_path):
     """`test_fit_options` holds the list of all options; these act on recordings, not on settings."""
     folder = manifest.parent
     (tmp_path / "m.tsv").write_text(f"file\ttext\n{folder / '0.wav'}\tLa!\n{folder / '1.wav'}\tMi!\n")
@@ -128,28 +128,28 @@ def test_what_the_data_options_change_is_seen_in_what_is_learnt(manifest, tmp_pa
         "file\tlanguage\ttext\n" + "".join(f"{folder}/{i}.wav\ten\tla\n" for i in range(9))
     )
 
-    def learnt(**values):
+    def trained(**values):
         lines: list[str] = []
         name = "-".join(map(str, values.values()))
         options = {"language": "en", **values}
         run = fit(tmp_path / "m.tsv", tmp_path / name, steps=1, p_silent=0.0, say=lines.append, **options, **MICRO).run
         store = open_store(tmp_path / name / "features")
-        return [c.text for c in store.clips], {c.language for c in store.clips}, run.learner.vocabulary, lines
+        return [c.text for c in store.clips], {c.language for c in store.clips}, run.network.vocabulary, lines
 
-    texts, languages, vocabulary, _ = learnt(text="plain")
+    texts, languages, vocabulary, _ = trained(text="plain")
     assert (texts, languages) == (["la", "mi"], {"en"})
-    assert learnt(text="as_given")[0] == ["La!", "Mi!"]
-    assert learnt(language="french")[1] == {"fr"}
+    assert trained(text="as_given")[0] == ["La!", "Mi!"]
+    assert trained(language="french")[1] == {"fr"}
     t = vocabulary.tokenizer
-    assert [vocabulary.ids[row] for row in vocabulary.beginning("en")] == [t.sot, t.sot + 1, t.transcribe]
-    translating = learnt(task="translate")[2]
-    assert translating.ids[translating.beginning("en")[-1]] == t.translate
-    lines = learnt(dev=str(tmp_path / "dev.tsv"), dev_clips=5)[3]
-    assert any(line.endswith("dev.tsv: 5 recordings to score while training") for line in lines)
+    assert [vocabulary.token_ids[row] for row in vocabulary.start_sequence("en")] == [t.sot, t.sot + 1, t.transcribe]
+    translating = trained(task="translate")[2]
+    assert translating.token_ids[translating.start_sequence("en")[-1]] == t.translate
+    lines = trained(dev=str(tmp_path / "dev.tsv"), dev_clips=5)[3]
+    assert any(line.endswith("dev.tsv: 5 recordings to evaluate on") for line in lines)
 
 
-def test_rows_that_a_model_cannot_learn_are_listed(tmp_path, manifest):
-    """One of English alone, from a checkpoint, with rows of other languages, too long texts and no language."""
+def test_unusable_entries_are_listed(tmp_path, manifest):
+    """An English-only checkpoint; entries of other languages, without a language, and with too long texts."""
     base = save_model(random_model(3, n_vocab=51864, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "en.pt")
     texts = [("en", "la"), ("", "mi"), ("fr", "so"), ("yue", "so"), ("en", "la " * 300), ("en", "la mi so " * 9)]
     for i, (_, text) in enumerate(texts):
@@ -160,8 +160,8 @@ def test_rows_that_a_model_cannot_learn_are_listed(tmp_path, manifest):
         tmp_path / "m.tsv", tmp_path / "out", model=base, steps=1, window_seconds=2, batch_seconds=4, threads=1
     )
     assert [reason for _, reason in fitted.skipped] == [
-        "language fr: the model knows English alone",
-        "language yue: the model knows English alone",
+        "language fr: the model is English-only",
+        "language yue: the model is English-only",
         "too long: a text of 300 tokens, a window has 220",
         "longer than the windows: 5.5 s of speech, a window of 2 s takes 1.8",
     ]
@@ -169,11 +169,11 @@ def test_rows_that_a_model_cannot_learn_are_listed(tmp_path, manifest):
     (tmp_path / "m.tsv").write_text("file\ttext\n5.wav\tla mi so\n")
     with pytest.raises(TrainingError, match=r"no recording fits into windows of 2 s, the shortest has 5\.5 s"):
         fit(tmp_path / "m.tsv", tmp_path / "none", model=base, steps=1, window_seconds=2)
-    with pytest.raises(OptionError, match="knows English alone"):
+    with pytest.raises(OptionError, match="is English-only"):
         fit(manifest, tmp_path / "none", model=base, task="translate")
 
 
-def test_large_models_learn_too(tmp_path, manifest):
+def test_large_models_can_be_trained(tmp_path, manifest):
     """128 bands and a hundred languages."""
     model = random_model(3, n_mels=128, n_vocab=51866, n_state=64, n_audio_layer=1, n_text_layer=1)
     base = save_model(model, tmp_path / "turbo.pt")
@@ -183,7 +183,7 @@ def test_large_models_learn_too(tmp_path, manifest):
     assert (fitted.model.dims.n_mels, fitted.model.dims.n_vocab) == (128, 51866)
 
 
-def test_another_training_is_refused_before_anything_is_touched(manifest, tmp_path):
+def test_another_training_is_refused_and_nothing_is_changed(manifest, tmp_path):
     base = save_model(random_model(3, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "base.pt")
     (tmp_path / "m.tsv").write_text(f"file\tlanguage\ttext\n{manifest.parent / '0.wav'}\ten\tla\n")
     out, common = tmp_path / "out", {"steps": 1, "window_seconds": 2, "batch_seconds": 4, "lora_rank": 1}
@@ -204,22 +204,22 @@ def test_another_training_is_refused_before_anything_is_touched(manifest, tmp_pa
         refused("another process is training")
 
 
-def test_a_model_that_did_not_improve_ends_early_and_the_best_is_kept(manifest, tmp_path, monkeypatch):
+def test_early_stopping_keeps_the_best(manifest, tmp_path, monkeypatch):
     errors = iter([0.9, 0.4, 0.5, 0.6])
-    monkeypatch.setattr(training.Listener, "__call__", lambda self, model: next(errors))
+    monkeypatch.setattr(training.DevEvaluator, "__call__", lambda self, model: next(errors))
     lines: list[str] = []
     fitted = fit(manifest, tmp_path, steps=9, dev=str(manifest), dev_clips=2, evaluate_every=1, patience=2,
                  say=lines.append, **MICRO)  # fmt: skip
     assert fitted.error == 0.4
-    assert "ended at step 4: 2 scorings without a better one" in lines
-    assert "the best was step 2: word error on dev 40.0 %" in lines
+    assert "stopped at step 4: 2 evaluations without improvement" in lines
+    assert "best at step 2: word error rate on dev 40.0 %" in lines
 
 
-def test_nano_is_tuned_in_its_own_pieces_and_english_models_skip_the_rest(manifest):
+def test_a_model_with_a_reduced_vocabulary_is_recognized(manifest):
     nano = whisper.load_model("nano", device="cpu")
-    assert training._has_short_pieces(nano)
+    assert training._has_short_merges(nano)
     plain = whisper.model.Whisper(training.FitOptions(shape="width=64,encoder=1").dimensions())
-    assert not training._has_short_pieces(plain)
+    assert not training._has_short_merges(plain)
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ model = whisper.load_model(arguments["path"], device="cpu")
 mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
 answer = [model.encoder(mel).double().sum().item(), model.is_multilingual]
 """
-    told = original(code, tmp_path, path=str(fitted.path))
+    found = original(code, tmp_path, path=str(fitted.path))
     mel = torch.linspace(-1, 1, 80 * 3000).reshape(1, 80, 3000)
-    assert told[0] == pytest.approx(fitted.model.encoder(mel).double().sum().item(), rel=1e-4, abs=0.1)
-    assert told[1] is True
+    assert found[0] == pytest.approx(fitted.model.encoder(mel).double().sum().item(), rel=1e-4, abs=0.1)
+    assert found[1] is True

@@ -1,6 +1,6 @@
-"""Synthetic voices: plans follow from a seed, programs are called as they want it, what fails is told.
+"""Speech synthesis: plans are reproducible, engines are called correctly, failures are reported.
 
-A stand-in program speaks where espeak-ng, flite and festival are not installed; the real ones are tried where they are.
+A fake program replaces espeak-ng, flite and festival; the real engines are tested where they are installed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from whisper import voices
 from whisper.audio import load_audio
 from whisper.errors import TrainingError
 from whisper.manifests import read_manifest
-from whisper.voices import Spoken, Voice, plan, speak, speak_all
+from whisper.voices import Utterance, Voice, plan, speak, speak_all
 
 VOICES = {"espeak-ng": ("en+m1", "en+f1"), "flite": ("slt", "rms"), "festival": ("kal_diphone",)}
 TEXTS = ["one", "two words", "these are three more words", " ".join(f"w{i}" for i in range(40))]
 
-# Says a tone of 0.1 s for each letter, shorter with a greater tempo; cannot say "mute" and fails at "broken".
-STAND_IN = """#!{python}
+# Writes a tone of 0.1 s for each letter, shorter at a higher tempo; silent for "mute", fails on "broken".
+FAKE_ENGINE = """#!{python}
 import math, struct, sys, wave
 a = sys.argv
 name, text, path = a[a.index("-voice") + 1], a[a.index("-t") + 1], a[a.index("-o") + 1]
@@ -42,11 +42,11 @@ def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `flite` that needs nothing."""
+def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake `flite`."""
     program = tmp_path / "bin" / "flite"
     program.parent.mkdir()
-    program.write_text(STAND_IN.format(python=sys.executable))
+    program.write_text(FAKE_ENGINE.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setattr(voices, "installed", lambda language: {"flite": ("slt",)})
@@ -56,7 +56,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("everything_installed")
-def test_a_plan_follows_from_its_seed() -> None:
+def test_a_plan_is_reproducible() -> None:
     first = plan(TEXTS, 60, 7)
     assert first == plan(TEXTS, 60, 7)
     assert first != plan(TEXTS, 60, 8)
@@ -70,10 +70,10 @@ def test_a_plan_follows_from_its_seed() -> None:
 def test_texts_are_used_in_turn_and_long_ones_cut_between_words() -> None:
     spoken = [one.text for one in plan(TEXTS, 60, 1, words=(2, 12))]
     assert spoken.count(TEXTS[1]) == spoken.count(TEXTS[2]) == 20  # the single word is left out
-    pieces = [text.split() for text in spoken if text.startswith("w")]
-    assert all(4 <= len(piece) <= 12 for piece in pieces)
-    assert all(" ".join(piece) in TEXTS[3] for piece in pieces)
-    assert len({word for piece in pieces for word in piece}) > 30
+    excerpts = [text.split() for text in spoken if text.startswith("w")]
+    assert all(4 <= len(excerpt) <= 12 for excerpt in excerpts)
+    assert all(" ".join(excerpt) in TEXTS[3] for excerpt in excerpts)
+    assert len({word for excerpt in excerpts for word in excerpt}) > 30
     assert {one.text for one in plan(TEXTS, 8, 1, words=None)} == set(TEXTS)
     with pytest.raises(TrainingError, match="at least 5 words"):
         plan(TEXTS[:2], 3, 1, words=(5, 9))
@@ -88,7 +88,7 @@ def test_shares_and_languages_choose_the_engines() -> None:
         plan(TEXTS, 1, 1, shares={"mary": 1})
 
 
-def test_missing_engines_are_told_with_their_packages(monkeypatch, caplog) -> None:
+def test_missing_engines_are_reported_with_their_packages(monkeypatch, caplog) -> None:
     monkeypatch.setattr(voices, "installed", lambda language: {"flite": ("slt",)})
     with caplog.at_level(logging.WARNING):
         plan(TEXTS, 5, 1)
@@ -99,17 +99,17 @@ def test_missing_engines_are_told_with_their_packages(monkeypatch, caplog) -> No
 
 def test_without_any_engine_the_packages_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(voices, "installed", voices.installed.__wrapped__)  # the real one, without its memory
+    monkeypatch.setattr(voices, "installed", voices.installed.__wrapped__)  # the real function, without its cache
     with pytest.raises(TrainingError, match="apt-get install espeak-ng flite festival festvox-kallpc16k"):
         plan(TEXTS, 5, 1)
     with pytest.raises(TrainingError, match="flite is not installed"):
         speak(Voice("flite", "slt"), "hello")
 
 
-# -- speaking ----------------------------------------------------------------------------------------------
+# -- synthesis ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("stand_in")
+@pytest.mark.usefixtures("fake_engine")
 def test_warp_raises_the_frequencies_and_keeps_the_tempo() -> None:
     plain, faster, warped = (speak(Voice("flite", "slt", *how), "ten  chars") for how in ((), (2.0,), (1.0, 1.0, 1.25)))
     assert plain.dtype == np.float32
@@ -123,19 +123,21 @@ def test_warp_raises_the_frequencies_and_keeps_the_tempo() -> None:
     assert hertz(warped) == pytest.approx(1.25 * hertz(plain), rel=0.01)
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_what_fails_is_told_and_the_rest_comes_in_order(caplog) -> None:
+@pytest.mark.usefixtures("fake_engine")
+def test_failures_are_reported_and_the_rest_is_in_order(caplog) -> None:
     voice = Voice("flite", "slt")
-    said = [Spoken(text, "en", voice) for text in ("aa", "broken", "bbbb", "mute", "c") * 11]  # more than a batch
-    heard = [(one.text, len(samples)) for one, samples in speak_all(said, threads=2)]
-    assert heard == [("aa", 3200), ("bbbb", 6400), ("c", 1600)] * 11
+    utterances = [
+        Utterance(text, "en", voice) for text in ("aa", "broken", "bbbb", "mute", "c") * 11
+    ]  # more than a batch
+    results = [(one.text, len(samples)) for one, samples in speak_all(utterances, threads=2)]
+    assert results == [("aa", 3200), ("bbbb", 6400), ("c", 1600)] * 11
     assert "failed on 'broken': no such phone" in caplog.text
-    assert "failed on 'mute': it said nothing" in caplog.text
+    assert "failed on 'mute': its output is silent" in caplog.text
     with pytest.raises(TrainingError, match="no such phone"):
         speak(voice, "broken")
 
 
-@pytest.mark.usefixtures("stand_in")
+@pytest.mark.usefixtures("fake_engine")
 def test_the_command_makes_a_folder_that_can_be_trained_on(tmp_path, capsys) -> None:
     (tmp_path / "texts.txt").write_text("Good day to you.\nAnother day\n")
     arguments = ["--texts", str(tmp_path / "texts.txt"), "--count", "3", "--numbers", "2", "--engines", "flite"]
@@ -154,7 +156,7 @@ def test_the_command_makes_a_folder_that_can_be_trained_on(tmp_path, capsys) -> 
         voices.main([*arguments, "--out", str(tmp_path / "wav")])
 
 
-def test_the_scheme_of_festival_cannot_be_broken_by_a_text() -> None:
+def test_texts_are_escaped_for_festival() -> None:
     script = voices._scheme(Voice("festival", "kal_diphone"), 'he said "\\no"', "/x.wav")
     assert '(Utterance Text "he said   no ")' in script
     assert script.count("(") == script.count(")")
@@ -165,9 +167,11 @@ def test_the_scheme_of_festival_cannot_be_broken_by_a_text() -> None:
     [("espeak-ng", "en+m1"), ("espeak-ng", "fr+f2"), ("flite", "slt"), ("festival", "kal_diphone"),
      ("festival", "cmu_us_slt_arctic_hts")],
 )  # fmt: skip
-def test_the_real_voices_speak(engine: str, name: str) -> None:
+def test_the_real_engines(engine: str, name: str) -> None:
     if name not in voices.installed("fr" if name.startswith("fr") else "en").get(engine, ()):
-        pytest.skip(f"{engine} with the voice {name} is not installed (apt-get install {voices.PACKAGES[engine]})")
+        pytest.skip(
+            f"{engine} with the voice {name} is not installed (apt-get install {voices.DEBIAN_PACKAGES[engine]})"
+        )
     texts = ("madame", "madame madame madame madame")
     short, long, fast = (speak(Voice(engine, name, *how), texts[i]) for i, how in ((0, ()), (1, ()), (1, (1.5,))))
     assert 0.1 < len(short) / 16000 < 2

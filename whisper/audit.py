@@ -147,8 +147,10 @@ class Report:
 
         Raises
         ------
+        MissingDependencyError
+            matplotlib is not installed.
         OptionError
-            matplotlib is not installed, or does not know the format.
+            matplotlib does not know the format.
         """
         found = {kind: [(f.start, f.end) for f in self.findings if f.kind == kind] for kind in KINDS}
         lanes = {

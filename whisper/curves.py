@@ -1,7 +1,7 @@
-"""How a training goes, for people to see: a line of text, a picture, and a log that TensorBoard shows.
+"""The progress of a training: a line of text, a plot of the curves, and a log for TensorBoard.
 
-Reads what a `Run` remembers and changes nothing. matplotlib and tensorboard come with ``sotto[train]``; without one of
-them its output is missing, and that is said once.
+Reads the history of a `Run` and changes nothing. matplotlib and tensorboard come with
+``sotto[train]``; without one of them its output is missing, with one warning.
 """
 
 from __future__ import annotations
@@ -15,35 +15,36 @@ from typing import Any
 
 import numpy as np
 
+from .errors import MissingDependencyError
 from .loop import Run, Settings
 
 log = logging.getLogger(__name__)
 
-PICTURE = "curves.png"
-_LOSSES = (("text", 1), ("letters", 2), ("looks", 3))  # names and columns of `Run.history`
-_LABELS = {"text": "text, a token", "letters": "encoder's letters, a letter", "looks": "guided attention, a look"}
-_COLOURS = {"text": "#1f6feb", "letters": "#d29922", "looks": "#8250df", "error": "#cf222e", "rate": "#57606a"}
+PLOT = "curves.png"
+_LOSSES = (("text", 1), ("ctc", 2), ("attention", 3))  # names and columns of `Run.history`
+_LABELS = {"text": "text, per token", "ctc": "CTC, per letter", "attention": "guided attention, per token"}
+_COLOURS = {"text": "#1f6feb", "ctc": "#d29922", "attention": "#8250df", "error": "#cf222e", "rate": "#57606a"}
 
 
 def progress_line(run: Run, settings: Settings, pace: float, seconds_left: float | None = None) -> str:
-    """One line on where a run is; `pace` is seconds of sound learnt a second."""
-    text, letters, looks = np.mean([row[1:] for row in run.history[-25:]], axis=0)
+    """One line on the progress of a run; `pace` is seconds of audio trained on per second."""
+    text, ctc, attention = np.mean([losses for _, *losses in run.history[-25:]], axis=0)
     objective = settings.objective
-    loss = text + objective.letters * letters + objective.guidance * looks
+    loss = text + objective.ctc_weight * ctc + objective.attention_weight * attention
     parts = [f"step {run.step} of {settings.n_steps}", f"loss {loss:.3f}"]
-    if objective.letters or objective.guidance:
-        parts[-1] += f" (text {text:.3f}, letters {letters:.3f}, looks {looks:.3f})"
+    if objective.ctc_weight or objective.attention_weight:
+        parts[-1] += f" (text {text:.3f}, CTC {ctc:.3f}, attention {attention:.3f})"
     if run.evaluations:
         step, error = run.evaluations[-1]
         parts.append(f"dev {100 * error:.1f} % (step {step})")
-    parts.append(f"{pace / 3600:.2g} h of sound a second")
+    parts.append(f"{pace / 3600:.2g} h of audio per second")
     if seconds_left is not None:
         parts.append(f"{duration(seconds_left)} left")
     return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:
-    """Put a length of time in words."""
+    """Format a length of time."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -55,15 +56,17 @@ class Curves:
     def __init__(self, folder: str | os.PathLike[str], first_step: int = 0) -> None:
         self._folder, self._written = Path(folder), first_step
         self._writer = _tensorboard(self._folder, first_step)
-        self._draws = _has_matplotlib()
+        self._draws = find_spec("matplotlib") is not None
+        if not self._draws:
+            log.warning("%s", MissingDependencyError("a plot of the curves needs matplotlib", extra="train"))
 
     def write(self, run: Run, settings: Settings, pace: float) -> None:
-        """Add what is new to TensorBoard's log, and draw the picture anew."""
+        """Append the new steps to TensorBoard's log, and plot the curves again."""
         if self._writer is not None:
             for step, *losses in run.history[self._written :]:
                 for name, column in _LOSSES:
                     self._writer.add_scalar(f"loss/{name}", losses[column - 1], step)
-                self._writer.add_scalar("rate", settings.rate_at(step), step)
+                self._writer.add_scalar("rate", settings.learning_rate_at(step), step)
             for step, error in run.evaluations:
                 if step > self._written:
                     self._writer.add_scalar("dev/word_error", error, step)
@@ -71,10 +74,10 @@ class Curves:
             self._writer.flush()
         self._written = len(run.history)
         if self._draws:
-            draw(run, settings, self._folder / PICTURE)
+            draw(run, settings, self._folder / PLOT)
 
     def close(self) -> None:
-        """Finish the log."""
+        """Close the log."""
         if self._writer is not None:
             self._writer.close()
 
@@ -83,22 +86,15 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.warning("tensorboard is not installed: no log for it (pip install 'sotto[train]')")
+        log.warning("%s", MissingDependencyError("a log for TensorBoard needs tensorboard", extra="train"))
         return None
-    # after a kill, steps past the last checkpoint are learnt again: what was logged of them does not count
+    # after a kill, the steps since the last checkpoint are run again: purge what was logged of them
     continues = next(folder.glob("events.out.tfevents.*"), None) is not None
     return SummaryWriter(str(folder), purge_step=first_step if continues else None)
 
 
-def _has_matplotlib() -> bool:
-    if find_spec("matplotlib") is not None:
-        return True
-    log.warning("matplotlib is not installed: no picture of the curves (pip install 'sotto[train]')")
-    return False
-
-
 def draw(run: Run, settings: Settings, path: Path) -> None:
-    """Draw losses, errors on the dev set and learning rate over the steps, in one picture; needs matplotlib."""
+    """Plot losses, error rate on the dev set and learning rate over the steps; needs matplotlib."""
     if not run.history:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -112,7 +108,7 @@ def draw(run: Run, settings: Settings, path: Path) -> None:
     if middle:
         _draw_errors(middle[0], run)
     steps = np.arange(len(run.history))
-    rates.plot(steps, [settings.rate_at(int(step)) for step in steps], color=_COLOURS["rate"], linewidth=1.4)
+    rates.plot(steps, [settings.learning_rate_at(int(step)) for step in steps], color=_COLOURS["rate"], linewidth=1.4)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     rates.set(ylabel="learning rate", xlabel="step", xlim=(0, max(run.step, 1)))
     for axes in (*middle, rates):
@@ -121,9 +117,9 @@ def draw(run: Run, settings: Settings, path: Path) -> None:
         axes.grid(color="#d0d7de", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
-    neighbour = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(neighbour, dpi=120)
-    os.replace(neighbour, path)
+    temporary = path.with_name(f"{path.stem}.part{path.suffix}")
+    figure.savefig(temporary, dpi=120)
+    os.replace(temporary, path)
 
 
 def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:
@@ -131,16 +127,16 @@ def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:
     for name, column in _LOSSES:
         if not history[:, column].any():
             continue
-        if len(history) > 60:  # each step pale behind its running mean
+        if len(history) > 60:  # single steps in light colour behind their mean
             axes.plot(history[:, 0], history[:, column], color=_COLOURS[name], alpha=0.18, linewidth=0.7)
         steps, values = smoothed(history[:, 0], history[:, column], 60)
         axes.plot(steps, values, color=_COLOURS[name], label=_LABELS[name], linewidth=1.8)
-    if history[:, 2].any():  # a CTC loss begins at a hundred times the others
+    if history[:, 2].any():  # the CTC loss starts at a hundred times the others
         axes.set_yscale("log")
         axes.set_yticks([digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)])
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        shown = history[:, 1:][history[:, 1:] > 0]  # a single step near zero shall not press all others together
+        shown = history[:, 1:][history[:, 1:] > 0]  # percentiles: a single outlier must not set the scale
         axes.set_ylim(0.6 * np.percentile(shown, 1), 1.6 * np.percentile(shown, 99.8))
     else:
         axes.set_ylim(0, 1.25 * history[:, 1:].max())
@@ -154,16 +150,22 @@ def _draw_errors(axes: Any, run: Run) -> None:
     best = int(np.argmin(errors))
     axes.plot(steps, 100 * errors, "o-", color=_COLOURS["error"], markersize=4, linewidth=1.8)
     axes.plot(steps[best], 100 * errors[best], "o", color=_COLOURS["error"], markersize=9, clip_on=False, zorder=5)
-    axes.annotate(f"best {100 * errors[best]:.1f} %", (steps[best], 100 * errors[best]), xytext=(0, 9),
-                  textcoords="offset points", ha="right" if best else "left", va="bottom",
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.8})  # fmt: skip
+    axes.annotate(
+        f"best {100 * errors[best]:.1f} %",
+        (steps[best], 100 * errors[best]),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="right" if best else "left",
+        va="bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.8},
+    )
     axes.set(ylabel="word error\non dev (%)")
     axes.set_ylim(top=max(115 * errors.max(), 1.0))
 
 
 def smoothed(steps: np.ndarray, values: np.ndarray, n_points: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal stretches, at most `n_points` of them; the last takes the rest in."""
+    """Means over at most `n_points` bins of equal width; the last bin takes the rest."""
     width = max(math.ceil(len(values) / n_points), 1)
-    at = np.arange(0, max(len(values) - width + 1, 1), width)
-    counts = np.diff(np.append(at, len(values)))
-    return np.add.reduceat(steps, at) / counts, np.add.reduceat(values, at) / counts
+    starts = np.arange(0, max(len(values) - width + 1, 1), width)
+    counts = np.diff(np.append(starts, len(values)))
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts

@@ -69,3 +69,25 @@ class ProcessError(WhisperError, RuntimeError):
 
 class TrainingError(WhisperError, RuntimeError):
     """Training data or a training configuration that cannot be used."""
+
+
+class DataError(WhisperError, ValueError):
+    """A manifest, texts or scores that cannot be used: nothing in them, or not in a known form."""
+
+
+class MissingDependencyError(WhisperError, ImportError, RuntimeError):
+    """An optional package that is not installed.
+
+    Also a RuntimeError, as every error of `load_model` is, which may need a package for a model.
+
+    Parameters
+    ----------
+    what
+        What needs which package, such as ``"scoring needs rapidfuzz"``.
+    extra
+        The extra of this distribution that installs it; the message says how.
+    """
+
+    def __init__(self, what: str, extra: str = "") -> None:
+        super().__init__(f"{what}: pip install 'sotto[{extra}]'" if extra else what)
+        self.extra = extra

@@ -1,7 +1,8 @@
-"""The command ``whisper eval``: a manifest and a model to a table, a JSON file and a page.
+"""The command ``whisper eval``: score models on a manifest, as a table, JSON and HTML.
 
-Knows arguments and files; reading is done by `evaluation`, the figures are `outcomes`'s. The table goes to standard
-output, all else to standard error. Recordings that cannot be read are listed and end nothing.
+Parses arguments and writes files; `evaluation` transcribes and `outcomes` has the scores. The table
+goes to standard output, everything else to standard error. A recording that fails is listed and
+does not end the run.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from .language_names import code_of
 from .places import check_file, make_folder
 
 if TYPE_CHECKING:
-    from .manifests import Recording
+    from .manifests import ManifestEntry
     from .outcomes import Comparison, Evaluation
 
 DESCRIPTION = (
-    "Score models on recordings whose text is known: word and character error rates with intervals, invented text, "
-    "languages, word times, speed and memory. With two models, also how they differ. The options of decoding and "
-    "their defaults are those of `whisper`; for greedy decoding --beam_size None."
+    "Evaluate models on labelled recordings: word and character error rates with confidence intervals, hallucinations, "
+    "language detection, word timestamps, speed and memory. With two models, also their difference. The decoding "
+    "options and their defaults are those of `whisper`; for greedy decoding --beam_size None."
 )
 
 
@@ -57,67 +58,81 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 when there are scores, also where some recordings could not be read; 1 when there are none.
+        The exit code: 0 when there are scores, also where some recordings failed; 1 when there are
+        none.
 
     Raises
     ------
     SystemExit
-        With 2 for arguments that cannot be meant, with 0 after ``--help``.
+        With 2 for wrong arguments, with 0 after ``--help``.
     """
     parser = build_parser()
-    plan = check_arguments(parser, parser.parse_args(argv))
+    arguments = check_arguments(parser, parser.parse_args(argv))
     try:
-        evaluations = read_json(plan.compare) if plan.compare else run(plan)
-        comparison = compare_two(evaluations, bool(plan.compare))
-        show(evaluations, comparison, plan)
+        evaluations = read_json(arguments.compare) if arguments.compare else run(arguments)
+        comparison = compare_two(evaluations, bool(arguments.compare))
+        show(evaluations, comparison, arguments)
     except BrokenPipeError:
         raise
-    except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
+    except Exception as error:  # any error becomes one line; `SOTTO_DEBUG` shows the traceback
         fail("eval", explain(error))
         return 1
     scored = all(any(clip.kind != "failed" for clip in evaluation.clips) for evaluation in evaluations)
     return 0 if scored else 1
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Arguments
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> Parser:
     """Return the parser of ``whisper eval``."""
     parser = Parser(what="MANIFEST", prog="whisper eval", description=DESCRIPTION)
     parser.add_argument(
-        "manifest", nargs="?", default=None,
-        help="recordings with their texts: a .tsv, .csv or .jsonl file, or a folder with one or with an audio data set",
-    )  # fmt: skip
-    parser.add_argument("--compare", nargs="+", metavar="JSON", default=None,
-                        help="instead of a manifest: two results of --json, or one of two models")  # fmt: skip
+        "manifest",
+        nargs="?",
+        default=None,
+        help="labelled recordings: a .tsv, .csv or .jsonl file, or a folder with one or with an audio data set",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="JSON",
+        default=None,
+        help="instead of a manifest: two results of --json, or one with two models",
+    )
     parser.add_argument("--groups", default=None, help="only these sets of the manifest, with commas")
-    parser.add_argument("--limit", type=int, default=0, help="at most so many recordings of each set; 0 takes all")
-    parser.add_argument("--seed", type=int, default=0, help="draws the recordings of --limit")
-    parser.add_argument("--worst", type=int, default=5, help="how many of the worst clips to show aligned")
-    parser.add_argument("--json", dest="json_path", metavar="FILE", default=None,
-                        help="write all figures and texts to this file")  # fmt: skip
-    parser.add_argument("--html", dest="html_path", metavar="FILE", default=None,
-                        help="write a report with plots to this file")  # fmt: skip
-    parser.add_argument("--cache", metavar="FILE", default=None,
-                        help="keep what was read in this file, and do not read it again")  # fmt: skip
-    parser.add_argument("--detect_language", action="store_true",
-                        help="let the model find each recording's language, and score that, too")  # fmt: skip
+    parser.add_argument("--limit", type=int, default=0, help="at most this many recordings of each set; 0 takes all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample that --limit takes")
+    parser.add_argument("--worst", type=int, default=5, help="number of the worst clips to show aligned")
+    parser.add_argument(
+        "--json", dest="json_path", metavar="FILE", default=None, help="write all scores and texts to this file"
+    )
+    parser.add_argument(
+        "--html", dest="html_path", metavar="FILE", default=None, help="write a report with plots to this file"
+    )
+    parser.add_argument(
+        "--cache", metavar="FILE", default=None, help="keep transcripts in this file, and do not compute them again"
+    )
+    parser.add_argument(
+        "--detect_language",
+        action="store_true",
+        help="let the model detect each recording's language, and score that, too",
+    )
     add_model(parser, action="append", default=argparse.SUPPRESS)
     add_options(
-        parser, without=("verbose", "seed", "channels", "audio_track", "container_time"),
-        language={"help": "language that is spoken; where not given, the manifest's, and the model's own choice where "
-                          "it has none"},
-        word_timestamps={"default": None},  # None: where the manifest knows times of words
-    )  # fmt: skip
+        parser,
+        without=("verbose", "seed", "channels", "audio_track", "container_time"),
+        language={"help": "language of the recordings; by default the manifest's, detected where it has none"},
+        word_timestamps={"default": None},  # None: where the manifest has word times
+    )
     return parser
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that the arguments ask for."""
+class EvalArguments:
+    """The checked arguments of the command."""
 
     manifest: str
     compare: list[str]
@@ -136,8 +151,8 @@ class Plan:
     options: dict[str, Any]  # for `evaluate`
 
 
-def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
-    """Turn arguments into a plan; leaves by `parser.error`."""
+def check_arguments(parser: Parser, args: argparse.Namespace) -> EvalArguments:
+    """Check the parsed arguments; ends in `parser.error` where they are wrong."""
     given = vars(args).copy()
     if bool(given["manifest"]) == bool(given["compare"]):
         parser.error("give a manifest, or --compare with results of --json")
@@ -153,14 +168,14 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
     given["temperature"] = temperature_steps(
         parser, given["temperature"], given.pop("temperature_increment_on_fallback")
     )
-    taken = {name: given.pop(name) for name in Plan.__dataclass_fields__ if name in given}
+    taken = {name: given.pop(name) for name in EvalArguments.__dataclass_fields__ if name in given}
     device = taken.pop("device")
     groups = taken.pop("groups")
     models = given.pop("model", [DEFAULT_MODEL])
     if given["word_timestamps"] is None:
         del given["word_timestamps"]
     check_options(parser, {name: value for name, value in given.items() if name != "detect_language"})
-    return Plan(
+    return EvalArguments(
         **{**taken, "manifest": taken["manifest"] or "", "compare": taken["compare"] or []},
         models=models,
         device=None if device == "auto" else device,
@@ -170,7 +185,7 @@ def check_arguments(parser: Parser, args: argparse.Namespace) -> Plan:
 
 
 def _check_file(parser: Parser, flag: str, path: str) -> None:
-    """Say now, not after an hour of reading, if the file cannot be written."""
+    """Report now, not after an hour of transcribing, that the file cannot be written."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         parser.error(f"argument {flag}: there is no folder {folder!r}")
@@ -181,45 +196,45 @@ def _check_file(parser: Parser, flag: str, path: str) -> None:
         parser.error(f"argument {flag}: {error}")
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Work
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def run(plan: Plan) -> list[Evaluation]:
-    """Let each model read the manifest."""
+def run(arguments: EvalArguments) -> list[Evaluation]:
+    """Evaluate each model on the manifest."""
     import torch
 
     from .evaluation import choose
     from .manifests import read_manifest
 
-    if plan.html_path:
+    if arguments.html_path:
         from .report import require_matplotlib
 
         require_matplotlib()
-    manifest = read_manifest(plan.manifest)
-    recordings = choose(manifest.recordings, plan.groups, plan.limit, plan.seed)
+    manifest = read_manifest(arguments.manifest)
+    recordings = choose(manifest.recordings, arguments.groups, arguments.limit, arguments.seed)
     if not recordings:
-        raise OptionError(f"{plan.manifest} has no recordings that can be used:\n{manifest.describe()}")
-    if plan.threads > 0:
-        torch.set_num_threads(plan.threads)
+        raise OptionError(f"{arguments.manifest} has no usable recordings:\n{manifest.describe()}")
+    if arguments.threads > 0:
+        torch.set_num_threads(arguments.threads)
     skipped = tuple({"line": bad.line, "reason": bad.reason} for bad in manifest.skipped)
     if skipped:
-        say(f"warning: rows of {plan.manifest} that are left out: {len(skipped)}; they are listed at the end")
-    return [replace(read(name, recordings, plan), skipped=skipped) for name in plan.models]
+        say(f"warning: skipped entries of {arguments.manifest}: {len(skipped)}; they are listed at the end")
+    return [replace(evaluate_model(name, recordings, arguments), skipped=skipped) for name in arguments.models]
 
 
-def read(name: str, recordings: list[Recording], plan: Plan) -> Evaluation:
-    """Load a model and let it read the recordings."""
+def evaluate_model(name: str, recordings: list[ManifestEntry], arguments: EvalArguments) -> Evaluation:
+    """Load a model and evaluate it on the recordings."""
     import numpy as np
     from tqdm import tqdm
 
     from .evaluation import evaluate
 
     started = time.perf_counter()
-    model = load(name, plan.device, plan.model_dir, plan.compute_type)
+    model = load(name, arguments.device, arguments.model_dir, arguments.compute_type)
     load_seconds = time.perf_counter() - started
-    # what is only loaded with the first recording must not count as its time
+    # warm up: what is loaded lazily must not count as processing time of the first recording
     model.transcribe(np.zeros(16000, np.float32), language="en", temperature=0.0)
     with tqdm(total=len(recordings), desc=name, unit="clip", disable=not is_terminal(sys.stderr)) as bar:
 
@@ -228,7 +243,9 @@ def read(name: str, recordings: list[Recording], plan: Plan) -> Evaluation:
             if bar.disable and 10 * done // total > 10 * (done - 1) // total:
                 say(f"{name}: {done} of {total} recordings")
 
-        evaluation = evaluate(model, recordings, name=name, cache=plan.cache, progress=advance, **plan.options)
+        evaluation = evaluate(
+            model, recordings, name=name, cache=arguments.cache, progress=advance, **arguments.options
+        )
     return replace(evaluation, load_seconds=load_seconds)
 
 
@@ -238,16 +255,16 @@ def read_json(paths: Sequence[str]) -> list[Evaluation]:
     Raises
     ------
     OptionError
-        A file is missing, is something else, or together they do not hold two evaluations.
+        A file is missing or is something else, or there are not two evaluations in all.
     """
     from .outcomes import Evaluation
 
     def read_one(path: str) -> list[Evaluation]:
         try:
             with open(path, encoding="utf-8") as file:
-                return [Evaluation.from_dict(told) for told in json.load(file)["evaluations"]]
+                return [Evaluation.from_dict(values) for values in json.load(file)["evaluations"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OptionError(f"{path} is no result of `whisper eval --json`: {error}") from error
+            raise OptionError(f"{path} is not a result of `whisper eval --json`: {error}") from error
 
     evaluations = [evaluation for path in paths for evaluation in read_one(path)]
     if len(evaluations) != 2:
@@ -256,7 +273,10 @@ def read_json(paths: Sequence[str]) -> list[Evaluation]:
 
 
 def compare_two(evaluations: Sequence[Evaluation], wanted: bool) -> Comparison | None:
-    """Compare the first two evaluations; None where there is one, or nothing in common unless that is `wanted`."""
+    """Compare the first two evaluations; None for a single one.
+
+    Without a common clip it is an error if the comparison is `wanted`, else a message and None.
+    """
     from .outcomes import compare
 
     if len(evaluations) < 2:
@@ -270,25 +290,25 @@ def compare_two(evaluations: Sequence[Evaluation], wanted: bool) -> Comparison |
         return None
 
 
-def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, plan: Plan) -> None:
-    """Print the tables and write the files that are asked for."""
+def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, arguments: EvalArguments) -> None:
+    """Print the tables and write the requested files."""
     from .tables import describe, describe_comparison
 
     width = shutil.get_terminal_size((100, 40)).columns
     for evaluation in evaluations:
-        show_text(describe(evaluation, plan.worst, width) + "\n", sys.stdout)
+        show_text(describe(evaluation, arguments.worst, width) + "\n", sys.stdout)
     if comparison:
         show_text(describe_comparison(comparison) + "\n", sys.stdout)
-    if plan.json_path:
-        told = {
+    if arguments.json_path:
+        results = {
             "evaluations": [evaluation.to_dict() for evaluation in evaluations],
             "comparison": comparison.to_dict() if comparison else None,
         }
-        _write(plan.json_path, json.dumps(told, ensure_ascii=False, indent=1))
-    if plan.html_path:
+        _write(arguments.json_path, json.dumps(results, ensure_ascii=False, indent=1))
+    if arguments.html_path:
         from .report import make_report
 
-        _write(plan.html_path, make_report(evaluations, comparison))
+        _write(arguments.html_path, make_report(evaluations, comparison))
 
 
 def _write(path: str, text: str) -> None:

@@ -1,7 +1,8 @@
-"""A model and a list of recordings to an `Evaluation`: what the model wrote for each, and every score of that.
+"""Evaluate a model: transcribe labelled recordings and collect an `Evaluation` with every score.
 
-Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to `outcomes`. A recording
-that cannot be read is kept with the reason. Prints nothing, draws nothing, and trains nothing.
+Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to
+`outcomes`. A recording that fails is kept with the reason. Prints nothing, draws nothing, and
+trains nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from .audio import SAMPLE_RATE, load_audio
 from .compute_types import resolve
 from .decoding import DecodingOptions
 from .errors import AudioError, OptionError
-from .manifests import Recording, read_manifest, resolve_language
+from .manifests import ManifestEntry, read_manifest, resolve_language
 from .options import TranscribeOptions, check_names
-from .outcomes import Clip, Hypothesis, plain
-from .outcomes import Comparison as Comparison  # this and the next are part of what programs use from here
+from .outcomes import Comparison as Comparison  # a re-export, as those below
 from .outcomes import Evaluation as Evaluation
+from .outcomes import Hypothesis, ScoredClip, to_plain
 from .outcomes import compare as compare
 from .scoring import Score as Score
 from .scoring import score_words as score_words
@@ -38,40 +39,40 @@ from .tokenizer import LANGUAGES
 if TYPE_CHECKING:
     from .model import Whisper
 
-Progress = Callable[[int, int], object]  # is told how many recordings of how many are done
+Progress = Callable[[int, int], object]  # called with the number of recordings done, and of all
 
 
 def choose(
-    recordings: Iterable[Recording], groups: Collection[str] | None = None, limit: int = 0, seed: int = 0
-) -> list[Recording]:
-    """Take the named groups, and of each at most `limit` recordings (0: all), drawn by `seed`; keeps the order.
+    recordings: Iterable[ManifestEntry], groups: Collection[str] | None = None, limit: int = 0, seed: int = 0
+) -> list[ManifestEntry]:
+    """Select the named groups, and of each at most `limit` recordings (0: all), drawn by `seed`.
 
-    What is drawn from a group does not depend on which others there are.
+    Keeps the order. The sample from a group does not depend on the other groups.
 
     Raises
     ------
     OptionError
-        There is no such group; names the nearest.
+        There is no such group; the message names the nearest.
     """
     recordings = list(recordings)
-    there = list(dict.fromkeys(recording.group for recording in recordings))
+    present = list(dict.fromkeys(recording.group for recording in recordings))
     for name in groups or ():
-        if name not in there:
-            near = get_close_matches(name, there, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, there))}"
-            raise OptionError(f"no recording is of the group {name!r}; {hint}")
-    taken: set[int] = set()
-    for name in there if groups is None else groups:
-        places = [i for i, recording in enumerate(recordings) if recording.group == name]
-        if limit and len(places) > limit:
-            places = random.Random(f"{seed} {name}").sample(places, limit)
-        taken.update(places)
-    return [recording for i, recording in enumerate(recordings) if i in taken]
+        if name not in present:
+            near = get_close_matches(name, present, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, present))}"
+            raise OptionError(f"there is no recording in the group {name!r}; {hint}")
+    selected: set[int] = set()
+    for name in present if groups is None else groups:
+        indices = [i for i, recording in enumerate(recordings) if recording.group == name]
+        if limit and len(indices) > limit:
+            indices = random.Random(f"{seed} {name}").sample(indices, limit)
+        selected.update(indices)
+    return [recording for i, recording in enumerate(recordings) if i in selected]
 
 
 def evaluate(
     model: Whisper,
-    recordings: Iterable[Recording],
+    recordings: Iterable[ManifestEntry],
     *,
     name: str = "",
     language: str | None = None,
@@ -81,35 +82,35 @@ def evaluate(
     progress: Progress | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Transcribe recordings and score what comes out.
+    """Transcribe recordings and score the results.
 
     Parameters
     ----------
     model
         A Whisper model.
     recordings
-        Rows of a manifest; see `manifests.read_manifest`.
+        Entries of a manifest; see `manifests.read_manifest`.
     name
-        What to call the model.
+        Name of the model in the results.
     language
-        The language of all recordings; where not given, the manifest's, and for a recording without one (also
-        where nobody speaks) the model's own choice.
+        The language of all recordings. By default the manifest's; for a recording without one (also
+        non-speech) the model detects it.
     detect_language
-        Let the model choose each recording's language, and score the choice.
+        Let the model detect each recording's language, and score the detection.
     word_timestamps
-        As in `transcribe`; None (or not given) times the words of those recordings whose words have times.
+        As in `transcribe`; by default for those recordings whose words are labelled with times.
     cache
-        A file of JSON lines that keeps each hypothesis as soon as it is there; what an earlier call with the same
-        weights, options and recording has left in it is not computed again.
+        A file of JSON lines to which each hypothesis is appended at once. A hypothesis of an
+        earlier call with the same weights, options and recording is not computed again.
     progress
-        Is called with the numbers of recordings done and to do.
+        Called with the number of recordings done, and of all.
     **options
         Further options of `transcribe`.
 
     Returns
     -------
     Evaluation
-        Its ``clips`` are in the order of `recordings`; those that could not be read have an ``error``.
+        Its ``clips`` are in the order of `recordings`; those that failed have an ``error``.
 
     Raises
     ------
@@ -118,53 +119,58 @@ def evaluate(
     """
     check_names(options, "evaluate", DecodingOptions, TranscribeOptions)
     if resolve_language(language or "") and detect_language:
-        raise OptionError("detect_language leaves the language to the model: give no language with it")
-    reader = _Reader(model, resolve_language(language or ""), detect_language, word_timestamps, options)
-    kept = _Cache(cache, model, options) if cache is not None else None
+        raise OptionError("detect_language leaves the language to the model: do not give language as well")
+    transcriber = _Transcriber(model, resolve_language(language or ""), detect_language, word_timestamps, options)
+    known = _Cache(cache, model) if cache is not None else None
     recordings = list(recordings)
     clips = []
     _reset_peak_memory(model.device)
     for done, recording in enumerate(recordings, start=1):
-        clips.append(_read_one(reader, recording, kept))
+        clips.append(_transcribe_one(transcriber, recording, known))
         if progress is not None:
             progress(done, len(recordings))
     settings = {"language": language, "detect_language": detect_language, "word_timestamps": word_timestamps}
     return Evaluation(
         model=name,
         clips=tuple(clips),
-        options=plain({**options, **settings}),
+        options=to_plain({**options, **settings}),
         date=time.strftime("%Y-%m-%d %H:%M"),
         machine=_machine(model),
         peak_memory=_peak_memory(model.device),
     )
 
 
-class _Reader:
+class _Transcriber:
     """Calls `transcribe` for one recording after the other."""
 
     def __init__(
-        self, model: Whisper, language: str | None, detect: bool, timed: bool | None, options: Mapping[str, Any]
+        self,
+        model: Whisper,
+        language: str | None,
+        detect_language: bool,
+        word_timestamps: bool | None,
+        options: Mapping[str, Any],
     ) -> None:
         self.model = model
         self.language = language
-        self.detect = detect
-        self.timed = timed
+        self.detect_language = detect_language
+        self.word_timestamps = word_timestamps
         self.options = options
-        self._last: tuple[str, np.ndarray] | None = None  # parts of one file follow each other
+        self._decoded: tuple[str, np.ndarray] | None = None  # the last file: parts of one file follow each other
 
-    def settings(self, recording: Recording) -> dict[str, Any]:
+    def settings(self, recording: ManifestEntry) -> dict[str, Any]:
         """Return the options for a recording."""
-        timed = self.timed if self.timed is not None else recording.words is not None
+        timed = recording.words is not None if self.word_timestamps is None else self.word_timestamps
         return {**self.options, "language": self._language(recording), "word_timestamps": timed}
 
-    def _language(self, recording: Recording) -> str | None:
+    def _language(self, recording: ManifestEntry) -> str | None:
         if not self.model.is_multilingual:
             return "en"
-        known = list(LANGUAGES)[: self.model.num_languages]  # models of an earlier make know no Cantonese
-        spoken = None if self.detect else self.language or resolve_language(recording.language or "")
-        return spoken if spoken in known else None
+        known = list(LANGUAGES)[: self.model.num_languages]  # models before large-v3 have no Cantonese
+        language = None if self.detect_language else self.language or resolve_language(recording.language or "")
+        return language if language in known else None
 
-    def read(self, recording: Recording) -> Hypothesis:
+    def transcribe(self, recording: ManifestEntry) -> Hypothesis:
         """Transcribe one recording."""
         settings = self.settings(recording)
         started = time.perf_counter()
@@ -173,8 +179,8 @@ class _Reader:
         seconds = time.perf_counter() - started
         words = None
         if settings["word_timestamps"]:
-            spoken = [word for segment in result["segments"] for word in segment.get("words", ())]
-            words = tuple((word["word"].strip(), float(word["start"]), float(word["end"])) for word in spoken)
+            found = [word for segment in result["segments"] for word in segment.get("words", ())]
+            words = tuple((word["word"].strip(), float(word["start"]), float(word["end"])) for word in found)
         return Hypothesis(
             text=result["text"].strip(),
             language=result["language"],
@@ -184,10 +190,10 @@ class _Reader:
             words=words,
         )
 
-    def _samples(self, recording: Recording) -> np.ndarray:
-        if self._last is None or self._last[0] != recording.path:
-            self._last = recording.path, load_audio(recording.path)
-        samples = self._last[1]
+    def _samples(self, recording: ManifestEntry) -> np.ndarray:
+        if self._decoded is None or self._decoded[0] != recording.path:
+            self._decoded = recording.path, load_audio(recording.path)
+        samples = self._decoded[1]
         start = round((recording.start or 0.0) * SAMPLE_RATE)
         end = len(samples) if recording.end is None else round(recording.end * SAMPLE_RATE)
         if start >= len(samples):
@@ -196,79 +202,82 @@ class _Reader:
         return samples[start:end]
 
 
-def _read_one(reader: _Reader, recording: Recording, cache: _Cache | None) -> Clip:
-    task = str(reader.options.get("task", DecodingOptions.task))
-    if cache is not None and (known := cache.get(recording, reader.settings(recording))):
-        return Clip(recording, known, task=task)
-    try:
-        hypothesis = reader.read(recording)
-    except OptionError:  # would be the same for all of them
-        raise
-    except Exception as error:  # one bad recording, whatever is wrong with it, must not cost the others
-        return Clip(recording, None, str(error) or type(error).__name__, task)
+def _transcribe_one(transcriber: _Transcriber, recording: ManifestEntry, cache: _Cache | None) -> ScoredClip:
+    task = str(transcriber.options.get("task", DecodingOptions.task))
+    settings = transcriber.settings(recording)
     if cache is not None:
-        cache.put(recording, reader.settings(recording), hypothesis)
-    return Clip(recording, hypothesis, task=task)
+        known = cache.get(recording, settings)
+        if known is not None:
+            return ScoredClip(recording, known, task=task)
+    try:
+        hypothesis = transcriber.transcribe(recording)
+    except OptionError:  # the same for every recording
+        raise
+    except Exception as error:  # one recording must not end the evaluation, whatever is wrong with it
+        return ScoredClip(recording, None, str(error) or type(error).__name__, task)
+    if cache is not None:
+        cache.put(recording, settings, hypothesis)
+    return ScoredClip(recording, hypothesis, task=task)
 
 
 class _Cache:
-    """Hypotheses in a file of JSON lines, each under a digest of all that it depends on."""
+    """Hypotheses in a file of JSON lines, each under a digest of everything that it depends on."""
 
-    def __init__(self, path: str | os.PathLike[str], model: Whisper, options: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike[str], model: Whisper) -> None:
         self.path = path
-        precision = resolve(getattr(model, "compute_type", "auto"), model.device)  # models of others have none
+        precision = resolve(getattr(model, "compute_type", "auto"), model.device)  # other models lack compute_type
         self.weights = f"{_digest_weights(model)} {precision}"
         self.known: dict[str, dict[str, Any]] = {}
-        self._broken = False  # the last line was cut short when a run was killed
+        self._incomplete = False  # the last line is incomplete: a run was killed
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 for line in file:
-                    self._broken = not line.endswith("\n")
-                    self._learn(line)
+                    self._incomplete = not line.endswith("\n")
+                    self._add_line(line)
 
-    def _learn(self, line: str) -> None:
+    def _add_line(self, line: str) -> None:
         try:
-            told = json.loads(line)
-            self.known[told.pop("key")] = told
+            values = json.loads(line)
+            self.known[values.pop("key")] = values
         except (ValueError, KeyError, AttributeError, TypeError):
-            return  # a line that is not ours, or half of one: it is read anew
+            return  # an incomplete or foreign line: its recording is transcribed again
 
-    def _key(self, recording: Recording, settings: Mapping[str, Any]) -> str:
+    def _key(self, recording: ManifestEntry, settings: Mapping[str, Any]) -> str:
         try:
-            file = os.stat(recording.path)
-            seen: list[Any] = [file.st_size, file.st_mtime_ns]
+            status = os.stat(recording.path)
+            version: list[Any] = [status.st_size, status.st_mtime_ns]
         except OSError:
-            seen = []
+            version = []
         part = [recording.path, recording.start, recording.end]
-        told = json.dumps([self.weights, plain(settings), part, seen], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        content = json.dumps([self.weights, to_plain(settings), part, version], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
-    def get(self, recording: Recording, settings: Mapping[str, Any]) -> Hypothesis | None:
-        told = self.known.get(self._key(recording, settings))
-        if told is None:
+    def get(self, recording: ManifestEntry, settings: Mapping[str, Any]) -> Hypothesis | None:
+        values = self.known.get(self._key(recording, settings))
+        if values is None:
             return None
-        words = told["words"]
-        return Hypothesis(**{**told, "words": None if words is None else tuple(tuple(word) for word in words)})
+        words = values["words"]
+        return Hypothesis(**{**values, "words": None if words is None else tuple(tuple(word) for word in words)})
 
-    def put(self, recording: Recording, settings: Mapping[str, Any], hypothesis: Hypothesis) -> None:
+    def put(self, recording: ManifestEntry, settings: Mapping[str, Any], hypothesis: Hypothesis) -> None:
         line = json.dumps({"key": self._key(recording, settings), **asdict(hypothesis)}, ensure_ascii=False)
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(("\n" if self._broken else "") + line + "\n")
-        self._broken = False
+            file.write(("\n" if self._incomplete else "") + line + "\n")
+        self._incomplete = False
 
 
 def _digest_weights(model: Whisper) -> str:
-    """A digest of some thousand numbers of each tensor: another training step changes all of them."""
+    """A digest of about a thousand values of each tensor: any training step changes them."""
     digest = hashlib.sha256(str(model.dims).encode())
     for name, tensor in model.state_dict().items():
-        some = tensor.detach().flatten()[:: max(1, tensor.numel() // 1024)]
-        digest.update(name.encode() + some.to("cpu", torch.float32).numpy().tobytes())
+        sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 1024)]
+        digest.update(name.encode() + sample.to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The machine
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _machine(model: Whisper) -> dict[str, str]:
@@ -282,18 +291,18 @@ def _machine(model: Whisper) -> dict[str, str]:
 
 
 def _reset_peak_memory(device: torch.device) -> None:
-    """Forget the peaks of what ran before, where that can be done."""
+    """Reset the peak counters, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     except OSError:
-        pass  # not Linux: the peak is the whole process's
+        pass  # not Linux: the peak covers the whole life of the process
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
-    """The most memory in use at once, in bytes: of this process, where the system tells, and on the device."""
+    """Peak memory in bytes: of this process, where the system counts it, and of the device."""
     peak = {}
     try:
         import resource
@@ -307,8 +316,8 @@ def _peak_memory(device: torch.device) -> dict[str, int]:
     return peak
 
 
-def measure(model: Whisper, folder: str | os.PathLike[str], parts: Sequence[str], limit: int = 0) -> dict[str, Score]:
-    """Word error rates on the named groups of a manifest, at most `limit` clips of each (0: all), greedily."""
-    chosen = choose(read_manifest(folder).recordings, parts, limit)
-    found = evaluate(model, chosen).scores.groups.get("set", [])
-    return {group.name: group.words for group in found}
+def measure(model: Whisper, folder: str | os.PathLike[str], groups: Sequence[str], limit: int = 0) -> dict[str, Score]:
+    """Word error rates on groups of a manifest, at most `limit` clips of each (0: all)."""
+    recordings = choose(read_manifest(folder).recordings, groups, limit)
+    scores = evaluate(model, recordings).scores.groups.get("set", [])
+    return {score.name: score.words for score in scores}

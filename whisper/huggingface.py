@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, DownloadError, WhisperError
+from .errors import CheckpointError, DownloadError, MissingDependencyError, WhisperError
 from .formats import read_safetensors, read_torch
 from .model import ModelDimensions, sinusoids
 from .stored import KeptFile, keep, left_in_files
@@ -104,15 +104,15 @@ def fetch(name: str, download_root: str | None = None) -> str:
     Raises
     ------
     DownloadError
-        Where the package ``huggingface_hub`` is missing or the hub does not give the files.
+        The hub does not give the files.
+    MissingDependencyError
+        The package ``huggingface_hub`` is not installed.
     """
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise DownloadError(
-            f"{name} is no file or folder here, and to load it from the Hugging Face hub the package "
-            "huggingface_hub is missing; pip install 'sotto[hub]'"
-        ) from error
+        what = f"{name} is no file or folder here, and to load it from the Hugging Face hub needs huggingface_hub"
+        raise MissingDependencyError(what, extra="hub") from error
     configs = ["config.json", "generation_config.json"]
     try:
         folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "model*.safetensors*"])

@@ -1,8 +1,8 @@
-"""The network while it learns: the modules of `model.py` in a precision for training, and its losses.
+"""The network of a training: the modules of `model.py` in mixed precision, with the losses.
 
-What differs from the reference forward is gone at export: windows may be shorter than 30 s, a vocabulary may have
-only the rows in use, and the encoder may spell letters beside (a CTC loss, which teaches attention where to look;
-Graves et al. 2006, Watanabe et al. 2017). Reads no files, draws no samples.
+What only training needs is dropped at export: windows may be shorter than 30 s, the vocabulary may
+be reduced to the tokens in use, and the encoder may have a CTC loss beside the decoder's (it helps
+the attention to align; Graves et al. 2006, Watanabe et al. 2017). Reads no files, draws no samples.
 """
 
 from __future__ import annotations
@@ -17,79 +17,88 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock, Whisper, sinusoids
-from .targets import IGNORED, N_TIMESTAMPS, Vocabulary
+from .targets import IGNORE_INDEX, N_TIMESTAMPS, Vocabulary
 from .torch_state import InFloat32
 
-FUSED_FROM = 600  # positions from which the fused attention kernel is the faster one on a CPU
+MIN_POSITIONS_FOR_SDPA = 600  # from which the fused attention kernel is faster on a CPU
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learnt, and how much each part weighs."""
+    """The losses and their weights."""
 
-    letters: float = 0.0  # weight of the CTC loss of the encoder
-    guidance: float = 0.0  # weight of the loss that tells some heads where to look
-    guided_heads: tuple[tuple[int, int], ...] = ()  # decoder layer and head of those; they become the alignment heads
-    smoothing: float = 0.0  # part of a text target that is spread over all pieces of text
-    timestamp_spread: float = 0.0  # standard deviation of a timestamp's target, in steps of 20 ms
-    language: float = 1.0  # weight of the one language token of a window, which else is drowned by its text
+    ctc_weight: float = 0.0  # of the CTC loss of the encoder
+    attention_weight: float = 0.0  # of the guided attention loss
+    guided_heads: tuple[tuple[int, int], ...] = ()  # (layer, head) of the decoder; they become the alignment heads
+    label_smoothing: float = 0.0  # of text tokens, over all text tokens
+    timestamp_sigma: float = 0.0  # standard deviation of timestamp labels, in steps of 20 ms
+    language_weight: float = 1.0  # of the language token, which is one token among many
 
 
-FROM_SCRATCH = Objective(1.0, 0.3, ((0, 0), (1, 0)), 0.05, 1.0, 3.0)
+FROM_SCRATCH = Objective(
+    ctc_weight=1.0,
+    attention_weight=0.3,
+    guided_heads=((0, 0), (1, 0)),
+    label_smoothing=0.05,
+    timestamp_sigma=1.0,
+    language_weight=3.0,
+)
 FINE_TUNING = Objective()
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens, letters and looks, over which losses are means."""
+    """Numbers of targets, over which the losses are means."""
 
     tokens: float
-    letters: float
-    looks: float
+    ctc: float
+    attention: float
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One step's windows as tensors."""
+class TrainingBatch:
+    """The windows of one step as tensors."""
 
     mel: Tensor  # (n_batch, n_mels, n_frames)
-    tokens: Tensor  # (n_batch, n_tokens) rows of the vocabulary
-    expected: Tensor  # (n_batch, n_tokens) rows, or IGNORED
-    looks: Tensor  # (n_batch, n_tokens, 2) first and one past the last encoder position of a token; -1: unknown
-    letters: Tensor  # (n_batch, n_letters) CTC classes
-    letter_lengths: Tensor  # (n_batch,); -1: not to be scored
+    tokens: Tensor  # (n_batch, n_tokens) vocabulary indices
+    labels: Tensor  # (n_batch, n_tokens) vocabulary indices, or IGNORE_INDEX
+    attention_targets: Tensor  # (n_batch, n_tokens, 2) first and one past the last encoder position; -1: unknown
+    ctc_targets: Tensor  # (n_batch, n_letters) CTC classes
+    ctc_lengths: Tensor  # (n_batch,); -1: no CTC loss
 
     @property
     def counts(self) -> Counts:
-        """How much there is to be graded."""
-        letters = self.letter_lengths.clamp(min=0).sum().item()
+        """Numbers of targets in the batch."""
         return Counts(
-            (self.expected != IGNORED).sum().item(), int(letters), int((self.looks[..., 0] >= 0).sum().item())
+            tokens=(self.labels != IGNORE_INDEX).sum().item(),
+            ctc=int(self.ctc_lengths.clamp(min=0).sum().item()),
+            attention=int((self.attention_targets[..., 0] >= 0).sum().item()),
         )
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TrainingBatch:
         """The batch on another device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return TrainingBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step is graded by: mean nats a token, a letter, and a look of a guided head."""
+    """Mean losses in nats: per token, per CTC target, and per attention target of a guided head."""
 
     text: Tensor
-    letters: Tensor
-    looks: Tensor
+    ctc: Tensor
+    attention: Tensor
 
 
-class Learner(nn.Module):
-    """A Whisper with the parts that only training needs.
+class TrainingNetwork(nn.Module):
+    """A Whisper model with the parts that only training needs.
 
     Parameters
     ----------
-    network
-        Its embedding has as many rows as `vocabulary`, or, for a vocabulary of used rows, those before the timestamps.
+    model
+        Its embedding has as many vectors as `vocabulary` has indices or, for a reduced vocabulary,
+        as there are before the timestamps.
     vocabulary
-        The rows, see `targets.py`.
+        See `targets.py`.
     objective
         The losses.
     dtype
@@ -98,54 +107,59 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        network: Whisper,
+        model: Whisper,
         vocabulary: Vocabulary,
         objective: Objective = FINE_TUNING,
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         super().__init__()
-        self.network, self.vocabulary, self.objective, self.dtype = network, vocabulary, objective, dtype
-        self.dims, width = network.dims, network.dims.n_text_state
-        if vocabulary.fill is not None:
-            self.timestamps = nn.Linear(width, width, bias=False, dtype=torch.float32, device="cpu")
-            self.register_buffer("times", sinusoids(N_TIMESTAMPS, width, device="cpu"), persistent=False)
-        if objective.letters:
-            n_classes = len(vocabulary.letters) + 2
-            self.letters = nn.Linear(self.dims.n_audio_state, n_classes, dtype=torch.float32, device="cpu")
+        self.model, self.vocabulary, self.objective, self.dtype = model, vocabulary, objective, dtype
+        self.dims, width = model.dims, model.dims.n_text_state
+        if vocabulary.unused_index is not None:
+            self.timestamp_map = nn.Linear(width, width, bias=False, dtype=torch.float32, device="cpu")
+            positions = sinusoids(N_TIMESTAMPS, width, device="cpu")
+            self.register_buffer("timestamp_positions", positions, persistent=False)
+        if objective.ctc_weight:
+            n_classes = len(vocabulary.alphabet) + 2
+            self.ctc_head = nn.Linear(self.dims.n_audio_state, n_classes, dtype=torch.float32, device="cpu")
 
     @classmethod
-    def scratch(
-        cls, dims: ModelDimensions, vocabulary: Vocabulary, objective: Objective = FROM_SCRATCH,
+    def from_scratch(
+        cls,
+        dims: ModelDimensions,
+        vocabulary: Vocabulary,
+        objective: Objective = FROM_SCRATCH,
         dtype: torch.dtype = torch.bfloat16,
-    ) -> Learner:  # fmt: skip
-        """A network that knows nothing, drawn from torch's generator."""
-        rows = vocabulary.n_rows if vocabulary.fill is None else vocabulary.fill + 1
+    ) -> TrainingNetwork:
+        """A network with random weights, drawn from torch's generator."""
+        n_vocab = vocabulary.size if vocabulary.unused_index is None else vocabulary.unused_index + 1
         with torch.device("cpu"), InFloat32():
-            network = Whisper(replace(dims, n_vocab=rows))
-        learner = cls(network, vocabulary, objective, dtype)
+            model = Whisper(replace(dims, n_vocab=n_vocab))
+        network = cls(model, vocabulary, objective, dtype)
         with torch.no_grad():
-            learner.network.decoder.token_embedding.weight.normal_(std=0.05)
-            learner.network.encoder.conv2.weight.mul_(2.0)
-            if vocabulary.fill is not None:
-                learner.timestamps.weight.copy_(torch.eye(dims.n_text_state, dtype=torch.float32, device="cpu") * 0.07)
-            for i, block in enumerate(learner.network.encoder.blocks):
-                look_around(cast(MultiHeadAttention, block.attn), dims.n_audio_state, reach=2 + 2 * i)
-        return learner
+            network.model.decoder.token_embedding.weight.normal_(std=0.05)
+            network.model.encoder.conv2.weight.mul_(2.0)
+            if vocabulary.unused_index is not None:
+                identity = torch.eye(dims.n_text_state, dtype=torch.float32, device="cpu")
+                network.timestamp_map.weight.copy_(identity * 0.07)
+            for i, block in enumerate(network.model.encoder.blocks):
+                init_local_attention(cast(MultiHeadAttention, block.attn), dims.n_audio_state, reach=2 + 2 * i)
+        return network
 
     def embedding(self) -> Tensor:
-        """All rows of the vocabulary.
+        """The vectors of all vocabulary indices.
 
-        In a vocabulary of used rows, timestamps are a linear map of the encoder's own position embedding, so that a
-        time to be written and a place to be looked at are near each other from the start.
+        In a reduced vocabulary, timestamps are a linear map of the encoder's position embedding, so
+        that a timestamp and the encoder position of its time are similar from the start.
         """
-        rows = self.network.decoder.token_embedding.weight
-        if self.vocabulary.fill is None:
-            return rows
-        return torch.cat([rows, self.timestamps(self.times)])
+        vectors = self.model.decoder.token_embedding.weight
+        if self.vocabulary.unused_index is None:
+            return vectors
+        return torch.cat([vectors, self.timestamp_map(self.timestamp_positions)])
 
     def encode(self, mel: Tensor) -> Tensor:
-        """Features of `mel`, ``(n_batch, n_mels, n_frames)`` of any even length, in float32."""
-        encoder = self.network.encoder
+        """Audio features of `mel`, ``(n_batch, n_mels, n_frames)`` with any even `n_frames`."""
+        encoder = self.model.encoder
         x = mel.to(self.dtype)
         for conv in (encoder.conv1, encoder.conv2):
             weight, bias = conv.weight.to(x.dtype), None if conv.bias is None else conv.bias.to(x.dtype)
@@ -156,79 +170,93 @@ class Learner(nn.Module):
             x, _ = self._block(cast(ResidualAttentionBlock, block), x, None)
         return _norm(encoder.ln_post, x)
 
-    def decode(self, tokens: Tensor, features: Tensor, looks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits after each of `tokens`, ``(n_batch, n_tokens, n_rows)``, a shared row counted for all it is.
+    def decode(
+        self, tokens: Tensor, features: Tensor, attention_targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits after each token, ``(n_batch, n_tokens, vocabulary.size)``, and attention loss.
 
-        Also the summed surprise of the guided heads (a mean over them) at where they should look, given `looks`.
+        The logit of a shared index counts for all tokens that share it. The attention loss is
+        summed over `attention_targets` and a mean over the guided heads; zero without targets.
         """
-        decoder, embedding = self.network.decoder, self.embedding()
+        decoder, embedding = self.model.decoder, self.embedding()
         x = F.embedding(tokens, embedding) + decoder.positional_embedding[: tokens.shape[1]]
-        surprise = list[Tensor]()
+        losses = list[Tensor]()
         for i, block in enumerate(decoder.blocks):
-            heads = [head for layer, head in self.objective.guided_heads if layer == i] if looks is not None else []
-            x, seen = self._block(cast(ResidualAttentionBlock, block), x, features, heads)
-            surprise += [_surprise(weights, looks) for weights in seen if looks is not None]
+            heads: list[int] = []
+            if attention_targets is not None:
+                heads = [head for layer, head in self.objective.guided_heads if layer == i]
+            x, attention = self._block(cast(ResidualAttentionBlock, block), x, features, heads)
+            if attention_targets is not None:
+                losses += [_attention_loss(weights, attention_targets) for weights in attention]
         x = _norm(decoder.ln, x).to(self.dtype)
         logits = (x @ embedding.to(x.dtype).T).float()
-        fill = self.vocabulary.fill
-        if fill is not None:
-            crowd = logits.new_zeros(logits.shape[-1])
-            crowd[fill] = math.log(self.vocabulary.n_unused)
-            logits = logits + crowd
-        return logits, torch.stack(surprise).mean() if surprise else logits.new_zeros(())
+        unused = self.vocabulary.unused_index
+        if unused is not None:
+            multiplicity = logits.new_zeros(logits.shape[-1])
+            multiplicity[unused] = math.log(self.vocabulary.n_unused)
+            logits = logits + multiplicity
+        return logits, torch.stack(losses).mean() if losses else logits.new_zeros(())
 
-    def forward(self, batch: Batch, counts: Counts | None = None) -> Losses:
-        """Grade `batch`; where it is a share of a larger one, `counts` are those of the whole, and shares add up."""
+    def forward(self, batch: TrainingBatch, counts: Counts | None = None) -> Losses:
+        """The losses of `batch`.
+
+        For a share of a larger batch, `counts` are those of the whole batch; the losses of all
+        shares then add up to those of the whole.
+        """
         counts = counts or batch.counts
         features = self.encode(batch.mel)
-        guided = batch.looks if self.objective.guidance else None
-        logits, looks = self.decode(batch.tokens, features, guided)
-        text = self._text_loss(logits, batch.expected) / max(counts.tokens, 1)
-        letters = self._letter_loss(features, batch) / max(counts.letters, 1)
-        return Losses(text, letters, looks / max(counts.looks, 1))
+        targets = batch.attention_targets if self.objective.attention_weight else None
+        logits, attention = self.decode(batch.tokens, features, targets)
+        text = self._text_loss(logits, batch.labels) / max(counts.tokens, 1)
+        ctc = self._ctc_loss(features, batch) / max(counts.ctc, 1)
+        return Losses(text, ctc, attention / max(counts.attention, 1))
 
     def total(self, losses: Losses) -> Tensor:
-        """The one number that is made small."""
-        return losses.text + self.objective.letters * losses.letters + self.objective.guidance * losses.looks
+        """The weighted sum of the losses."""
+        return losses.text + self.objective.ctc_weight * losses.ctc + self.objective.attention_weight * losses.attention
 
-    def _letter_loss(self, features: Tensor, batch: Batch) -> Tensor:
-        keep = batch.letter_lengths >= 0
-        if not self.objective.letters or not bool(keep.any()):
+    def _ctc_loss(self, features: Tensor, batch: TrainingBatch) -> Tensor:
+        keep = batch.ctc_lengths >= 0
+        if not self.objective.ctc_weight or not bool(keep.any()):
             return features.new_zeros(())
-        spelled = self._linear(self.letters, features[keep]).float().log_softmax(-1)  # (n_batch, n_ctx, classes)
-        lengths = torch.full((len(spelled),), spelled.shape[1], dtype=torch.long, device="cpu")
-        letters: Tensor = F.ctc_loss(
-            spelled.transpose(0, 1), batch.letters[keep], lengths, batch.letter_lengths[keep],
-            reduction="sum", zero_infinity=True,
-        )  # fmt: skip
-        return letters
+        logp = self._linear(self.ctc_head, features[keep]).float().log_softmax(-1)  # (n_batch, n_ctx, classes)
+        loss: Tensor = F.ctc_loss(
+            logp.transpose(0, 1),
+            batch.ctc_targets[keep],
+            torch.full((len(logp),), logp.shape[1], dtype=torch.long, device="cpu"),
+            batch.ctc_lengths[keep],
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return loss
 
-    def _text_loss(self, logits: Tensor, expected: Tensor) -> Tensor:
-        scored = expected != IGNORED
-        logp, target = logits[scored].log_softmax(-1), expected[scored]  # (n, n_rows), (n,)
+    def _text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        scored = labels != IGNORE_INDEX
+        logp, target = logits[scored].log_softmax(-1), labels[scored]  # (n, vocabulary.size), (n,)
         v, objective = self.vocabulary, self.objective
         nll = -logp.gather(1, target[:, None])[:, 0]
-        if objective.smoothing:
+        if objective.label_smoothing:
             smooth = -logp[:, : v.n_text].mean(-1)
-            smoothed = (1 - objective.smoothing) * nll + objective.smoothing * smooth
+            smoothed = (1 - objective.label_smoothing) * nll + objective.label_smoothing * smooth
             nll = torch.where(target < v.n_text, smoothed, nll)
-        is_time = target >= v.timestamp_begin
-        if objective.timestamp_spread and bool(is_time.any()):
-            nll = nll.masked_scatter(is_time, self._time_loss(logp[is_time], target[is_time]))
-        rows = torch.tensor([*v.languages.values(), v.special("no_speech")], dtype=torch.long, device=target.device)
-        weight = torch.ones_like(nll).masked_fill(torch.isin(target, rows), objective.language)
+        is_timestamp = target >= v.timestamp_begin
+        if objective.timestamp_sigma and bool(is_timestamp.any()):
+            nll = nll.masked_scatter(is_timestamp, self._timestamp_loss(logp[is_timestamp], target[is_timestamp]))
+        indices = [*v.languages.values(), v.special("no_speech")]
+        language_indices = torch.tensor(indices, dtype=torch.long, device=target.device)
+        weight = torch.ones_like(nll).masked_fill(torch.isin(target, language_indices), objective.language_weight)
         return (nll * weight).sum()
 
-    def _time_loss(self, logp: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy with a bell around the right timestamp: 20 ms beside is nearly right."""
+    def _timestamp_loss(self, logp: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy with Gaussian labels: a timestamp 20 ms off is a small error."""
         steps = torch.arange(-4, 5, dtype=torch.long, device=target.device)
         at = target[:, None] + steps
-        inside = (at >= self.vocabulary.timestamp_begin) & (at < self.vocabulary.n_rows)
-        weight = torch.exp(-0.5 * (steps.float() / self.objective.timestamp_spread) ** 2) * inside
+        inside = (at >= self.vocabulary.timestamp_begin) & (at < self.vocabulary.size)
+        weight = torch.exp(-0.5 * (steps.float() / self.objective.timestamp_sigma) ** 2) * inside
         weight = weight / weight.sum(1, keepdim=True)
         return -(weight * logp.gather(1, at.clamp(0, logp.shape[1] - 1))).sum(1)
 
-    # -- the blocks of the model, with one product for query, key and value ---------------------------------
+    # -- the blocks of the model, with one matrix product for query, key and value -----------------
 
     def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
         bias = None if layer.bias is None else layer.bias.to(self.dtype)
@@ -237,14 +265,14 @@ class Learner(nn.Module):
     def _block(
         self, block: ResidualAttentionBlock, x: Tensor, features: Tensor | None, guided: Sequence[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """The block's output, and the cross-attention of the heads `guided`."""
-        seen = list[Tensor]()
+        """The block's output, and the cross-attention weights of the heads `guided`."""
+        weights = list[Tensor]()
         x = x + self._self_attention(block.attn, _norm(block.attn_ln, x), causal=features is not None)
         if features is not None and block.cross_attn is not None and block.cross_attn_ln is not None:
-            mixed, seen = self._cross_attention(block.cross_attn, _norm(block.cross_attn_ln, x), features, guided)
-            x = x + mixed
-        wide, narrow = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[2])
-        return x + self._linear(narrow, F.gelu(self._linear(wide, _norm(block.mlp_ln, x)))), seen
+            out, weights = self._cross_attention(block.cross_attn, _norm(block.cross_attn_ln, x), features, guided)
+            x = x + out
+        up, down = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[2])
+        return x + self._linear(down, F.gelu(self._linear(up, _norm(block.mlp_ln, x)))), weights
 
     def _self_attention(self, attention: MultiHeadAttention, x: Tensor, causal: bool) -> Tensor:
         q, k, v = attention.query, attention.key, attention.value
@@ -261,22 +289,25 @@ class Learner(nn.Module):
         k, v = F.linear(features.to(self.dtype), weight, bias).chunk(2, dim=-1)
         q, n_head = self._linear(attention.query, x), attention.n_head
         width = q.shape[-1] // n_head
-        seen = []
+        weights = []
         for head in guided:
             of_head = slice(head * width, (head + 1) * width)
-            products = (q[..., of_head] * width**-0.5) @ k[..., of_head].transpose(1, 2)
-            seen.append(products.float().softmax(-1))
-        return self._linear(attention.out, _attend(q, k, v, n_head, False)), seen
+            qk = (q[..., of_head] * width**-0.5) @ k[..., of_head].transpose(1, 2)
+            weights.append(qk.float().softmax(-1))
+        return self._linear(attention.out, _attend(q, k, v, n_head, False)), weights
 
 
-def _surprise(weights: Tensor, looks: Tensor) -> Tensor:
-    """Nats by which attention, ``(n_batch, n_tokens, n_ctx)``, misses the positions it should be at."""
-    upto = F.pad(weights.cumsum(-1), (1, 0))
-    known = looks[..., 0] >= 0
-    start, end = looks.clamp(0, weights.shape[-1]).unbind(-1)
-    there = upto.gather(-1, end[..., None]) - upto.gather(-1, start[..., None])
-    missed = -(there[..., 0].clamp(min=0) + 1e-3).log()
-    return (missed * known).sum()
+def _attention_loss(weights: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the negative log attention mass in each target span.
+
+    `weights` is ``(n_batch, n_tokens, n_ctx)``, `targets` ``(n_batch, n_tokens, 2)``.
+    """
+    cumulative = F.pad(weights.cumsum(-1), (1, 0))
+    known = targets[..., 0] >= 0
+    start, end = targets.clamp(0, weights.shape[-1]).unbind(-1)
+    mass = cumulative.gather(-1, end[..., None]) - cumulative.gather(-1, start[..., None])
+    nll = -(mass[..., 0].clamp(min=0) + 1e-3).log()
+    return (nll * known).sum()
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -285,19 +316,19 @@ def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, n_head: int, causal: bool) -> Tensor:
     q, k, v = (t.view(*t.shape[:2], n_head, -1).transpose(1, 2) for t in (q, k, v))
-    if causal or k.shape[2] >= FUSED_FROM or q.is_cuda:
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    if causal or k.shape[2] >= MIN_POSITIONS_FOR_SDPA or q.is_cuda:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     else:
         scale = q.shape[-1] ** -0.5
-        mixed = ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
-    return mixed.transpose(1, 2).flatten(start_dim=2)
+        out = ((q * scale) @ k.transpose(-1, -2)).softmax(-1) @ v
+    return out.transpose(1, 2).flatten(start_dim=2)
 
 
-def look_around(attention: MultiHeadAttention, n_state: int, reach: int) -> None:
-    """Let the heads begin by looking a little before and after, each at another distance up to `reach`.
+def init_local_attention(attention: MultiHeadAttention, n_state: int, reach: int) -> None:
+    """Initialise the heads to attend to nearby positions, each at another multiple of `reach`.
 
-    A query that rotates the sines and cosines of a position by ``w * offset`` meets the key of the position
-    `offset` away. Learning this from ten hours of speech costs many epochs; here it is where training starts.
+    A query that rotates the sines and cosines of its position embedding by ``w * offset`` matches
+    the key of the position `offset` away. Learning this from ten hours of speech takes many epochs.
     """
     half, width = n_state // 2, n_state // attention.n_head
     step = math.log(10000) / (half - 1)
@@ -309,9 +340,9 @@ def look_around(attention: MultiHeadAttention, n_state: int, reach: int) -> None
                 f = min(i * stride, half - 1)
                 angle = math.exp(-step * f) * offset
                 sine, cosine = head * width + i, head * width + width // 2 + i
-                for matrix, turn in ((attention.query.weight, angle), (attention.key.weight, 0.0)):
+                for matrix, rotation in ((attention.query.weight, angle), (attention.key.weight, 0.0)):
                     matrix[[sine, cosine]] *= 0.2
-                    matrix[sine, f] += 1.3 * math.cos(turn)
-                    matrix[sine, half + f] += 1.3 * math.sin(turn)
-                    matrix[cosine, half + f] += 1.3 * math.cos(turn)
-                    matrix[cosine, f] -= 1.3 * math.sin(turn)
+                    matrix[sine, f] += 1.3 * math.cos(rotation)
+                    matrix[sine, half + f] += 1.3 * math.sin(rotation)
+                    matrix[cosine, half + f] += 1.3 * math.cos(rotation)
+                    matrix[cosine, f] -= 1.3 * math.sin(rotation)

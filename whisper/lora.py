@@ -1,7 +1,8 @@
-"""Low-rank fine-tuning (Hu et al. 2021): beside each frozen matrix a small pair of matrices learns.
+"""LoRA, low-rank adapters (Hu et al. 2021): small trained matrices beside frozen weights.
 
-Written as a parametrisation of the weights, so that whoever reads ``layer.weight`` sees the sum and no other code
-knows. `merged` gives the weights of an ordinary network. Chooses no ranks and trains nothing.
+Implemented as a parametrization of the weights: ``layer.weight`` is the sum, so no other code has
+to know. `merged_state_dict` gives the weights of an ordinary model. Chooses no ranks and trains
+nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TARGETS = ("query", "key", "value", "out", "mlp")
 
 
 class LowRank(nn.Module):
-    """A matrix of `rank` beside a weight ``(n_out, n_in)``; zero at first, so nothing changes before the first step."""
+    """A matrix of `rank` added to a weight ``(n_out, n_in)``; zero before the first step."""
 
     def __init__(self, n_out: int, n_in: int, rank: int, alpha: float) -> None:
         super().__init__()
@@ -30,29 +31,28 @@ class LowRank(nn.Module):
         return weight + self.scale * (self.up @ self.down)
 
 
-def add(network: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = ("query", "value")) -> int:
-    """Freeze `network` and put matrices of `rank` beside the weights of `targets` (of `TARGETS`); return how many.
+def add_adapters(network: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = ("query", "value")) -> int:
+    """Freeze `network` and add adapters to the weights named by `targets`; return their number.
 
     Raises
     ------
     OptionError
-        Where the rank is no positive number, or a target is unknown.
+        The rank is below 1, or a target is unknown.
     """
     if rank < 1:
         raise OptionError(f"lora_rank must be at least 1, not {rank}")
-    if wrong := [target for target in targets if target not in TARGETS]:
-        raise OptionError(f"lora_targets has no {wrong[0]!r}; there are {', '.join(TARGETS)}")
+    if unknown := [target for target in targets if target not in TARGETS]:
+        raise OptionError(f"lora_targets has no {unknown[0]!r}; there are {', '.join(TARGETS)}")
     network.requires_grad_(False)
-    chosen = list(_linears(network, targets))
-    for layer in chosen:
-        device = layer.weight.device
-        pair = LowRank(layer.out_features, layer.in_features, rank, alpha).to(device)
-        parametrize.register_parametrization(layer, "weight", pair)
-    return len(chosen)
+    layers = list(_target_layers(network, targets))
+    for layer in layers:
+        adapter = LowRank(layer.out_features, layer.in_features, rank, alpha).to(layer.weight.device)
+        parametrize.register_parametrization(layer, "weight", adapter)
+    return len(layers)
 
 
-def merged(network: nn.Module) -> dict[str, Tensor]:
-    """The state of `network` with each pair added to its weight, under the names of a network without pairs."""
+def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """The state of `network` with its adapters merged, as of a network without adapters."""
     state = {name: tensor for name, tensor in network.state_dict().items() if ".parametrizations." not in name}
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):
@@ -60,7 +60,7 @@ def merged(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _linears(network: nn.Module, targets: tuple[str, ...]) -> Iterator[nn.Linear]:
+def _target_layers(network: nn.Module, targets: tuple[str, ...]) -> Iterator[nn.Linear]:
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
             parts = name.split(".")

@@ -1,4 +1,4 @@
-"""How weights are changed: Muon for matrices of networks from scratch, AdamW for all else. Knows no data."""
+"""The optimizers: Muon for matrices of networks from scratch, AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix updates are orthogonalised (Jordan et al. 2024), scaled to the size of Adam's.
+    """Momentum with orthogonalized updates (Jordan et al. 2024), scaled like Adam's updates.
 
-    Matrices of one shape are handled together. The scale is that of Liu et al. 2025, arXiv:2502.16982.
+    Matrices of one shape are updated together. The scale is that of Liu et al. 2025,
+    arXiv:2502.16982.
     """
 
     def __init__(self, matrices: Sequence[nn.Parameter], lr: float, weight_decay: float) -> None:
         by_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for matrix in matrices:
             by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
-        super().__init__([{"params": group} for group in by_shape.values()],
-                         {"lr": lr, "weight_decay": weight_decay})  # fmt: skip
+        super().__init__([{"params": group} for group in by_shape.values()], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nobody passes a closure
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # closures are not supported
         for group in self.param_groups:
             updates = []
             for matrix in group["params"]:
@@ -32,15 +32,15 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(matrix)
                 state["momentum"].lerp_(matrix.grad, 0.05)
                 updates.append(matrix.grad.lerp(state["momentum"], 0.95))
-            directions = orthogonalise(torch.stack(updates))
+            directions = orthogonalize(torch.stack(updates))
             scale = 0.2 * max(group["params"][0].shape) ** 0.5
             for matrix, direction in zip(group["params"], directions, strict=True):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(direction, alpha=-group["lr"] * scale)
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of ``(n, rows, columns)`` near 1, by five Newton-Schulz steps in bfloat16."""
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Bring all singular values of ``(n, rows, columns)`` close to 1, by Newton-Schulz steps."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.transpose(1, 2) if tall else matrices).to(torch.bfloat16)
     x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
@@ -53,19 +53,19 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def muon(parameters: Iterable[tuple[str, nn.Parameter]], rate: float, decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, Adam for everything else."""
+    """Muon for the matrices of the transformer blocks, AdamW for everything else."""
     matrices, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, parameter in parameters:
         (matrices if ".blocks." in name and parameter.ndim == 2 else others).append(parameter)
     square = [m for m in matrices if m.shape[0] == m.shape[1]]
-    oblong = [m for m in matrices if m.shape[0] != m.shape[1]]
+    rectangular = [m for m in matrices if m.shape[0] != m.shape[1]]
     rest = [torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)] if others else []  # none with LoRA
-    # apart, as they are stepped at once
-    return [*(Muon(group, rate, decay) for group in (square, oblong) if group), *rest]
+    # two optimizers, which are stepped in parallel
+    return [*(Muon(group, rate, decay) for group in (square, rectangular) if group), *rest]
 
 
 def adamw(parameters: Iterable[tuple[str, nn.Parameter]], rate: float, decay: float) -> list[torch.optim.Optimizer]:
-    """AdamW, which pulls only matrices towards zero."""
+    """AdamW with weight decay of matrices only."""
     matrices, others = list[nn.Parameter](), list[nn.Parameter]()
     for _, parameter in parameters:
         (matrices if parameter.ndim >= 2 else others).append(parameter)

@@ -1,7 +1,7 @@
-"""An evaluation as one page of HTML: figures, plots, tables and the worst clips, in a single file.
+"""An evaluation as a self-contained HTML page: scores, plots, tables and the worst clips.
 
-The page asks for nothing from the network, runs no script, follows the reader's choice of light or dark, and fits
-a phone. Works no figure out (`outcomes` does) and writes no file.
+The page loads nothing from the network, runs no script, follows the reader's light or dark theme,
+and fits a phone. Computes no scores (`outcomes` does) and writes no file.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from .errors import OptionError
-from .outcomes import Clip, Comparison, Evaluation, GroupScore
+from .outcomes import Comparison, Evaluation, GroupScore, ScoredClip
 from .report_plots import plot_clips, plot_differences, plot_sets, plot_speed, plot_times
 from .report_plots import require_matplotlib as require_matplotlib
-from .scoring import NEAR, Difference, Score, Spread, Step
-from .tables import amount, lateness, verdict, worst_clips
+from .scoring import TIME_TOLERANCES, Difference, Score, Spread, Step
+from .tables import GROUP_TITLES, amount, lateness, verdict, worst_clips
 
-N_WORST = 12
-N_STEPS = 80  # words of each that are shown
-N_LISTED = 100  # of invented texts and unreadable recordings
-N_SPEAKERS = 200
-_TITLES = {"set": "Sets", "language": "Languages", "speaker": "Speakers"}
+N_WORST_CLIPS = 12
+MAX_WORDS_OF_CLIP = 80
+MAX_LISTED = 100  # hallucinated texts, failed recordings and skipped entries
+MAX_GROUPS_OF_TABLE = 200
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --card: #f4f5f7; --ink: #1b1f24; --quiet: #57606a;
@@ -61,9 +60,9 @@ tr > :first-child { padding-left: 0; }
 .steps { display: flex; flex-wrap: wrap; gap: .35rem .45rem; }
 .step { display: inline-grid; grid-template-rows: auto auto; line-height: 1.3; }
 .hit { color: var(--quiet); }
-.substitution .said { color: var(--wrong); font-weight: 600; text-decoration: underline wavy 1px; }
-.deletion .expected { color: var(--missing); font-weight: 600; text-decoration: line-through; }
-.insertion .said { color: var(--added); font-weight: 600; text-decoration: underline double 1px; }
+.substitution .hypothesis { color: var(--wrong); font-weight: 600; text-decoration: underline wavy 1px; }
+.deletion .reference { color: var(--missing); font-weight: 600; text-decoration: line-through; }
+.insertion .hypothesis { color: var(--added); font-weight: 600; text-decoration: underline double 1px; }
 .none { color: var(--quiet); }
 summary { cursor: pointer; }
 .beside { display: flex; flex-wrap: wrap; gap: 1rem 3rem; }
@@ -79,19 +78,19 @@ def make_report(evaluations: Sequence[Evaluation], comparison: Comparison | None
     evaluations
         One model, or several on the same recordings; the plots show the first two.
     comparison
-        What sets the first two apart.
+        The comparison of the first two.
 
     Raises
     ------
     OptionError
-        There is no evaluation, or matplotlib is not installed.
+        There is no evaluation.
+    MissingDependencyError
+        matplotlib is not installed.
     """
     require_matplotlib()
     if not evaluations:
         raise OptionError("there is nothing to report: no evaluation was given")
-    title = "How well " + " and ".join(e.model or "the model" for e in evaluations) + " reads"
-    if len(evaluations) > 1:
-        title = title.removesuffix("reads") + "read"
+    title = "Evaluation of " + " and ".join(e.model or "the model" for e in evaluations)
     parts = [f"<h1>{escape(title)}</h1>"]
     for evaluation in evaluations:
         parts += _summary(evaluation, named=len(evaluations) > 1)
@@ -111,89 +110,86 @@ def make_report(evaluations: Sequence[Evaluation], comparison: Comparison | None
 
 
 _NOTES = """
-<p>Texts are compared after Whisper's normalisers: without case, punctuation and annotations, English numbers and
-spellings in one form; Chinese, Japanese, Thai, Lao, Burmese and Cantonese letter by letter. A word error rate is the
-number of words substituted, missing and added, divided by the words that were said; it can exceed 100 %.</p>
-<p>Brackets hold 95 % of 1000 bootstrap samples of the clips. Clips of one speaker resemble each other: for other
-speakers the truth may lie further off. Where no clip is wrong, the bracket ends where so many clips without an
-error would still happen by a chance of 2.5 %.</p>
+<p>Texts are compared after Whisper's normalizers: without case, punctuation and annotations, English numbers and
+spellings in one form; Chinese, Japanese, Thai, Lao, Burmese and Cantonese character by character. The word error rate
+is the number of substitutions, deletions and insertions, divided by the number of words of the reference; it can
+exceed 100 %.</p>
+<p>Brackets are 95 % confidence intervals from 1000 bootstrap samples of the clips. Clips of one speaker resemble each
+other: for other speakers the true rate may lie outside. Where no clip has an error, the interval ends at the share of
+wrong clips that would go unseen with a probability of 2.5 %.</p>
 """
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The summary
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _summary(evaluation: Evaluation, named: bool) -> Iterator[str]:
     scores = evaluation.scores
     if named:
         yield f"<h2>{escape(evaluation.model)}</h2>"
-    sound = f", {_time(scores.speed.audio_seconds)} of sound" if scores.speed else ""
-    told = [
-        f"{amount(sum(scores.n_clips.values()), 'recording')}{sound}",
-        *evaluation.machine.values(),
-        evaluation.date,
-    ]
-    yield f'<p class="quiet">{escape(" · ".join(t for t in told if t))}</p>'
-    n_failed, n_untold = scores.n_clips["failed"], scores.n_clips["untold"]
-    n_skipped = len(evaluation.skipped)
-    if n_failed or n_skipped or n_untold:
-        missing = [
-            amount(n_failed, "recording") + " could not be read" if n_failed else "",
-            amount(n_skipped, "row") + " of the manifest left out" if n_skipped else "",
-            amount(n_untold, "recording") + " without transcript" if n_untold else "",
-        ]
-        yield f"<p><strong>Not scored:</strong> {'; '.join(m for m in missing if m)}.</p>"
-    tiles = "".join(f'<div><dt>{escape(name)}</dt><dd><span class="value">{escape(value)}</span>'
-                    f'<span class="more">{escape(more)}</span></dd></div>'
-                    for name, value, more in _tiles(evaluation))  # fmt: skip
+    duration = f", {_time(scores.speed.audio_seconds)} of audio" if scores.speed else ""
+    n_recordings = f"{amount(sum(scores.n_clips.values()), 'recording')}{duration}"
+    facts = [n_recordings, *evaluation.machine.values(), evaluation.date]
+    yield f'<p class="quiet">{escape(" · ".join(fact for fact in facts if fact))}</p>'
+    missing = []
+    if n := scores.n_clips["failed"]:
+        missing.append(f"{amount(n, 'recording')} failed")
+    if n := len(evaluation.skipped):
+        missing.append(f"{amount(n, 'manifest line')} skipped")
+    if n := scores.n_clips["unlabelled"]:
+        missing.append(f"{amount(n, 'recording')} without transcript")
+    if missing:
+        yield f"<p><strong>Not scored:</strong> {'; '.join(missing)}.</p>"
+    tiles = "".join(
+        f'<div><dt>{escape(name)}</dt><dd><span class="value">{escape(value)}</span>'
+        f'<span class="more">{escape(more)}</span></dd></div>'
+        for name, value, more in _tiles(evaluation)
+    )
     yield f'<dl class="tiles">{tiles}</dl>'
-    yield f"<details><summary>Options</summary>{_options(evaluation)}</details>"
+    options = [(name, str(value)) for name, value in sorted(evaluation.options.items())]
+    table = _table("Options of transcribe", ("option", "value"), options)
+    yield f"<details><summary>Options</summary>{table}</details>"
 
 
 def _tiles(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
-    """Name, figure and small print of each figure that there is."""
+    """Name, value and details of each score that there is."""
     scores = evaluation.scores
     if scores.total:
         for name, score in (("Word errors", scores.total.words), ("Character errors", scores.total.characters)):
             yield name, _percent(score.rate), _sample(score)
         yield "Clips with an error", _percent(scores.total.wrong_clips.rate), _sample(scores.total.wrong_clips)
-    if scores.silence:
-        score = scores.silence.clips
-        more = f"{_sample(score)}; {scores.silence.words_per_minute:.1f} words a minute"
-        yield "Text where nobody speaks", _percent(score.rate), more
+    if scores.non_speech:
+        score = scores.non_speech.clips
+        more = f"{_sample(score)}; {scores.non_speech.words_per_minute:.1f} words per minute"
+        yield "Hallucinations on non-speech", _percent(score.rate), more
     if scores.languages:
         yield "Wrong language", _percent(scores.languages.clips.rate), _sample(scores.languages.clips)
     if scores.times:
         both = scores.times.both
         more = f"[{1000 * both.low:.0f}, {1000 * both.high:.0f}]; 90 % below {1000 * both.p90:.0f} ms"
-        yield "Word times, median error", f"{1000 * both.median:.0f} ms", more
+        yield "Word timestamps, median error", f"{1000 * both.median:.0f} ms", more
     if scores.speed:
         factor = scores.speed.factor
-        yield "Speed", f"{1 / max(factor, 1e-9):.3g}×", f"as fast as speech; real-time factor {factor:.3g}"
+        yield "Speed", f"{1 / max(factor, 1e-9):.3g}×", f"real time; real-time factor {factor:.3g}"
     if evaluation.load_seconds is not None:
         yield "Loading the model", f"{evaluation.load_seconds:.1f} s", ""
     for where, size in evaluation.peak_memory.items():
-        yield f"Memory of the {where}", f"{size / 1e6:,.0f} MB", "at most"
+        yield f"Peak {where} memory", f"{size / 1e6:,.0f} MB", ""
 
 
-def _options(evaluation: Evaluation) -> str:
-    rows = [(name, str(value)) for name, value in sorted(evaluation.options.items())]
-    return _table("Options of transcribe", ("option", "value"), rows)
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Plots and comparison
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _plots(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     drawn = [
-        (plot_sets, "Word error rate by set", "Each set's word error rate; the bar holds 95 % of bootstrap samples."),
-        (plot_clips, "Clips by error rate", "How many of the clips have at most this word error rate."),
-        (plot_times, "Word times", "How many of the starts and ends of words are at most so far from the truth."),
-        (plot_speed, "Time by length", "Time to read each clip over its length; both scales are logarithmic."),
+        (plot_sets, "Word error rate by set", "Word error rate of each set with its 95 % confidence interval."),
+        (plot_clips, "Clips by error rate", "Share of the clips with at most this word error rate."),
+        (plot_times, "Word timestamps", "Share of word starts and ends with at most this error."),
+        (plot_speed, "Time by duration", "Processing time of each clip over its duration; both scales logarithmic."),
     ]
     figures = [_figure(plot(evaluations, name), name, caption) for plot, name, caption in drawn]
     if any(figures):
@@ -206,20 +202,22 @@ def _figure(svg: str, name: str, caption: str) -> str:
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
     yield f"<h2>{escape(comparison.second)} against {escape(comparison.first)}</h2>"
-    counts = f"{comparison.better} clips are read better, {comparison.worse} worse, {comparison.same} alike"
+    counts = f"{comparison.better} clips are better, {comparison.worse} worse, {comparison.same} equal"
     unpaired = f"; {comparison.unpaired} are not in both" if comparison.unpaired else ""
+    words = comparison.words
+    points = f"{100 * words.value:+.1f} [{100 * words.low:+.1f}, {100 * words.high:+.1f}]"
     yield (
         f"<p><strong>{escape(verdict(comparison).capitalize())}</strong>: word error rate "
-        f"{_points(comparison.words)} points, below zero is better. {counts}{unpaired}.</p>"
+        f"{points} points, negative is better. {counts}{unpaired}.</p>"
     )
     by_value = sorted(comparison.sets.items(), key=lambda row: row[1].value)
-    rows = [(name or "not told", *_cells(d)) for name, d in by_value]
+    rows = [(name or "unlabelled", *_cells(d)) for name, d in by_value]
     rows.append(("all, words", *_cells(comparison.words)))
     rows.append(("all, characters", *_cells(comparison.characters)))
     table = _table("Differences in points, on the same clips", ("set", "difference", "95 %", "clips"), rows)
     name = "Difference by set"
     figure = _figure(
-        plot_differences(comparison, name), name, "Where the bar leaves zero out, the models differ clearly."
+        plot_differences(comparison, name), name, "Where the interval excludes zero, the difference is significant."
     )
     yield f'<div class="plots">{figure}{table}</div>'
 
@@ -229,51 +227,48 @@ def _cells(difference: Difference) -> tuple[str, str, str]:
     return f"{100 * difference.value:+.1f}", interval, str(difference.clips)
 
 
-def _points(difference: Difference) -> str:
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-
-
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Details of one evaluation
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _details(evaluation: Evaluation, named: bool) -> Iterator[str]:
     scores = evaluation.scores
     of = f" of {escape(evaluation.model)}" if named else ""
     for by, groups in scores.groups.items():
-        if len(groups) < 2:  # says what the summary says
+        if len(groups) < 2:  # the same as the summary
             continue
-        yield f"<h2>{_TITLES[by]}{of}</h2>"
-        table = _group_table(groups[:N_SPEAKERS], by)
+        yield f"<h2>{GROUP_TITLES[by]}{of}</h2>"
+        table = _group_table(groups[:MAX_GROUPS_OF_TABLE], by)
         more = (
-            f'<p class="quiet">{len(groups) - N_SPEAKERS} more have lower rates.</p>'
-            if len(groups) > N_SPEAKERS
+            f'<p class="quiet">{len(groups) - MAX_GROUPS_OF_TABLE} more have lower rates.</p>'
+            if len(groups) > MAX_GROUPS_OF_TABLE
             else ""
         )
         folded = len(groups) > 25
-        yield f"<details><summary>All {len(groups)} of them</summary>{table}{more}</details>" if folded else table
+        yield f"<details><summary>All {len(groups)}</summary>{table}{more}</details>" if folded else table
     if scores.times:
         rows = [("starts", *_spread(scores.times.starts)), ("ends", *_spread(scores.times.ends))]
-        near = [f"within {1000 * n:.0f} ms" for n in NEAR]
-        found = f"{scores.times.matched} of {scores.times.words} words were written as they were said"
-        yield f"<h2>Word times{of}</h2>"
-        yield _table(found, ("", "median", "95 %", "90 % below", *near, "in the middle"), rows)
+        near = [f"within {1000 * n:.0f} ms" for n in TIME_TOLERANCES]
+        found = f"{scores.times.matched} of {scores.times.words} words were transcribed correctly"
+        yield f"<h2>Word timestamps{of}</h2>"
+        yield _table(found, ("", "median", "95 %", "90 % below", *near, "bias"), rows)
     yield from _confusions(evaluation, of)
     yield from _worst(evaluation, of)
-    yield from _invented(evaluation, of)
+    yield from _hallucinations(evaluation, of)
     yield from _languages(evaluation, of)
     yield from _failures(evaluation, of)
 
 
 def _confusions(evaluation: Evaluation, of: str) -> Iterator[str]:
     kinds: dict[str, list[tuple[str, ...]]] = {"substitution": [], "deletion": [], "insertion": []}
-    for expected, said, n in evaluation.scores.confusions:
-        kinds[Step(expected, said).kind].append((*(word for word in (expected, said) if word is not None), str(n)))
+    for reference, hypothesis, n in evaluation.scores.confusions:
+        words = [word for word in (reference, hypothesis) if word is not None]
+        kinds[Step(reference, hypothesis).kind].append((*words, str(n)))
     headings = {
-        "substitution": ("Substituted", ("said", "written", "times")),
-        "deletion": ("Missing", ("said", "times")),
-        "insertion": ("Added", ("written", "times")),
+        "substitution": ("Substitutions", ("reference", "hypothesis", "count")),
+        "deletion": ("Deletions", ("reference", "count")),
+        "insertion": ("Insertions", ("hypothesis", "count")),
     }
     tables = [
         _table(*headings[kind], rows, texts=(1,) if kind == "substitution" else ())
@@ -285,24 +280,23 @@ def _confusions(evaluation: Evaluation, of: str) -> Iterator[str]:
 
 
 def _group_table(groups: Sequence[GroupScore], by: str) -> str:
-    names = (
-        by,
-        "clips",
-        "words",
-        "word errors",
-        "95 %",
-        "substituted",
-        "missing",
-        "added",
-        "characters",
-        "clips wrong",
-    )
+    columns = (by, "clips", "words", "word errors", "95 %", "substitutions", "deletions", "insertions")
+    names = (*columns, "character errors", "clips wrong")
     rows = [
-        (g.name, f"{g.words.clips:,}", f"{g.words.total:,}", _percent(g.words.rate), _interval(g.words),
-         f"{g.edits.substitutions:,}", f"{g.edits.deletions:,}", f"{g.edits.insertions:,}",
-         _percent(g.characters.rate), _percent(g.wrong_clips.rate))
+        (
+            g.name,
+            f"{g.words.clips:,}",
+            f"{g.words.total:,}",
+            _percent(g.words.rate),
+            _interval(g.words),
+            f"{g.edits.substitutions:,}",
+            f"{g.edits.deletions:,}",
+            f"{g.edits.insertions:,}",
+            _percent(g.characters.rate),
+            _percent(g.wrong_clips.rate),
+        )
         for g in groups
-    ]  # fmt: skip
+    ]
     return _table(f"Errors by {by}, the highest rate first", names, rows)
 
 
@@ -317,90 +311,85 @@ def _spread(spread: Spread) -> list[str]:
 
 
 def _worst(evaluation: Evaluation, of: str) -> Iterator[str]:
-    clips = worst_clips(evaluation, N_WORST)
+    clips = worst_clips(evaluation, N_WORST_CLIPS)
     if not clips:
         return
     yield f"<h2>The worst clips{of}</h2>"
     yield (
-        '<p class="quiet">Above what was said, below what was written: '
-        '<span class="substitution"><span class="said">substituted</span></span>, '
-        '<span class="deletion"><span class="expected">missing</span></span>, '
-        '<span class="insertion"><span class="said">added</span></span>.</p>'
+        '<p class="quiet">Reference above, hypothesis below: '
+        '<span class="substitution"><span class="hypothesis">substituted</span></span>, '
+        '<span class="deletion"><span class="reference">deleted</span></span>, '
+        '<span class="insertion"><span class="hypothesis">inserted</span></span>.</p>'
     )
     for clip in clips:
-        steps = "".join(map(_step, clip.steps[:N_STEPS]))
-        more = len(clip.steps) - N_STEPS
+        steps = "".join(map(_step, clip.steps[:MAX_WORDS_OF_CLIP]))
+        more = len(clip.steps) - MAX_WORDS_OF_CLIP
         rest = f'<p class="quiet">and {more} more words</p>' if more > 0 else ""
-        heading = f"{_where(clip)} · {amount(clip.edits.errors, 'error')} in {amount(clip.edits.total, 'word')}"
+        parts = (_location(clip), clip.recording.language, clip.recording.speaker)
+        where = escape(" · ".join(part for part in parts if part))
+        heading = f"{where} · {amount(clip.edits.errors, 'error')} in {amount(clip.edits.total, 'word')}"
         yield f'<div class="clip"><p class="quiet">{heading}</p><div class="steps" dir="auto">{steps}</div>{rest}</div>'
 
 
-def _where(clip: Clip) -> str:
-    r = clip.recording
-    start = "" if r.start is None else f" from {r.start:.2f} s"
-    short = "/".join(r.path.replace("\\", "/").split("/")[-3:])
-    return escape(" · ".join(part for part in (short + start, r.language or "", r.speaker) if part))
-
-
 def _step(step: Step) -> str:
-    spoken = {
-        "hit": f"{step.said}",
-        "substitution": f"{step.said} instead of {step.expected}",
-        "deletion": f"{step.expected} is missing",
-        "insertion": f"{step.said} is added",
+    label = {
+        "hit": f"{step.hypothesis}",
+        "substitution": f"{step.hypothesis} instead of {step.reference}",
+        "deletion": f"{step.reference} is deleted",
+        "insertion": f"{step.hypothesis} is inserted",
     }[step.kind]
     above, below = (escape(word) if word is not None else "·" for word in step)
     return (
-        f'<span class="step {step.kind}" role="img" aria-label="{escape(spoken)}">'
-        f'<span class="expected">{above}</span><span class="said">{below}</span></span>'
+        f'<span class="step {step.kind}" role="img" aria-label="{escape(label)}">'
+        f'<span class="reference">{above}</span><span class="hypothesis">{below}</span></span>'
     )
 
 
-def _invented(evaluation: Evaluation, of: str) -> Iterator[str]:
-    silence = evaluation.scores.silence
-    if silence is None:
+def _hallucinations(evaluation: Evaluation, of: str) -> Iterator[str]:
+    non_speech = evaluation.scores.non_speech
+    if non_speech is None:
         return
-    yield f"<h2>Where nobody speaks{of}</h2>"
-    rows = [(name or "not told", *_shares(score)) for name, score in silence.sets.items()]
-    yield _table("Clips that were given text", ("set", "with text", "95 %", "clips", "of"), rows)
-    clips = [clip for clip in evaluation.clips if clip.kind == "silence" and clip.text]
+    yield f"<h2>Hallucinations on non-speech{of}</h2>"
+    rows = [(name or "unlabelled", *_shares(score)) for name, score in non_speech.sets.items()]
+    yield _table("Non-speech clips with text", ("set", "with text", "95 %", "clips", "of"), rows)
+    clips = [clip for clip in evaluation.clips if clip.kind == "non_speech" and clip.text]
     if clips:
-        texts = [(_plain_where(clip), clip.text[:300]) for clip in clips[:N_LISTED]]
-        table = _table("What was written", ("recording", "text"), texts, texts=(1,))
-        yield f"<details><summary>{len(clips)} invented texts</summary>{table}</details>"
+        texts = [(_location(clip), clip.text[:300]) for clip in clips[:MAX_LISTED]]
+        table = _table("Texts", ("recording", "text"), texts, texts=(1,))
+        yield f"<details><summary>{len(clips)} hallucinated texts</summary>{table}</details>"
 
 
 def _languages(evaluation: Evaluation, of: str) -> Iterator[str]:
     languages = evaluation.scores.languages
     if languages is None:
         return
-    yield f"<h2>Languages heard{of}</h2>"
+    yield f"<h2>Detected languages{of}</h2>"
     rows = [(name, *_shares(score)) for name, score in languages.languages.items()]
-    tables = [_table("Clips taken for another language", ("language", "wrong", "95 %", "clips", "of"), rows)]
+    tables = [_table("Misdetected clips", ("language", "wrong", "95 %", "clips", "of"), rows)]
     if languages.confusions:
-        wrong = [(spoken, heard, str(n)) for spoken, heard, n in languages.confusions]
-        tables.append(_table("Taken for which", ("spoken", "heard", "clips"), wrong, texts=(1,)))
+        wrong = [(labelled, detected, str(n)) for labelled, detected, n in languages.confusions]
+        tables.append(_table("Confusions", ("labelled", "detected", "clips"), wrong, texts=(1,)))
     yield f'<div class="beside">{"".join(tables)}</div>'
 
 
 def _failures(evaluation: Evaluation, of: str) -> Iterator[str]:
-    failed = [(_plain_where(clip), clip.error) for clip in evaluation.clips if clip.kind == "failed"]
+    failed = [(_location(clip), clip.error) for clip in evaluation.clips if clip.kind == "failed"]
     if failed:
-        yield f"<h2>Recordings that could not be read{of}</h2>"
-        yield _table(amount(len(failed), "recording"), ("recording", "reason"), failed[:N_LISTED], texts=(1,))
+        yield f"<h2>Recordings that failed{of}</h2>"
+        yield _table(amount(len(failed), "recording"), ("recording", "reason"), failed[:MAX_LISTED], texts=(1,))
     if evaluation.skipped:
-        yield f"<h2>Rows of the manifest that were left out{of}</h2>"
-        rows = [(str(row["line"]), str(row["reason"])) for row in evaluation.skipped[:N_LISTED]]
-        yield _table(amount(len(evaluation.skipped), "row"), ("line", "reason"), rows, texts=(1,))
+        yield f"<h2>Skipped entries of the manifest{of}</h2>"
+        rows = [(str(entry["line"]), str(entry["reason"])) for entry in evaluation.skipped[:MAX_LISTED]]
+        yield _table(amount(len(evaluation.skipped), "line"), ("line", "reason"), rows, texts=(1,))
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Pieces
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Elements
+# --------------------------------------------------------------------------------------------------
 
 
 def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = ()) -> str:
-    """A table that scrolls by itself where the screen is narrow; the columns `texts` are running text."""
+    """A table with its own scroll bar on narrow screens; the columns `texts` hold running text."""
     kinds = [' class="text"' if i in texts else "" for i in range(len(names))]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(names, kinds, strict=True))
     body = []
@@ -415,7 +404,8 @@ def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]], te
     )
 
 
-def _plain_where(clip: Clip) -> str:
+def _location(clip: ScoredClip) -> str:
+    """The end of the path, and the start of the part; not escaped."""
     start = "" if clip.recording.start is None else f" from {clip.recording.start:.2f} s"
     return "/".join(clip.recording.path.replace("\\", "/").split("/")[-3:]) + start
 

@@ -1,7 +1,7 @@
-"""The folder of a training: one process at a time, one training only, and what that training was made of.
+"""The output folder of a training: its lock, and the settings that a resumed run must match.
 
-A call that differs in anything that counts is refused before a file is touched. Errors of the disk become ours, in
-words. Knows nothing of weights and steps.
+A call with other settings is refused before a file is touched. File errors are translated into
+`TrainingError`. Knows nothing of weights and steps.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .download import written_whole
 from .errors import TrainingError, WhisperError
 
 OPTIONS, LOCK = "options.json", "training.lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make `folder` and keep it for this process; leaves of a killed one are taken away.
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder` and lock it for this process; temporary files of a killed one are removed.
 
     Raises
     ------
     TrainingError
-        It cannot be written, or another process is training into it.
+        The folder cannot be written, or another process is training into it.
     """
     from filelock import FileLock, Timeout
 
-    with in_words(folder):
+    with translated_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
@@ -43,7 +43,7 @@ def held(folder: Path) -> Iterator[None]:
                 f"another process is training into {folder}: wait for it, or choose another output folder"
             ) from None
         try:
-            for leftover in folder.glob("*.tmp"):  # half a checkpoint of a process that was killed
+            for leftover in folder.glob("*.tmp"):  # incomplete checkpoints of a killed process
                 leftover.unlink()
             yield
         finally:
@@ -51,82 +51,84 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def in_words(folder: Path) -> Iterator[None]:
-    """Turn errors of files into one that says what to do."""
+def translated_errors(folder: Path) -> Iterator[None]:
+    """Translate file errors into one that says what to do."""
     try:
         yield
     except (OSError, RuntimeError) as raised:
-        error = _of_the_disk(raised)
+        error = _underlying_os_error(raised)
         if error is None:
             raise
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL:
             raise TrainingError(
-                f"there is no room left in {folder} ({error.strerror}): free some and give the same command, which "
-                "continues from the last checkpoint"
+                f"no space left in {folder} ({error.strerror}): free some and repeat the command, which resumes from "
+                "the last checkpoint"
             ) from error
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(folder)
         raise TrainingError(f"{name} cannot be used: {error.strerror or error}") from error
 
 
-def _of_the_disk(error: BaseException) -> OSError | None:
-    """The error of a file behind `error`: torch answers a disk that is full by an error of its own."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, WhisperError):
-        if isinstance(behind, OSError):
-            return behind
-        behind = behind.__cause__ or behind.__context__
+def _underlying_os_error(error: BaseException) -> OSError | None:
+    """The OSError that caused `error`: torch raises an error of its own when the disk is full."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, WhisperError):
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
 def digest(items: Iterable[object]) -> str:
-    """A short name for a content."""
-    found = hashlib.sha256()
+    """A short digest of some content."""
+    content = hashlib.sha256()
     for item in items:
-        found.update(item if isinstance(item, bytes) else repr(item).encode())
-    return found.hexdigest()[:16]
+        content.update(item if isinstance(item, bytes) else repr(item).encode())
+    return content.hexdigest()[:16]
 
 
-def check(folder: Path, told: Mapping[str, Any], loose: Collection[str], contents: Mapping[str, str]) -> None:
-    """Refuse what is not the training that `folder` remembers.
+def check_resumable(
+    folder: Path, settings: Mapping[str, Any], changeable: Collection[str], contents: Mapping[str, str]
+) -> None:
+    """Refuse to resume the training in `folder` with other settings.
 
     Parameters
     ----------
     folder
-        Where `remember` has written, or nothing is.
-    told
-        Everything that makes the training.
-    loose
-        Names that may differ.
+        Where `save_settings` has written, if a training has begun there.
+    settings
+        Options of the training, and digests of its data and weights.
+    changeable
+        Names of settings that may differ.
     contents
-        Digests by name, each with what it is of, in words.
+        Names of settings that are digests, each with a description of a differing content.
 
     Raises
     ------
     TrainingError
-        With what was and what is.
+        A setting differs; the message has both values.
     """
     try:
         before = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    now = json.loads(json.dumps(told))
+    now = json.loads(json.dumps(settings))
     for name in now:
-        if name in loose or name not in before or before[name] == now[name]:
+        if name in changeable or name not in before or before[name] == now[name]:
             continue
-        if name in contents and before[name] is None:  # there was none of it, and what is new takes nothing away
+        if name in contents and before[name] is None:  # there was none before, so nothing changes
             continue
         if name in contents:
             raise TrainingError(
-                f"{folder} holds a training with {contents[name]}: give what it began with to continue it, or "
-                "choose another output folder to begin anew"
+                f"{folder} holds a training with {contents[name]}: resume it with the same content, or choose another "
+                "output folder to start anew"
             )
         raise TrainingError(
-            f"{folder} holds a training with {name}={before[name]!r}, and now it is {now[name]!r}: continue with the "
-            "old value, or choose another output folder to begin anew"
+            f"{folder} holds a training with {name}={before[name]!r}, and now it is {now[name]!r}: resume with the "
+            "old value, or choose another output folder to start anew"
         )
 
 
-def remember(folder: Path, told: Mapping[str, Any]) -> None:
-    """Keep for `check` what makes the training."""
+def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings that `check_resumable` compares."""
     with written_whole(folder / OPTIONS) as file:
-        file.write(json.dumps(told, indent=1, ensure_ascii=False).encode())
+        file.write(json.dumps(settings, indent=1, ensure_ascii=False).encode())

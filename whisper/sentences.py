@@ -1,6 +1,6 @@
-"""Sentences for a synthetic voice to say: read from plain text, and numbers spelled in words.
+"""Texts for speech synthesis: sentences from text files, and numbers spelled in words.
 
-Keeps only what can be said in one way: lines with digits or signs are left out, not guessed at. Knows no voice.
+Keeps only texts with one reading: lines with digits or symbols are left out. Knows no voice.
 """
 
 from __future__ import annotations
@@ -13,59 +13,63 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import LanguageError, TrainingError
+from .errors import DataError, LanguageError
 from .manifests import COLUMNS, resolve_language
 
 
 def read_texts(path: str | os.PathLike[str], language: str | None = None) -> list[str]:
-    """Read sentences from a file, or from all ``.txt`` and ``.tsv`` files of a folder, also packed with gzip.
+    """Read sentences from a file, or from all ``.txt`` and ``.tsv`` of a folder, also gzipped.
 
-    One sentence a line. Of lines with tabs the text is the last part, or, under a heading, the column of that name;
-    if the heading has a language, only rows in `language` count. Lines in capitals are put in lower case, for a voice
-    may spell capitals. Sentences with digits or signs are left out: what they sound like is up to the voice.
+    One sentence per line. Of lines with tabs the text is the last cell or, under a header, that of
+    the text column; if the header has a language, only lines in `language` count. Lines in capitals
+    are converted to lower case, because a voice may spell capitals. Sentences with digits or
+    symbols are left out, because their reading depends on the voice.
 
     Raises
     ------
-    TrainingError
+    DataError
         There is no file, or no sentence in it.
     """
     path = Path(path)
     kinds = (".txt", ".tsv", ".txt.gz", ".tsv.gz")
     files = sorted(p for p in path.rglob("*") if p.name.endswith(kinds)) if path.is_dir() else [path]
     if not files or not path.exists():
-        raise TrainingError(f"{path} holds no texts: sentences are read from {', '.join(kinds)}")
+        raise DataError(f"{path} holds no texts: sentences are read from {', '.join(kinds)}")
     code = resolve_language(language or "")
-    sentences: dict[str, None] = {}  # a set that keeps the order
+    sentences: dict[str, None] = {}  # an ordered set
     for file in files:
         with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as opened:
             lines = opened.read().decode("utf-8-sig", "replace").splitlines()
-        sentences.update((tidy, None) for line in _texts_of(lines, code) if (tidy := _tidy(line)))
+        cleaned = (_clean_sentence(text) for text in _texts_of(lines, code))
+        sentences.update((sentence, None) for sentence in cleaned if sentence)
     if not sentences:
-        raise TrainingError(f"{path} has no sentence" + (f" in {code!r}" if code else ""))
+        raise DataError(f"{path} has no sentence" + (f" in {code!r}" if code else ""))
     return list(sentences)
 
 
 def _texts_of(lines: list[str], code: str | None) -> Iterator[str]:
+    """The text of each line, or of each line in the language `code`."""
     names = [name.strip().lower() for name in lines[0].split("\t")] if lines else []
     column = next((names.index(name) for name in COLUMNS["text"] if len(names) > 1 and name in names), None)
     if column is None:
         yield from (line.rpartition("\t")[2] for line in lines)
         return
-    spoken = next((names.index(name) for name in COLUMNS["language"] if name in names), None)
+    language = next((names.index(name) for name in COLUMNS["language"] if name in names), None)
     for line in lines[1:]:
         cells = line.split("\t")
-        if len(cells) == len(names) and (spoken is None or code is None or _is_in(code, cells[spoken])):
+        if len(cells) == len(names) and (language is None or code is None or _is_in(code, cells[language])):
             yield cells[column]
 
 
 def _is_in(code: str, language: str) -> bool:
     try:
         return resolve_language(language) == code
-    except LanguageError:  # of a row for somebody else
+    except LanguageError:  # the row is in a language that Whisper does not have
         return False
 
 
-def _tidy(text: str) -> str:
+def _clean_sentence(text: str) -> str:
+    """Normalize punctuation; empty where the text has digits or symbols."""
     text = text.translate({0x2019: "'", 0x2018: "'", 0xA0: " ", 0x201C: '"', 0x201D: '"', 0x2026: "..."})
     text = " ".join(text.replace("--", ", ").replace("—", ", ").replace('"', "").replace(" ,", ",").split())
     if not re.fullmatch(r"(?:[^\W\d_]|[\s.,;:!?'()-])+", text) or not re.search(r"[^\W\d_]", text):
@@ -88,7 +92,7 @@ _FRENCH_TENS = "vingt trente quarante cinquante soixante soixante quatre-vingt q
 def spell_number(number: int, language: str = "en") -> str:
     """Return a number from 0 to 9999 in words, in English or French (of France)."""
     if not 0 <= number <= 9999 or language not in ("en", "fr"):
-        raise TrainingError(f"cannot spell {number} in {language!r}: only 0 to 9999 in 'en' and 'fr'")
+        raise DataError(f"cannot spell {number} in {language!r}: only 0 to 9999 in 'en' and 'fr'")
     below_hundred = _english if language == "en" else _french
     if number < 100:
         return below_hundred(number)
@@ -116,7 +120,7 @@ def _french(number: int) -> str:
         return names[number]
     tens, ones = divmod(number, 10)
     stem = _FRENCH_TENS.split()[tens - 2]
-    if tens in (7, 9):  # counted on from sixty and eighty
+    if tens in (7, 9):  # continue from sixty and eighty
         ones += 10
     if number == 80:
         return "quatre-vingts"

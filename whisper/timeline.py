@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from .errors import OptionError
+from .errors import MissingDependencyError, OptionError
 from .spans import Span
 from .utils import format_timestamp
 
@@ -44,15 +44,17 @@ def plot(path: str | PathLike[str], title: str, duration: float, lanes: Mapping[
 
     Raises
     ------
+    MissingDependencyError
+        matplotlib is not installed.
     OptionError
-        matplotlib is not installed, or does not know the format.
+        matplotlib does not know the format.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError as error:
-        raise OptionError(f"the plot of a report needs matplotlib: pip install matplotlib ({error})") from error
+        raise MissingDependencyError("the plot of a report needs matplotlib", extra="eval") from error
 
     n_rows = int(min(max(1, -(-duration // ROW_SECONDS)), MAX_ROWS))
     length = max(duration / n_rows, 1.0) if n_rows > 1 else max(duration, 1.0)

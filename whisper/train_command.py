@@ -1,7 +1,7 @@
-"""The command ``whisper train``: flags for every field of `FitOptions`, and lines of progress.
+"""The command ``whisper train``: a flag for every field of `FitOptions`, and lines of progress.
 
-Knows arguments and lines alone; the work is `training.fit`'s. Everything it says goes to standard error; standard
-output gets the path of the model at the end, for scripts.
+Parses arguments and prints; `training.fit` does the work. All messages go to standard error;
+standard output gets the path of the model at the end, for scripts.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .errors import OptionError
 from .utils import optional_float, optional_int, str2bool
 
 DESCRIPTION = (
-    "Train a model on recordings with their texts: fine-tune a checkpoint (--model) or begin from scratch (--shape). "
-    "The same command again continues where it was stopped."
+    "Train a model on labelled recordings: fine-tune a checkpoint (--model) or train from scratch (--shape). "
+    "The same command again resumes an interrupted training."
 )
 NEEDED = "MANIFEST --output FOLDER (--model MODEL | --shape SHAPE)"
-GROUPS = {  # the option that each begins with
-    "model": ("what is trained", None),
-    "language": ("what it learns", None),
-    "epochs": ("how long, and how much at a time", None),
-    "learning_rate": ("how weights change", None),
-    "lora_rank": ("fine-tuning a part of the weights", "needs less memory, and keeps more of what the model knew"),
-    "augment": ("what windows are made of", None),
-    "dev": ("scoring while it trains", None),
-    "save_every": ("where and how it runs", None),
+OPTION_GROUPS = {  # by the first option of each
+    "model": ("model", None),
+    "language": ("language and texts", None),
+    "epochs": ("duration and batches", None),
+    "learning_rate": ("optimization", None),
+    "lora_rank": ("fine-tuning a part of the weights", "needs less memory, and forgets less of the pretraining"),
+    "augment": ("windows and augmentation", None),
+    "dev": ("evaluation during the training", None),
+    "save_every": ("checkpoints and device", None),
 }
 _INTERRUPTED = 130
 
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 when there is a model, 1 when there is none, 130 when it was interrupted.
+        The exit code: 0 when the model is written, 1 after an error, 130 when interrupted.
 
     Raises
     ------
     SystemExit
-        With 2 for arguments that cannot be meant, with 0 after ``--help``.
+        With 2 for wrong arguments, with 0 after ``--help``.
     """
     from .fit_options import FitOptions
     from .training import fit
@@ -70,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="whisper: %(message)s")
     try:
         with plain_warnings(), _Interrupt() as interrupt:
-            fitted = fit(manifest, output, options, say=_lines, stopped=interrupt)
+            fitted = fit(manifest, output, options, say=_print_lines, stopped=interrupt)
     except KeyboardInterrupt:
-        kept = os.path.join(output, "last.ckpt")
-        say(f"interrupted; the same command continues from {kept}" if os.path.exists(kept) else "interrupted")
+        last = os.path.join(output, "last.ckpt")
+        say(f"interrupted; the same command resumes from {last}" if os.path.exists(last) else "interrupted")
         return _INTERRUPTED
-    except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
+    except Exception as error:  # any error becomes one line; `SOTTO_DEBUG` shows the traceback
         fail("", explain(error))
         return 1
     show(str(fitted.path), sys.stdout)
@@ -83,30 +83,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Interrupt:
-    """Ctrl-C and the terminate signal: at once while nothing is learnt yet, else after the step, so that it is kept."""
+    """Ctrl-C and SIGTERM: stop at once before the first step, else after the current step."""
 
     def __init__(self) -> None:
-        self._asked = self._learning = False
-        self._before: dict[int, Any] = {}
+        self._requested = self._training = False
+        self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        self._learning = True
-        return self._asked
+        self._training = True
+        return self._requested
 
     def __enter__(self) -> _Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _handle(self, *_: object) -> None:
-        if self._asked or not self._learning:
+        if self._requested or not self._training:
             raise KeyboardInterrupt
-        self._asked = True
-        # not by print, which may be interrupted in its middle
+        self._requested = True
+        # not print, which is not reentrant
         os.write(2, b"whisper: stopping after this step; Ctrl-C again stops at once\n")
 
 
@@ -115,35 +115,43 @@ def build_parser() -> Parser:
     from .fit_options import FitOptions
 
     parser = Parser(
-        what=NEEDED, prog="whisper train", description=DESCRIPTION, usage=f"whisper train {NEEDED} [options]",
-    )  # fmt: skip
-    parser.formatter_class = argparse.HelpFormatter  # defaults of None say nothing: the texts tell what is chosen
+        what=NEEDED,
+        prog="whisper train",
+        description=DESCRIPTION,
+        usage=f"whisper train {NEEDED} [options]",
+    )
+    parser.formatter_class = argparse.HelpFormatter  # without "default: None": the texts say what is chosen
     parser.add_argument(
-        "manifest", metavar="MANIFEST",
-        help="recordings with their texts: a .tsv, .csv or .jsonl file, or a folder with one or with an audio data set",
-    )  # fmt: skip
+        "manifest",
+        metavar="MANIFEST",
+        help="labelled recordings: a .tsv, .csv or .jsonl file, or a folder with one or with an audio data set",
+    )
     parser.add_argument(
         "--output",
         "-o",
         required=True,
         metavar="FOLDER",
-        help="gets the model (model.pt), checkpoints, curves, and the list of rows that were left out (skipped.tsv)",
+        help="gets the model (model.pt), checkpoints, curves, and the list of skipped entries (skipped.tsv)",
     )
     group: Any = parser
     for option in fields(FitOptions):
-        if option.name in GROUPS:
-            group = parser.add_argument_group(*GROUPS[option.name])
+        if option.name in OPTION_GROUPS:
+            group = parser.add_argument_group(*OPTION_GROUPS[option.name])
         default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
         note = "" if default is None else f" (default: {default})"
         group.add_argument(
-            f"--{option.name}", default=option.default, help=option.metadata["help"] + note,
-            choices=option.metadata.get("choices"), type=_reader(str(option.type)), metavar=_shown(option),
-        )  # fmt: skip
+            f"--{option.name}",
+            default=option.default,
+            help=option.metadata["help"] + note,
+            choices=option.metadata.get("choices"),
+            type=_reader(str(option.type)),
+            metavar=_metavar(option),
+        )
     return parser
 
 
-def _shown(option: Field[Any]) -> str | None:
-    """What stands for the value in the help; None for choices, which argparse shows itself."""
+def _metavar(option: Field[Any]) -> str | None:
+    """Metavar of an option; None for choices, which argparse shows itself."""
     if option.metadata.get("choices"):
         return None
     if option.name == "dev":
@@ -155,11 +163,18 @@ def _shown(option: Field[Any]) -> str | None:
 
 
 def _reader(annotation: str) -> Callable[[str], Any]:
-    """What reads a flag of this type."""
+    """Function that parses a flag of this type."""
     readers: dict[str, Callable[[str], Any]] = {
-        "str": str, "str | None": _optional_text, "int": int, "int | None": optional_int, "float": float,
-        "float | None": optional_float, "bool": str2bool, "tuple[float, ...]": _numbers, "tuple[str, ...]": _names,
-    }  # fmt: skip
+        "str": str,
+        "str | None": _optional_text,
+        "int": int,
+        "int | None": optional_int,
+        "float": float,
+        "float | None": optional_float,
+        "bool": str2bool,
+        "tuple[float, ...]": _numbers,
+        "tuple[str, ...]": _names,
+    }
     return readers[annotation]
 
 
@@ -178,6 +193,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _lines(text: str) -> None:
+def _print_lines(text: str) -> None:
     for line in text.splitlines():
         show(f"whisper: {line}", sys.stderr)
