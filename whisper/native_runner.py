@@ -244,7 +244,7 @@ class NativeRunner:
 
     def _call(self, name: str, *arguments: Any) -> None:
         if getattr(self._library, name)(*arguments):
-            raise MemoryError(f"not enough memory in {name}; lower the number of windows that run side by side")
+            raise MemoryError(f"out of memory in {name}; lower the number of windows that run side by side")
 
 
 def _give_back(spare: list[Tensor], memory: Tensor) -> None:
