@@ -1,14 +1,15 @@
-"""Kernels are compiled where a compiler is, loaded where the processor can run them, and missed by nobody else."""
+"""Kernels are compiled where there is a compiler, loaded where the processor can run them, and optional elsewhere."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,33 @@ from whisper.errors import OptionError
 
 from .conftest import ROOT, run_python
 
-ABI_ONLY = 'extern "C" __attribute__((visibility("default"))) int sotto_abi(void) { return %d; }\n'
 HERE = capabilities.machine()
 
 needs_compiler = pytest.mark.skipif(kernel_builds.find_compiler() is None, reason="there is no C++ compiler")
 
 
+def interface(abi: int = kernels.ABI, sizes: Mapping[str, int] | None = None, missing: str = "") -> str:
+    """Return the source of a library that has the interface of the kernels, and computes nothing."""
+    expected = {struct.__name__: ctypes.sizeof(struct) for struct in kernels.STRUCTS}
+    cases = "".join(
+        f'    if (!strcmp(name, "{name}")) return {size};\n' for name, size in (expected | (sizes or {})).items()
+    )
+    functions = {
+        "sotto_abi": f"int sotto_abi() {{ return {abi}; }}\n",
+        "sotto_struct_size": f"size_t sotto_struct_size(const char* name) {{\n{cases}    return 0;\n}}\n",
+    }
+    for name in kernels.FUNCTIONS:
+        functions.setdefault(name, f"void {name}() {{}}\n")
+    functions.pop(missing, None)
+    return '#include <cstring>\nextern "C" {\n' + "".join(functions.values()) + "}\n"
+
+
 @pytest.fixture
 def native(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of sources that hold nothing but their number."""
+    """A folder of sources that have the interface and compute nothing."""
     folder = tmp_path / "native"
     folder.mkdir()
-    (folder / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % kernels.ABI)
+    (folder / kernel_builds.MAIN_SOURCE).write_text(interface())
     for module in (kernel_builds, kernels):
         monkeypatch.setattr(module, "SOURCES", folder)
     monkeypatch.delenv(kernels.VARIABLE, raising=False)
@@ -95,12 +111,38 @@ def test_a_poorer_processor_gets_no_library_that_it_cannot_run(native: Path, mon
         assert opened == tried
 
 
+BATCH = ctypes.sizeof(kernels.Batch)
+SELECTION = ctypes.sizeof(kernels.TokenSelection)
+
+
 @needs_compiler
-def test_a_library_of_other_sources_is_not_used(native: Path) -> None:
-    (native / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % (kernels.ABI + 1))
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (interface(abi=kernels.ABI + 1), f"other sources (ABI {kernels.ABI + 1}, and {kernels.ABI} is needed)"),
+        (interface(sizes={"Batch": BATCH + 8}), f"(Batch has {BATCH + 8} bytes, and {BATCH} are needed)"),
+        (interface(sizes={"TokenSelection": 0}), f"(TokenSelection has 0 bytes, and {SELECTION} are needed)"),
+        (interface(missing="sotto_dtw"), "cannot be loaded"),
+        (interface(missing="sotto_struct_size"), "cannot be loaded"),
+    ],
+    ids=["ABI", "size", "unknown struct", "missing function", "no sizes"],
+)
+def test_a_library_of_other_sources_is_not_used(native: Path, source: str, says: str) -> None:
+    (native / kernel_builds.MAIN_SOURCE).write_text(source)
     kernel_builds.build_all(native, HERE)
     assert kernels.load() is None
-    assert f"form {kernels.ABI + 1}, and {kernels.ABI} is needed" in kernels.why_not()
+    assert says in kernels.why_not()
+
+
+def test_the_interface_is_declared_as_the_sources_have_it() -> None:
+    source = (kernel_builds.SOURCES / kernel_builds.MAIN_SOURCE).read_text(encoding="utf-8")
+    header = (kernel_builds.SOURCES / "abi.h").read_text(encoding="utf-8")
+    defined = dict(re.findall(r"^[\w* ]+[ *](sotto_\w+)\(([^)]*)\)", source, re.MULTILINE))
+    parameters = {name: len([p for p in listed.split(",") if p.strip()]) for name, listed in defined.items()}
+    assert parameters == {name: len(types) for name, (_, types) in kernels.FUNCTIONS.items()}
+    bodies = dict(re.findall(r"^struct (\w+) \{\n(.*?)^\};", header, re.MULTILINE | re.DOTALL))
+    fields = {name: re.findall(r"^ {4}[\w* ]+[ *](\w+);", body, re.MULTILINE) for name, body in bodies.items()}
+    assert fields == {struct.__name__: [field[0] for field in struct._fields_] for struct in kernels.STRUCTS}
 
 
 def test_a_broken_library_is_not_used(native: Path) -> None:
@@ -110,9 +152,11 @@ def test_a_broken_library_is_not_used(native: Path) -> None:
     assert "cannot be loaded" in kernels.why_not()
 
 
-@pytest.mark.parametrize(("compiler", "says"), [("false", "are not built: false left with 1"),
-                                                ("nonsense", "no C++ compiler (nonsense)")])  # fmt: skip
-def test_a_compiler_that_is_missing_or_fails_is_said_in_a_line(
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [("false", "are not built: false exited with 1"), ("nonsense", "no C++ compiler (nonsense)")],
+)
+def test_a_compiler_that_is_missing_or_fails_is_reported_in_one_line(
     native: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, says: str
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
@@ -149,7 +193,7 @@ def test_a_wheel_is_for_one_platform_only_where_it_holds_kernels(tmp_path: Path,
     shutil.copy(ROOT / "whisper" / "assets" / "LICENSE.openai-whisper", source / "whisper" / "assets")
     for name in ("version.py", "kernel_builds.py"):
         shutil.copy(ROOT / "whisper" / name, source / "whisper")
-    (source / "whisper" / "native" / kernel_builds.MAIN_SOURCE).write_text(ABI_ONLY % 1)
+    (source / "whisper" / "native" / kernel_builds.MAIN_SOURCE).write_text(interface())
 
     environment = {key: value for key, value in os.environ.items() if key not in ("CXX", "SOTTO_NO_KERNELS")}
     done = subprocess.run(

@@ -353,7 +353,7 @@ def test_the_memory_of_many_rows_is_given_back() -> None:
     runner.free_rows(many)
     assert runner.take_rows(1) == [2]  # while others run, nothing is moved
     runner.free_rows([*few, 2])
-    assert len(runner._caches) == 0  # type: ignore[attr-defined]
+    assert len(runner._kv_rows) == 0  # type: ignore[attr-defined]
     assert runner.take_rows(3) == [0, 1, 2]
 
 

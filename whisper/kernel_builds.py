@@ -1,8 +1,8 @@
-"""Compiling the kernels: one library per instruction set, from the sources in ``native/``.
+"""Compiles the kernels: one library for each instruction set, from the sources in ``native/``.
 
-Runs where the package is installed (`hatch_build.py` loads this file by its path) and by ``python -m
-whisper.native``, so it imports the standard library only. A compiler that is missing or fails costs speed and never
-an installation. It loads nothing: see `kernels`.
+Runs while the package is installed (`hatch_build.py` loads this file by its path) and by ``python -m
+whisper.native``, so it imports the standard library only. A compiler that is missing or fails costs
+speed, never the installation. Loading is the business of `kernels`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAIN_SOURCE = "kernels.cpp"
 SKIP_VARIABLE = "SOTTO_NO_KERNELS"  # set when the package is built or installed: compile nothing
 COMPILERS = ("c++", "g++", "clang++")
 
-# no -ffast-math: sums keep their order, so that a result never depends on its neighbours
+# no -ffast-math: the order of summation stays as written, so that a result never depends on the batch
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
-OPENMP = ["-fopenmp"]  # torch's own threads; without it the kernels have one thread
-# torch may have brought an older C++ runtime than the compiler's, so ours comes along; unknown to some linkers
+OPENMP = ["-fopenmp"]  # the threads of PyTorch; without it the kernels run on one thread
+# PyTorch may bring an older C++ runtime than the compiler's, so it is linked in; some linkers cannot
 STATIC_RUNTIME = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
 
 
@@ -54,7 +54,7 @@ def _x86(name: str, needs: Sequence[str]) -> Variant:
     return Variant(name, ("x86_64",), frozenset(needs), tuple("-m" + need.replace("_", "") for need in needs))
 
 
-VARIANTS = (  # the best first
+VARIANTS = (  # the fastest first
     _x86("avx512", (*_AVX512, "avx512_bf16")),
     _x86("vnni", _AVX512),
     _x86("avx2", _AVX2),
@@ -64,24 +64,24 @@ VARIANTS = (  # the best first
 
 
 def variants_for(machine: str) -> list[Variant]:
-    """Return the variants that make sense on a kind of processor, the best first.
+    """Return the variants for a kind of processor, the fastest first.
 
-    None of x86 goes without AVX2: PyTorch alone is faster there than kernels would be.
+    On x86-64 there is none below AVX2: PyTorch alone is faster there.
     """
     return [v for v in VARIANTS if machine in v.machines or (not v.machines and machine != "x86_64")]
 
 
 def find_compiler() -> list[str] | None:
-    """Return the command of the C++ compiler: the environment's ``CXX``, or the first one there is."""
+    """Return the command of the C++ compiler: ``CXX`` of the environment, or the first of `COMPILERS` found."""
     if chosen := shlex.split(os.environ.get("CXX", "")):
         return chosen if shutil.which(chosen[0]) else None
     return next(([name] for name in COMPILERS if shutil.which(name)), None)
 
 
 def build_all(folder: Path, machine: str, say: Callable[[str], None] = print) -> list[Path]:
-    """Compile every variant for `machine` into `folder` and return the libraries that came out.
+    """Compile every variant for `machine` into `folder` and return the libraries that were built.
 
-    Whatever fails is said in one line.
+    A failure is reported to `say` in one line.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -99,7 +99,7 @@ def build_all(folder: Path, machine: str, say: Callable[[str], None] = print) ->
 
 
 def _compile(compiler: list[str], variant: Variant, folder: Path) -> Path | str:
-    """Return the library, or why there is none; one that is in use is replaced, never written into."""
+    """Return the library, or why there is none; an existing one is replaced by rename, as it may be in use."""
     target = folder / variant.file_name
     reason = ""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
@@ -114,5 +114,5 @@ def _compile(compiler: list[str], variant: Variant, folder: Path) -> Path | str:
                 os.replace(made, target)
                 return target
             lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-            reason = (lines or [f"{shlex.join(compiler)} left with {done.returncode}"])[0][:300]
+            reason = (lines or [f"{shlex.join(compiler)} exited with {done.returncode}"])[0][:300]
     return reason

@@ -1,8 +1,8 @@
-"""The fast path on compiled kernels: every product, the attention and the choice of tokens in one library.
+"""The fast path on compiled kernels: encoder, decoder and token selection in one library.
 
-Python asks once per step; what happens in between stands in ``native/*.h``. The kernels compute each row in a fixed
-order, so that a result depends neither on its neighbours nor on the number of threads, in any precision.
-`torch_runner` is the twin that needs no compiler.
+Python makes one call for each step; the computation is in ``native/*.h``. The kernels add up in a fixed order, so that
+a result depends neither on the rest of the batch nor on the number of threads, in any precision. `torch_runner` is the
+twin that needs no compiler.
 """
 
 from __future__ import annotations
@@ -27,43 +27,18 @@ from .runner import Audio, Ints, RowTable, Rules, check_batch, check_heads
 from .weights import expected_shapes
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
-LANES = 16  # numbers that the kernels take at once; head and state must be multiples
-MAX_ROWS_KEPT = 64  # rows whose memory is kept for the next
-MAX_SPARE = 2  # audios whose memory is kept for the next
-ROWS_AT_ONCE = 256  # of a matrix that is packed: bounds its float32 copy
+LANES = 16  # numbers in the widest vector; head dimension and state must be multiples
+MAX_ROWS_KEPT = 64  # rows whose memory is kept for reuse
+MAX_SPARE = 2  # windows whose cross-attention memory is kept for reuse
+PACK_ROWS = 256  # rows of a matrix that are packed at once: bounds the float32 copy
 
 
-class _Batch(ctypes.Structure):
-    """``Batch`` of native/decoder.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("n_items", "n_wanted", "n_threads", "n_heads")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "tokens", "rows", "positions", "table", "caches", "audios", "wanted", "logits", "heads", "record",
-            )
-        ),
-    )  # fmt: skip
-
-
-class _Choice(ctypes.Structure):
-    """``Choice`` of native/choose.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("n_rows", "n_vocab", "n_best", "n_threads", "timestamp_begin")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "logits", "suppressed", "n_suppressed", "suppressed_by", "text_from", "timestamps_from",
-                "timestamps_to", "weighs", "ids", "logprobs",
-            )
-        ),
-    )  # fmt: skip
+# dimensions, packed matrices and float32 arrays, in the order in which kernels.cpp takes them
+Parts = tuple[ctypes.Structure, list[int], list[int]]
 
 
 def supports(dims: ModelDimensions, compute_type: str) -> bool:
-    """Whether the kernels can run a network of this shape: heads of whole vectors, as in all published ones."""
+    """Whether the kernels support these dimensions: heads of whole vectors, as in all published models."""
     heads = (dims.n_audio_state, dims.n_audio_head), (dims.n_text_state, dims.n_text_head)
     return (
         compute_type in TYPES
@@ -100,14 +75,13 @@ class NativeRunner:
             raise OptionError(f"the compiled kernels have no {compute_type} for a network of {dims}")
         self.dims, self.compute_type, self._library = dims, compute_type, library
         packer = _Packer(library, dims, tensors, TYPES[compute_type], _arena(self, library))
-        # the vocabulary is the largest matrix to be read: first, while nothing else is held
+        # the token embedding is the largest matrix: packed first, while nothing else is held
         self._parts = {"decoder": packer.decoder(dims), "encoder": packer.encoder(dims)}
         self._kept = packer.kept  # arrays that the parts point to
-        self._weights_of: NativeRunner | None = None  # of whom this is a twin
+        self._weights_of: NativeRunner | None = None  # the runner of which this is a twin
         self._begin()
-        library.sotto_row_bytes.restype = library.sotto_audio_bytes.restype = ctypes.c_size_t
-        self.row_bytes: int = library.sotto_row_bytes(self._decoder)
-        self.audio_bytes: int = library.sotto_audio_bytes(self._decoder)
+        self.row_bytes: int = library.sotto_kv_row_bytes(self._decoder)
+        self.audio_bytes: int = library.sotto_cross_kv_bytes(self._decoder)
         self.weight_bytes: int = packer.n_bytes()
 
     def _begin(self) -> None:
@@ -116,20 +90,20 @@ class NativeRunner:
         self._encoder = _new(self, self._library, "encoder", self._parts["encoder"])
         dims = self.dims
         self._table = RowTable(dims.n_text_ctx)
-        self._caches: list[Tensor] = []  # by physical row; pages that no text has reached yet take no memory
-        self._cache_pointers = np.zeros(0, dtype=np.uintp)
+        self._kv_rows: list[Tensor] = []  # by physical row; pages that are not written yet take no memory
+        self._kv_row_pointers = np.zeros(0, dtype=np.uintp)
         self._logits = _floats(0, dims.n_vocab)  # kept from call to call, as fresh pages cost time
         self._scores = _floats(0)
-        self._spare: list[Tensor] = []  # keys and values of audios that are gone
+        self._spare: list[Tensor] = []  # keys and values of windows that were freed
 
     def twin(self) -> NativeRunner:
         """See `Runner.twin`."""
         twin = copy.copy(self)
-        twin._weights_of = self  # whose memory goes with it
+        twin._weights_of = self  # keeps the memory of the weights
         twin._begin()
         return twin
 
-    # -- sound -------------------------------------------------------------------------------------------
+    # -- encoder -----------------------------------------------------------------------------------------
 
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """See `Runner.encode`."""
@@ -145,7 +119,7 @@ class NativeRunner:
         mel = mel.detach().to("cpu", torch.float32).contiguous()
         features = _floats(self.dims.n_audio_ctx, self.dims.n_audio_state)
         at_mel, at_features = _pointer(mel, "mel"), _pointer(features, "features")
-        self._call("encode", self._encoder, at_mel, at_features, torch.get_num_threads())
+        self._call("sotto_encode", self._encoder, at_mel, at_features, torch.get_num_threads())
         return features
 
     def listen(self, features: Tensor) -> Audio:
@@ -154,24 +128,24 @@ class NativeRunner:
         if tuple(features.shape) != shape:
             raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
         features = features.detach().to("cpu", torch.float32).contiguous()
-        # what lies behind the last position must be zero, and nobody ever writes there
+        # what lies behind the last position must be zero; the kernels never write there
         memory = self._spare.pop() if self._spare else _memory(self.audio_bytes)
         at_features, at_memory = _pointer(features, "features"), ctypes.c_void_p(self._address_of(memory))
-        self._call("listen", self._decoder, at_features, at_memory, torch.get_num_threads())
+        self._call("sotto_project_cross_kv", self._decoder, at_features, at_memory, torch.get_num_threads())
         audio = Audio(features, memory)
         weakref.finalize(audio, _give_back, self._spare, memory)
         return audio
 
-    # -- rows --------------------------------------------------------------------------------------------
+    # -- KV cache ----------------------------------------------------------------------------------------
 
     def take_rows(self, n: int) -> list[int]:
         """See `Runner.take_rows`."""
         rows = self._table.take(n)
-        while len(self._caches) < self._table.n_rows:
-            cache = torch.empty(self.row_bytes, dtype=torch.uint8, device="cpu")
-            at = address(cache, torch.uint8, self.row_bytes, "a row's keys and values")
-            self._caches.append(cache)
-            self._cache_pointers = np.append(self._cache_pointers, np.uintp(at))
+        while len(self._kv_rows) < self._table.n_rows:
+            kv_row = torch.empty(self.row_bytes, dtype=torch.uint8, device="cpu")
+            pointer = address(kv_row, torch.uint8, self.row_bytes, "a row's keys and values")
+            self._kv_rows.append(kv_row)
+            self._kv_row_pointers = np.append(self._kv_row_pointers, np.uintp(pointer))
         return rows
 
     def free_rows(self, rows: Sequence[int]) -> None:
@@ -179,14 +153,14 @@ class NativeRunner:
         self._table.free(rows)
         if self._table.n_taken == 0 and self._table.n_rows > MAX_ROWS_KEPT:
             self._table = RowTable(self.dims.n_text_ctx)
-            self._caches, self._cache_pointers = [], self._cache_pointers[:0]
+            self._kv_rows, self._kv_row_pointers = [], self._kv_row_pointers[:0]
             self._logits = self._logits[:0].clone()
 
     def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
         """See `Runner.reorder`."""
         self._table.reorder(rows, sources)
 
-    # -- text --------------------------------------------------------------------------------------------
+    # -- decoder -----------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -233,27 +207,36 @@ class NativeRunner:
         wanted: Sequence[int],
         logits: Tensor,
         heads: Sequence[tuple[int, int]] = (),
-        record: Tensor | None = None,
+        qk: Tensor | None = None,
     ) -> None:
         check_batch(self.dims, tokens, rows, positions, audios, wanted)
         check_heads(self.dims, heads)
         self._table.write(rows, positions)
         n, n_rows, dims = len(tokens), self._table.n_rows, self.dims
-        of_audio = {id(audio): self._address_of(audio.keys_and_values) for audio in audios}
-        listened = np.array([of_audio[id(audio)] for audio in audios], dtype=np.uintp)
-        watched = np.array([layer * dims.n_text_head + head for layer, head in heads], dtype=np.int32)
-        held = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions, wanted)]
-        at = [address(array, np.int32, array.size, "a batch") for array in held]
-        batch = _Batch(
-            n, len(wanted), torch.get_num_threads(), len(heads), at[0], at[1], at[2],
-            address(self._table.table, np.int32, n_rows * dims.n_text_ctx, "the table of rows"),
-            address(self._cache_pointers, np.uintp, n_rows, "the caches of rows"),
-            address(listened, np.uintp, n, "audios"), at[3],
-            address(logits, torch.float32, len(wanted) * dims.n_vocab, "logits"),
-            address(watched, np.int32, len(heads), "heads"),
-            None if record is None else address(record, torch.float32, len(heads) * n * dims.n_audio_ctx, "scores"),
-        )  # fmt: skip
-        self._call("forward", self._decoder, ctypes.byref(batch))
+        items = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions)]
+        at_items = [address(array, np.int32, n, "a batch") for array in items]
+        logit_indices = np.asarray(wanted, dtype=np.int32)
+        pointers = {id(audio): self._address_of(audio.keys_and_values) for audio in audios}
+        cross_kv = np.array([pointers[id(audio)] for audio in audios], dtype=np.uintp)
+        recorded = np.array([layer * dims.n_text_head + head for layer, head in heads], dtype=np.int32)
+        n_scores = len(heads) * n * dims.n_audio_ctx
+        batch = kernels.Batch(
+            n_items=n,
+            n_logits=len(wanted),
+            n_threads=torch.get_num_threads(),
+            n_heads=len(heads),
+            tokens=at_items[0],
+            rows=at_items[1],
+            positions=at_items[2],
+            row_table=address(self._table.table, np.int32, n_rows * dims.n_text_ctx, "the table of rows"),
+            kv_rows=address(self._kv_row_pointers, np.uintp, n_rows, "the rows of the KV cache"),
+            cross_kv=address(cross_kv, np.uintp, n, "audios"),
+            logit_indices=address(logit_indices, np.int32, len(wanted), "a batch"),
+            logits=address(logits, torch.float32, len(wanted) * dims.n_vocab, "logits"),
+            heads=address(recorded, np.int32, len(heads), "heads"),
+            qk=None if qk is None else address(qk, torch.float32, n_scores, "scores"),
+        )
+        self._call("sotto_forward", self._decoder, ctypes.byref(batch))
 
     def _address_of(self, memory: object) -> int:
         """Return where keys and values of an audio lie; raises `ShapeError` for those of another runner."""
@@ -265,24 +248,29 @@ class NativeRunner:
         ids, logprobs = np.empty((n_rows, n_best), np.int32), np.empty((n_rows, n_best), np.float32)
         sets = np.array([address(s, np.int32, len(s), "suppressed") for s in rules.suppressed], dtype=np.uintp)
         sizes = np.array([len(s) for s in rules.suppressed], dtype=np.int32)
-        choice = _Choice(
-            n_rows, n_vocab, n_best, torch.get_num_threads(), rules.timestamp_begin,
-            address(logits, torch.float32, n_rows * n_vocab, "logits"),
-            address(sets, np.uintp, len(sets), "suppressed"), address(sizes, np.int32, len(sets), "suppressed"),
-            address(rules.suppressed_by, np.int32, n_rows, "suppressed_by"),
-            address(rules.text_from, np.int32, n_rows, "text_from"),
-            address(rules.timestamps_from, np.int32, n_rows, "timestamps_from"),
-            address(rules.timestamps_to, np.int32, n_rows, "timestamps_to"),
-            address(rules.weighs, np.bool_, n_rows, "weighs"),
-            address(ids, np.int32, n_rows * n_best, "ids"),
-            address(logprobs, np.float32, n_rows * n_best, "logprobs"),
-        )  # fmt: skip
-        self._library.sotto_choose(ctypes.byref(choice))
+        selection = kernels.TokenSelection(
+            n_rows=n_rows,
+            n_vocab=n_vocab,
+            n_best=n_best,
+            n_threads=torch.get_num_threads(),
+            timestamp_begin=rules.timestamp_begin,
+            logits=address(logits, torch.float32, n_rows * n_vocab, "logits"),
+            suppressed=address(sets, np.uintp, len(sets), "suppressed"),
+            n_suppressed=address(sizes, np.int32, len(sets), "suppressed"),
+            suppressed_by=address(rules.suppressed_by, np.int32, n_rows, "suppressed_by"),
+            text_from=address(rules.text_from, np.int32, n_rows, "text_from"),
+            timestamps_from=address(rules.timestamps_from, np.int32, n_rows, "timestamps_from"),
+            timestamps_to=address(rules.timestamps_to, np.int32, n_rows, "timestamps_to"),
+            timestamp_mass=address(rules.weighs, np.bool_, n_rows, "weighs"),
+            ids=address(ids, np.int32, n_rows * n_best, "ids"),
+            logprobs=address(logprobs, np.float32, n_rows * n_best, "logprobs"),
+        )
+        self._library.sotto_select_tokens(ctypes.byref(selection))
         return ids, logprobs
 
     def _call(self, name: str, *arguments: Any) -> None:
-        if getattr(self._library, f"sotto_{name}")(*arguments):
-            raise MemoryError(f"not enough memory to {name}; lower the number of windows that run side by side")
+        if getattr(self._library, name)(*arguments):
+            raise MemoryError(f"out of memory in {name}; lower the number of windows that run side by side")
 
 
 def _give_back(spare: list[Tensor], memory: Tensor) -> None:
@@ -320,8 +308,7 @@ def _pointer(tensor: Tensor, what: str) -> ctypes.c_void_p:
 
 
 def _arena(owner: object, library: ctypes.CDLL) -> ctypes.c_void_p:
-    """Make the memory that the matrices live in, which goes when `owner` goes."""
-    library.sotto_arena_new.restype, library.sotto_arena_free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    """Make the allocator of the packed matrices, which is freed with `owner`."""
     pointer = library.sotto_arena_new()
     if not pointer:
         raise MemoryError("not enough memory for the weights")
@@ -329,13 +316,12 @@ def _arena(owner: object, library: ctypes.CDLL) -> ctypes.c_void_p:
     return ctypes.c_void_p(pointer)
 
 
-def _new(owner: object, library: ctypes.CDLL, kind: str, parts: tuple[list[int], list[int], list[int]]) -> Any:
-    """Make an encoder or a decoder of its parts, which goes when `owner` goes."""
+def _new(owner: object, library: ctypes.CDLL, kind: str, parts: Parts) -> Any:
+    """Make an encoder or a decoder of its parts, which is freed with `owner`."""
     dims, linears, arrays = parts
     make, free = getattr(library, f"sotto_{kind}_new"), getattr(library, f"sotto_{kind}_free")
-    make.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     pointer = make(
-        (ctypes.c_int32 * len(dims))(*dims),
+        ctypes.byref(dims),
         (ctypes.c_void_p * len(linears))(*linears),
         (ctypes.c_void_p * len(arrays))(*arrays),
     )
@@ -360,66 +346,75 @@ def _free_here(pid: int, free: Callable[[int], None], pointer: int) -> None:
 
 
 class _Packer:
-    """Reads tensors one by one and lists the parts in the order in which kernels.cpp takes them."""
+    """Packs tensors one by one, and lists the parts in the order in which kernels.cpp takes them."""
 
     def __init__(
         self,
         library: ctypes.CDLL,
         dims: ModelDimensions,
         tensors: Mapping[str, Tensor],
-        kind: int,
+        dtype: int,
         arena: ctypes.c_void_p,
     ) -> None:
-        self.library, self.tensors, self.kind, self.arena = library, tensors, kind, arena
+        self.library, self.tensors, self.dtype, self.arena = library, tensors, dtype, arena
         self.shapes = expected_shapes(dims)
-        self.inner: int = library.sotto_inner_type(kind)  # of convolutions and attention
+        self.unquantized_dtype: int = library.sotto_unquantized_dtype(dtype)  # of convolutions and attention
         self.kept: list[Tensor] = []
         self.staging = _floats(0)
 
     def n_bytes(self) -> int:
-        self.library.sotto_arena_total.restype = ctypes.c_size_t
-        return int(self.library.sotto_arena_total(self.arena)) + sum(array.nbytes for array in self.kept)
+        return int(self.library.sotto_arena_bytes(self.arena)) + sum(array.nbytes for array in self.kept)
 
-    def encoder(self, dims: ModelDimensions) -> tuple[list[int], list[int], list[int]]:
+    def encoder(self, dims: ModelDimensions) -> Parts:
         linears = [self._convolution("encoder.conv1"), self._convolution("encoder.conv2")]
-        arrays = [self._array("encoder.positional_embedding"), *self._norm("encoder.ln_post")]
+        arrays = [self._array("encoder.positional_embedding"), *self._layer_norm("encoder.ln_post")]
         for i in range(dims.n_audio_layer):
             block = f"encoder.blocks.{i}"
-            arrays += [*self._norm(f"{block}.attn_ln"), *self._norm(f"{block}.mlp_ln")]
-            linears += [*self._attention(f"{block}.attn"), *self._perceptron(block)]
-        numbers = [
-            dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer, self.kind,
-        ]  # fmt: skip
-        return numbers, linears, arrays
+            arrays += [*self._layer_norm(f"{block}.attn_ln"), *self._layer_norm(f"{block}.mlp_ln")]
+            linears += [*self._attention(f"{block}.attn"), *self._mlp(block)]
+        encoder_dims = kernels.EncoderDims(
+            n_mels=dims.n_mels,
+            n_ctx=dims.n_audio_ctx,
+            n_state=dims.n_audio_state,
+            n_head=dims.n_audio_head,
+            n_layer=dims.n_audio_layer,
+            dtype=self.dtype,
+        )
+        return encoder_dims, linears, arrays
 
-    def decoder(self, dims: ModelDimensions) -> tuple[list[int], list[int], list[int]]:
+    def decoder(self, dims: ModelDimensions) -> Parts:
         linears = [self._matrix(["decoder.token_embedding.weight"])]
-        arrays = [self._array("decoder.positional_embedding"), *self._norm("decoder.ln")]
+        arrays = [self._array("decoder.positional_embedding"), *self._layer_norm("decoder.ln")]
         for i in range(dims.n_text_layer):
             block = f"decoder.blocks.{i}"
             for norm in ("attn_ln", "cross_attn_ln", "mlp_ln"):
-                arrays += self._norm(f"{block}.{norm}")
+                arrays += self._layer_norm(f"{block}.{norm}")
             cross = f"{block}.cross_attn"
             linears += [
                 *self._attention(f"{block}.attn"),
                 self._linear(f"{cross}.query"),
                 self._linear(f"{cross}.out"),
                 self._linear(f"{cross}.key", f"{cross}.value"),
-                *self._perceptron(block),
+                *self._mlp(block),
             ]
-        numbers = [
-            dims.n_vocab, dims.n_text_ctx, dims.n_text_state, dims.n_text_head, dims.n_text_layer, dims.n_audio_ctx,
-            self.kind,
-        ]  # fmt: skip
-        return numbers, linears, arrays
+        decoder_dims = kernels.DecoderDims(
+            n_vocab=dims.n_vocab,
+            n_ctx=dims.n_text_ctx,
+            n_state=dims.n_text_state,
+            n_head=dims.n_text_head,
+            n_layer=dims.n_text_layer,
+            n_audio_ctx=dims.n_audio_ctx,
+            dtype=self.dtype,
+        )
+        return decoder_dims, linears, arrays
 
     def _attention(self, name: str) -> list[int]:
         return [self._linear(f"{name}.query", f"{name}.key", f"{name}.value"), self._linear(f"{name}.out")]
 
-    def _perceptron(self, block: str) -> list[int]:
+    def _mlp(self, block: str) -> list[int]:
         return [self._linear(f"{block}.mlp.0"), self._linear(f"{block}.mlp.2")]
 
-    def _norm(self, name: str) -> list[int]:
+    def _layer_norm(self, name: str) -> list[int]:
         return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
 
     def _array(self, name: str) -> int:
@@ -444,44 +439,38 @@ class _Packer:
     def _convolution(self, name: str) -> int:
         weight = self._tensor(f"{name}.weight").detach()  # (n_out, n_in, 3)
         n_out, n_in, n_frames = weight.shape
-        matrix = self._new(self.inner, n_out, n_frames * n_in)
-        flat = weight.permute(0, 2, 1).flatten(1)  # three frames one behind the other
-        self._fill(matrix, 0, flat, self._tensor(f"{name}.bias"))
+        matrix = self._new(self.unquantized_dtype, n_out, n_frames * n_in)
+        flat = weight.permute(0, 2, 1).flatten(1)  # (n_out, 3 n_in): the three frames of the kernel side by side
+        self._pack(matrix, 0, flat, self._tensor(f"{name}.bias"))
         return matrix
 
     def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
-        """Pack matrices of equal shape below each other."""
+        """Pack weights of equal shape, (n_out, n_in), as one with their rows below each other."""
         first = self._tensor(weights[0])
         n, k = first.shape
-        matrix = self._new(self.kind, n * len(weights), k)
+        matrix = self._new(self.dtype, n * len(weights), k)
         for i, name in enumerate(weights):
             weight, first = first if i == 0 else self._tensor(name), _floats(0)  # one is held at a time
-            self._fill(matrix, i * n, weight.detach(), self._bias(biases[i]) if biases else None)
+            self._pack(matrix, i * n, weight.detach(), self._bias(biases[i]) if biases else None)
         return matrix
 
-    def _new(self, kind: int, n: int, k: int) -> int:
-        self.library.sotto_linear_new.restype = ctypes.c_void_p
-        pointer = self.library.sotto_linear_new(self.arena, kind, n, k)
+    def _new(self, dtype: int, n: int, k: int) -> int:
+        pointer = self.library.sotto_linear_new(self.arena, dtype, n, k)
         if not pointer:
             raise MemoryError(f"not enough memory for a matrix of {n} x {k}")
         return int(pointer)
 
-    def _fill(self, matrix: int, first: int, weight: Tensor, bias: Tensor | None) -> None:
-        numbers = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
-        for start in range(0, len(weight), ROWS_AT_ONCE):
-            rows = self._float(weight[start : start + ROWS_AT_ONCE])
-            at = None if numbers is None else _pointer(numbers[start : start + len(rows)], "a bias")
-            self.library.sotto_linear_fill(
-                ctypes.c_void_p(matrix),
-                first + start,
-                len(rows),
-                _pointer(rows, "weights"),
-                at,
-                torch.get_num_threads(),
+    def _pack(self, matrix: int, first: int, weight: Tensor, bias: Tensor | None) -> None:
+        biases = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
+        for start in range(0, len(weight), PACK_ROWS):
+            rows = self._float(weight[start : start + PACK_ROWS])
+            own = None if biases is None else _pointer(biases[start : start + len(rows)], "a bias")
+            self.library.sotto_linear_pack(
+                matrix, first + start, len(rows), _pointer(rows, "weights"), own, torch.get_num_threads()
             )
 
     def _float(self, rows: Tensor) -> Tensor:
-        """Return some rows in float32 on the CPU, in memory that the next ones will use."""
+        """Return rows in float32 on the CPU, in memory that the next call overwrites."""
         if rows.numel() > len(self.staging):
             self.staging = _floats(rows.numel())
         return self.staging[: rows.numel()].view(rows.shape).copy_(rows)

@@ -83,7 +83,7 @@ def _compiled_median(x: Tensor) -> Tensor:
     assert library is not None
     out = torch.empty_like(x)
     pointers = [ctypes.c_void_p(address(tensor, torch.float32, x.numel(), "scores")) for tensor in (x, out)]
-    if library.sotto_median(*pointers, *x.shape, torch.get_num_threads()):
+    if library.sotto_median_filter(*pointers, *x.shape, torch.get_num_threads()):
         raise MemoryError("not enough memory for the median filter")
     return out
 
@@ -175,7 +175,7 @@ def _compiled_path(library: ctypes.CDLL, x: npt.NDArray[np.float64]) -> npt.NDAr
     path, length = np.empty((2, n + m), dtype=np.int32), ctypes.c_int32()
     pointers = [ctypes.c_void_p(address(axis, np.int32, n + m, "the path")) for axis in path]
     costs = ctypes.c_void_p(address(x, np.float64, n * m, "costs"))
-    if library.sotto_warp(costs, n, m, *pointers, ctypes.byref(length)):
+    if library.sotto_dtw(costs, n, m, *pointers, ctypes.byref(length)):
         raise MemoryError(f"not enough memory for the path through {n} x {m} cells")
     return path[:, : length.value][:, ::-1].astype(np.int64)
 
@@ -254,7 +254,7 @@ def find_alignment(
         qk, text_probs = _attend_fast(runner, audio, model, tokenizer, text_tokens)
     else:
         qk, text_probs = _attend(model, tokenizer, text_tokens, mel)
-    weights = _focus(qk, max(1, num_frames // 2), medfilt_width, qk_scale)  # (n_tokens, n_positions)
+    weights = _normalize_attention(qk, max(1, num_frames // 2), medfilt_width, qk_scale)  # (n_tokens, n_positions)
     matrix = weights[len(tokenizer.sot_sequence) : -1]  # (no_timestamps and text, n_positions)
     text_indices, time_indices = dtw(-matrix)
 
@@ -271,18 +271,18 @@ def find_alignment(
     ]
 
 
-def _focus(qk: Tensor, n_positions: int, medfilt_width: int, qk_scale: float) -> Tensor:
+def _normalize_attention(qk: Tensor, n_positions: int, medfilt_width: int, qk_scale: float) -> Tensor:
     """Return how much each token stands out at each position, ``(n_tokens, n_positions)``, a mean over the heads."""
     if medfilt_width == KERNEL_WIDTH < n_positions and qk.device.type == "cpu" and median_filter is _MEDIAN_FILTER:
-        focus = _compiled_focus(qk.float(), n_positions, qk_scale)
-        if focus is not None:
-            return focus
+        normalized = _compiled_normalize_attention(qk.float(), n_positions, qk_scale)
+        if normalized is not None:
+            return normalized
     weights = (qk[:, :, :n_positions] * qk_scale).softmax(dim=-1)  # (n_heads, n_tokens, n_positions)
     std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     return median_filter((weights - mean) / std, medfilt_width).mean(dim=0)
 
 
-def _compiled_focus(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | None:
+def _compiled_normalize_attention(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | None:
     """Do so in the compiled kernels; None where they are missing, or where a position does not vary."""
     library = kernels.load()
     n_heads, n_tokens, n_audio_ctx = qk.shape
@@ -291,12 +291,12 @@ def _compiled_focus(qk: Tensor, n_positions: int, qk_scale: float) -> Tensor | N
     qk = qk.contiguous()
     each = torch.empty(n_heads, n_tokens, n_positions, dtype=torch.float32, device="cpu")
     out = torch.empty(n_tokens, n_positions, dtype=torch.float32, device="cpu")
-    scores, room, mean = (
+    scores, by_head, mean = (
         ctypes.c_void_p(address(tensor, torch.float32, size, "attention scores"))
         for tensor, size in ((qk, n_heads * n_tokens * n_audio_ctx), (each, each.numel()), (out, out.numel()))
     )
-    failed = library.sotto_focus(
-        scores, n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale), room, mean,
+    failed = library.sotto_normalize_attention(
+        scores, n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale), by_head, mean,
         torch.get_num_threads(),
     )  # fmt: skip
     if failed == 1:
@@ -366,7 +366,7 @@ def _probabilities(logits: Tensor, eot: int, text_tokens: list[int]) -> list[flo
         return slow
     logits = logits[:n].contiguous()
     ids, out = np.array(text_tokens, dtype=np.int32), np.empty(n, dtype=np.float32)
-    library.sotto_logprobs(
+    library.sotto_token_logprobs(
         ctypes.c_void_p(address(logits, torch.float32, n * n_vocab, "logits")), n, n_vocab, eot,
         ctypes.c_void_p(address(ids, np.int32, n, "text tokens")),
         ctypes.c_void_p(address(out, np.float32, n, "probabilities")), torch.get_num_threads(),

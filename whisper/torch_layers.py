@@ -72,7 +72,7 @@ class Norm:
 
 
 class Block:
-    """One transformer layer: what comes in and goes out of each attention, and the perceptron."""
+    """One transformer layer: the projections of each attention, and the MLP."""
 
     def __init__(self, tensors: Weights, name: str, precision: Precision, cross_attention: bool) -> None:
         def linear(part: str) -> tuple[Tensor, Tensor | None]:
@@ -92,8 +92,8 @@ class Block:
             self.cross_kv = precision.pack_together(*(linear(f"cross_attn.{part}") for part in ("key", "value")))
             self.cross_out = precision.pack(*linear("cross_attn.out"))
 
-    def think(self, x: Tensor) -> Tensor:
-        """Add to `x`, ``(n_rows, n_state)``, what the perceptron says, in place."""
+    def mlp(self, x: Tensor) -> Tensor:
+        """Add the output of the MLP to the residual stream `x`, ``(n_items, n_state)``, in place."""
         wide = self.take("wide", (len(x), self.widen.n_out), x.dtype, x.device)
         narrow = self.take("narrow", x.shape, x.dtype, x.device)
         return x.add_(self.narrow.linear(self.widen.linear(self.mlp_ln(x), wide, gelu=True), narrow))
@@ -146,7 +146,7 @@ class Encoder:
         for block in self.blocks:
             q, k, v = (t.reshape(n_batch, n_ctx, -1) for t in block.qkv.linear(block.attn_ln(x), qkv))
             x.add_(block.out.linear(self._attend(q, k, v).view(-1, n_state), narrow))
-            block.think(x)
+            block.mlp(x)
         return self.ln_post(x).view(n_batch, n_ctx, n_state)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -333,12 +333,12 @@ class TorchRunner:
         plan = planned(self._cache, tokens, rows, positions, audios, wanted, self.device)
         x = self._decoder.embed(plan.tokens, plan.positions)  # (n_items, n_state)
         for layer, block in enumerate(self._decoder.blocks):
-            x = self._attend_to_text(block, layer, x, plan)
-            x = self._attend_to_sound(block, layer, x, plan, watch)
-            x = block.think(x)
+            x = self._self_attention(block, layer, x, plan)
+            x = self._cross_attention(block, layer, x, plan, watch)
+            x = block.mlp(x)
         return self._decoder.logits(x if list(wanted) == list(range(len(tokens))) else x[plan.wanted])
 
-    def _attend_to_text(self, block: Block, layer: int, x: Tensor, plan: Plan) -> Tensor:
+    def _self_attention(self, block: Block, layer: int, x: Tensor, plan: Plan) -> Tensor:
         heads = (len(x), self.dims.n_text_head, self._width)
         q, k, v = block.qkv.linear(block.attn_ln(x))
         keys, values = self._cache.pool[layer]  # (n_physical, n_head, n_ctx, width) each
@@ -354,7 +354,7 @@ class TorchRunner:
             mixed[part.items] = out.transpose(1, 2).flatten(0, 1)
         return x.add_(block.out.linear(mixed.flatten(1)))
 
-    def _attend_to_sound(self, block: Block, layer: int, x: Tensor, plan: Plan, watch: Watch | None) -> Tensor:
+    def _cross_attention(self, block: Block, layer: int, x: Tensor, plan: Plan, watch: Watch | None) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).mul_(self._q_scale)
         q = q.view(len(x), self.dims.n_text_head, self._width)
         mixed = torch.empty_like(q)

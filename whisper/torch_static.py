@@ -147,12 +147,12 @@ class StaticStep:
         mask.masked_fill_(steps > positions[:, None, None, None], -torch.inf)
         x = self.decoder.embed(tokens, positions)  # (n_items, n_state)
         for layer, block in enumerate(self.decoder.blocks):
-            x = self._attend_to_text(block, layer, x, writes, reads, mask)
-            x = self._attend_to_sound(block, layer, x, items, places)
-            x = block.think(x)
+            x = self._self_attention(block, layer, x, writes, reads, mask)
+            x = self._cross_attention(block, layer, x, items, places)
+            x = block.mlp(x)
         return self.decoder.logits(x)
 
-    def _attend_to_text(
+    def _self_attention(
         self, block: Block, layer: int, x: Tensor, writes: Tensor, reads: Tensor, mask: Tensor
     ) -> Tensor:
         q, k, v = block.qkv.linear(block.attn_ln(x))
@@ -164,7 +164,7 @@ class StaticStep:
         mixed = F.scaled_dot_product_attention(q.reshape(shape), k, v, attn_mask=mask)
         return x.add_(block.out.linear(mixed.flatten(1)))
 
-    def _attend_to_sound(self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor) -> Tensor:
+    def _cross_attention(self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).view(len(x), self.dims.n_text_head, self.width)
         keys, values = self.slots.pool[layer, :, : len(items)]  # (n_slots, n_head, n_audio_ctx, width) each
         q = q[items].transpose(1, 2)  # (n_slots, n_head, n_each, width)

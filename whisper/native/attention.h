@@ -1,264 +1,348 @@
-// Attention of up to twelve queries over keys and values that lie packed as the right sides of products.
+// Attention of a few queries over packed keys and values, one head at a time, as in
+// flash-attention's two products but with the whole row of scores kept:
+//
+//     scores (q, n) = q (q, d) * keys (d, n);  out (q, d) = softmax(scores) (q, n) * values (n, d)
+//
+// for up to kMaxQueries queries, n positions and a head dimension of d. Queries come scaled by
+// 1 / sqrt(d).
+//
+// Layout. Keys and values lie packed as right sides of products (gemm.h): keys as d x n, a column
+// for each position; values as n x d, a column for each dimension. All heads of a layer lie behind
+// each other (LayerKV), and all layers of a window too (decoder.h).
+//
+// Order of summation: scores along d; the softmax over vectors of positions from 0 on, then over
+// the lanes; the output along positions from 0 on. The number of queries changes nothing.
 #pragma once
 
 #include "gemm.h"
 
 namespace sotto {
 
-// Keys and values of one head over `n` positions.
-struct Head {
-    char* keys;          // (d, n): a column for each position
-    char* values;        // (n, d): a column for each dimension
-    float* key_scale;    // int8 only: what 1 stands for, by position
-    float* value_scale;  // and by dimension
+constexpr int kMaxQueries = 12;  // that attention takes at once
 
-    static int value_depth(int type, int n) { return (n + per_unit(type) - 1) / per_unit(type); }
-    static size_t key_bytes(int type, int n, int d) { return size_t(n_panels(n)) * (d / per_unit(type)) * kPanelBytes; }
-    static size_t value_bytes(int type, int n, int d) { return size_t(n_panels(d)) * value_depth(type, n) * kPanelBytes; }
-    static size_t scale_bytes(int type, int n) { return type == kInt8 ? size_t(n_panels(n)) * kPanel * 4 : 0; }
-    static size_t bytes(int type, int n, int d) {
-        return key_bytes(type, n, d) + value_bytes(type, n, d) + scale_bytes(type, n) + scale_bytes(type, d);
+// Keys and values of one head over `n` positions.
+struct HeadKV {
+    char* keys;          // (d, n) packed
+    char* values;        // (n, d) packed
+    float* key_scale;    // (n,), int8 only
+    float* value_scale;  // (d,), int8 only
+
+    static size_t key_bytes(int dtype, int n, int d) {
+        return size_t(n_panels(n)) * n_groups(dtype, d) * kPanelStep;
+    }
+    static size_t value_bytes(int dtype, int n, int d) {
+        return size_t(n_panels(d)) * n_groups(dtype, n) * kPanelStep;
+    }
+    static size_t scale_bytes(int dtype, int n) {
+        return dtype == kInt8 ? size_t(n_panels(n)) * kPanelWidth * sizeof(float) : 0;
+    }
+    static size_t bytes(int dtype, int n, int d) {
+        return key_bytes(dtype, n, d) + value_bytes(dtype, n, d) + scale_bytes(dtype, n) +
+               scale_bytes(dtype, d);
     }
 };
 
-// Keys and values of all heads of one layer, one behind the other.
-struct Memory {
+// Keys and values of all heads of one layer.
+struct LayerKV {
     char* data;
-    int type, n, d;
+    int dtype, n, d;
 
-    static size_t bytes(int type, int n, int d, int n_head) { return n_head * Head::bytes(type, n, d); }
-    Head head(int h) const {
-        char* keys = data + h * Head::bytes(type, n, d);
-        char* values = keys + Head::key_bytes(type, n, d);
-        char* scales = values + Head::value_bytes(type, n, d);
-        return {keys, values, reinterpret_cast<float*>(scales), reinterpret_cast<float*>(scales + Head::scale_bytes(type, n))};
+    static size_t bytes(int dtype, int n, int d, int n_head) {
+        return n_head * HeadKV::bytes(dtype, n, d);
     }
-    // Put a vector of the key of `position`, from dimension `i` of all heads on, in their place.
-    void set_key(int position, int i, Floats x) const {
-        const int depth = d / per_unit(type);
-        char* at = head(i / d).keys + size_t(position / kPanel) * depth * kPanelBytes + position % kPanel * 4;
-        at += size_t(i % d) / per_unit(type) * kPanelBytes;
-        if (type == kFloat) {
-            for (int j = 0; j < kLanes; j++) std::memcpy(at + j * kPanelBytes, reinterpret_cast<float*>(&x) + j, 4);
+    HeadKV head(int h) const {
+        char* keys = data + h * HeadKV::bytes(dtype, n, d);
+        char* values = keys + HeadKV::key_bytes(dtype, n, d);
+        float* key_scale = reinterpret_cast<float*>(values + HeadKV::value_bytes(dtype, n, d));
+        float* value_scale = key_scale + HeadKV::scale_bytes(dtype, n) / sizeof(float);
+        return {keys, values, key_scale, value_scale};
+    }
+    // Pack the kLanes numbers `x` of the key of `position`; `i` is the first's place among those of
+    // all heads, (n_head * d). float32 and bfloat16 only; int8 is packed a head at a time
+    // (`quantize_kv`).
+    void set_key(int position, int i, FloatVec x) const {
+        const int panel = position / kPanelWidth, group = i % d / group_size(dtype);
+        char* at = head(i / d).keys + (size_t(panel) * n_groups(dtype, d) + group) * kPanelStep;
+        at += position % kPanelWidth * kGroupBytes;
+        if (dtype == kFloat32) {
+            const float* numbers = reinterpret_cast<float*>(&x);
+            for (int j = 0; j < kLanes; j++) std::memcpy(at + j * kPanelStep, numbers + j, 4);
         } else {
             bf16 rounded[kLanes];
             store_bf16(rounded, x);
-            for (int j = 0; j < kLanes / 2; j++) std::memcpy(at + j * kPanelBytes, rounded + 2 * j, 4);
+            for (int j = 0; j < kLanes / 2; j++)
+                std::memcpy(at + j * kPanelStep, rounded + 2 * j, 4);
         }
     }
-    void set_value(int position, int i, Floats x) const {
-        const int column = i % d, unit = position / per_unit(type);
-        char* at = head(i / d).values + size_t(column / kPanel) * Head::value_depth(type, n) * kPanelBytes;
-        at += size_t(unit) * kPanelBytes + column % kPanel * 4;
-        if (type == kFloat) {
+    // The same for the value of `position`.
+    void set_value(int position, int i, FloatVec x) const {
+        const int panel = i % d / kPanelWidth, group = position / group_size(dtype);
+        char* at = head(i / d).values + (size_t(panel) * n_groups(dtype, n) + group) * kPanelStep;
+        at += i % d % kPanelWidth * kGroupBytes;
+        if (dtype == kFloat32) {
             std::memcpy(at, &x, sizeof x);
         } else {
             bf16 rounded[kLanes];
             store_bf16(rounded, x);
-            for (int j = 0; j < kLanes; j++) std::memcpy(at + 4 * j + position % 2 * 2, rounded + j, 2);
+            for (int j = 0; j < kLanes; j++)
+                std::memcpy(at + j * kGroupBytes + position % 2 * 2, rounded + j, 2);
         }
     }
 };
 
-// What one thread needs for it.
-struct Scratch {
-    Buffer<float> scores, keys, values;
-    Buffer<int32_t> levels;
-    Left weights, q;
-    size_t width = 0;
+// Working memory of one thread.
+struct AttentionWorkspace {
+    Buffer<float> scores;           // (kMaxQueries, width)
+    Activations weights;            // (kMaxQueries, n) softmax weights, not divided by their sum
+    Buffer<int32_t> weight_digits;  // int8: (kMaxQueries, 2, width) int8; see `quantize_weights`
+    Activations q;                  // int8: (kMaxQueries, d) quantized queries
+    Buffer<float> keys, values;     // int8: (n, d) of one head, before they are quantized
+    size_t width = 0;               // n rounded up to whole panels
 
-    void reserve(int type, int n, int d) {
-        width = size_t(n_panels(n)) * kPanel;
-        scores.reserve(kMaxRows * width);
-        weights.reserve(std::min(type, int(kBfloat)), kMaxRows, (n + kLanes - 1) / kLanes * kLanes);
-        q.reserve(kInt8, kMaxRows, d);
-        if (type == kInt8) levels.reserve(2 * kMaxRows * width / 4);
+    void reserve(int dtype, int n, int d) {
+        width = size_t(n_panels(n)) * kPanelWidth;
+        scores.reserve(kMaxQueries * width);
+        const int n_padded = (n + kLanes - 1) / kLanes * kLanes;
+        weights.reserve(std::min(dtype, int(kBfloat16)), kMaxQueries, n_padded);
+        q.reserve(kInt8, kMaxQueries, d);
+        if (dtype == kInt8) weight_digits.reserve(2 * kMaxQueries * width / 4);
     }
 };
 
-// Scores of up to twelve queries, and the largest of each, kept up while they are stored.
+// Scores of up to kMaxQueries queries over `n` positions, with a running maximum for the softmax.
 struct Scores {
     float* data;
     size_t width;
     int n;
-    Floats largest[kMaxRows];
+    FloatVec largest[kMaxQueries];
 
-    Scores(Scratch& scratch, int n_positions) : data(scratch.scores), width(scratch.width), n(n_positions) {
-        for (Floats& x : largest) x = all(-INFINITY);
+    Scores(AttentionWorkspace& workspace, int n_positions)
+        : data(workspace.scores), width(workspace.width), n(n_positions) {
+        for (FloatVec& x : largest) x = broadcast(-INFINITY);
     }
-    float* row(int i) const { return data + i * width; }
-    void put(int i, int position, Floats x) {
-        if (position + kLanes > n)
+    float* of_query(int i) const { return data + i * width; }
+    void set(int i, int position, FloatVec x) {
+        if (position + kLanes > n)  // padding behind the last position
             for (int j = std::max(0, n - position); j < kLanes; j++) x[j] = -INFINITY;
-        largest[i] = greater(largest[i], x);
-        store(row(i) + position, x);
+        largest[i] = maximum(largest[i], x);
+        store(of_query(i) + position, x);
     }
-    // Give e^x of each score, with the largest at 1 and zeros behind the last, to `take(position, values)`; their sum.
-    template <class Take>
-    float soften(int i, const Take& take) const {
-        const float peak = greatest(largest[i]);
-        Floats total = {};
+    // Softmax without the division: hands e^(score - maximum) to `out(position, values)`, with
+    // zeros behind the last position, and returns their sum.
+    template <class Out>
+    float softmax_numerators(int i, const Out& out) const {
+        const float peak = reduce_max(largest[i]);
+        FloatVec total = {};
         for (int p = 0; p < n; p += kLanes) {
-            const Floats e = exponential(load(row(i) + p) - peak);
+            const FloatVec e = exp(load(of_query(i) + p) - peak);
             total += e;
-            take(p, e);
+            out(p, e);
         }
-        return sum(total);
+        return reduce_sum(total);
     }
 };
 
-template <int T>
-struct Side;  // how numbers stand on the left side of a product
-template <>
-struct Side<kFloat> {
-    typedef float Number;
-    static void put(float* at, Floats x) { store(at, x); }
-};
-template <>
-struct Side<kBfloat> {
-    typedef bf16 Number;
-    static void put(bf16* at, Floats x) { store_bf16(at, x); }
-};
+inline void store_as(float* p, FloatVec x) { store(p, x); }
+inline void store_as(bf16* p, FloatVec x) { store_bf16(p, x); }
 
 template <int T>
-void attend(
-    const int32_t* q, size_t q_stride, int rows, const Memory& memory, int h, Scratch& scratch, float* out,
-    size_t out_stride, float* record, size_t record_stride) {
-    const int n = memory.n, d = memory.d;
-    const Head head = memory.head(h);
-    const int depth = d / per_unit(T);
-    Scores scores(scratch, n);
+struct Element;  // the C++ type of a DType
+template <>
+struct Element<kFloat32> {
+    typedef float type;
+};
+template <>
+struct Element<kBfloat16> {
+    typedef bf16 type;
+};
+
+// Attention of `n_queries` queries over head `h`. `q` is (n_queries, d) k-groups, q_stride apart;
+// `out` (n_queries, d) floats, out_stride apart. `qk`, where not null, gets the scores (n_queries,
+// n).
+template <int T>
+void attention(
+    const int32_t* q, size_t q_stride, int n_queries, const LayerKV& kv, int h,
+    AttentionWorkspace& workspace, float* out, size_t out_stride, float* qk, size_t qk_stride) {
+    const int n = kv.n, d = kv.d, key_groups = n_groups(T, d), value_groups = n_groups(T, n);
+    const HeadKV head = kv.head(h);
+    Scores scores(workspace, n);
     for (int panel = 0; panel < n_panels(n); panel++)
         multiply_panel<T>(
-            q, q_stride, rows, head.keys + size_t(panel) * depth * kPanelBytes, depth,
-            [&](int row, int column, const float* sums) { scores.put(row, panel * kPanel + column, load(sums)); });
-    float inverse[kMaxRows];
-    for (int row = 0; row < rows; row++) {
-        if (record) std::memcpy(record + row * record_stride, scores.row(row), n * 4);
-        auto* weights = reinterpret_cast<typename Side<T>::Number*>(scratch.weights.row(row));
-        inverse[row] = 1 / scores.soften(row, [&](int p, Floats e) { Side<T>::put(weights + p, e); });
+            q, q_stride, n_queries, head.keys + size_t(panel) * key_groups * kPanelStep, key_groups,
+            [&](int query, int column, const float* sums) {
+                scores.set(query, panel * kPanelWidth + column, load(sums));
+            });
+    float inverse[kMaxQueries];
+    for (int query = 0; query < n_queries; query++) {
+        if (qk) std::memcpy(qk + query * qk_stride, scores.of_query(query), n * 4);
+        typedef typename Element<T>::type Weight;
+        auto* weights = reinterpret_cast<Weight*>(workspace.weights.row_data(query));
+        inverse[query] = 1 / scores.softmax_numerators(
+                                 query, [&](int p, FloatVec e) { store_as(weights + p, e); });
     }
-    const Rows weights = scratch.weights.rows();
+    const ActivationView weights = workspace.weights.view();
     for (int panel = 0; panel < n_panels(d); panel++)
         multiply_panel<T>(
-            weights.units, weights.stride, rows,
-            head.values + size_t(panel) * Head::value_depth(T, n) * kPanelBytes, Head::value_depth(T, n),
-            [&](int row, int column, const float* sums) {
-                if (panel * kPanel + column < d)
-                    store(out + row * out_stride + panel * kPanel + column, load(sums) * inverse[row]);
+            weights.groups, weights.stride, n_queries,
+            head.values + size_t(panel) * value_groups * kPanelStep, value_groups,
+            [&](int query, int column, const float* sums) {
+                const int i = panel * kPanelWidth + column;
+                if (i < d) store(out + query * out_stride + i, load(sums) * inverse[query]);
             });
 }
 
-inline void attend(
-    const Rows& q, int rows, const Memory& memory, int h, Scratch& scratch, float* out, size_t out_stride,
-    float* record = nullptr, size_t record_stride = 0) {
-    const int32_t* units = q.units + size_t(h) * memory.d / per_unit(memory.type);
-    if (memory.type == kFloat)
-        attend<kFloat>(units, q.stride, rows, memory, h, scratch, out, out_stride, record, record_stride);
-    else
-        attend<kBfloat>(units, q.stride, rows, memory, h, scratch, out, out_stride, record, record_stride);
+// The same for keys and values in float32 or bfloat16; `q` holds the queries of all heads.
+inline void attention(
+    const ActivationView& q, int n_queries, const LayerKV& kv, int h, AttentionWorkspace& workspace,
+    float* out, size_t out_stride, float* qk = nullptr, size_t qk_stride = 0) {
+    const auto attend = kv.dtype == kFloat32 ? attention<kFloat32> : attention<kBfloat16>;
+    const int32_t* own = q.groups + size_t(h) * kv.d / group_size(kv.dtype);
+    attend(own, q.stride, n_queries, kv, h, workspace, out, out_stride, qk, qk_stride);
 }
 
-// ------------------------------------------------------------------------------------------------------------
-// Keys and values in int8, for the cross-attention, which otherwise reads more memory than weights in a full batch
-// ------------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------------
+// int8 keys and values, for cross-attention: in a full batch it reads more memory than the weights
+// ------------------------------------------------------------------------------------------------
 
-constexpr int kInt8Width = 64;  // of the heads that have it: one panel
+constexpr int kInt8HeadDim = kPanelWidth;  // the head dimension that has int8: one panel
 
-// Pack a head from floats (n, 64), which are changed. Keys have a scale for each position; their mean over all
-// positions is taken away first, which no softmax sees, but which would take up much of the range (arXiv:2410.02367).
-inline void pack_int8(const Memory& memory, int h, float* keys, float* values) {
-    const Head head = memory.head(h);
-    const int n = memory.n, width = kInt8Width, depth = width / 4;
-    float mean[kInt8Width] = {}, peak[kInt8Width] = {};
-    for (int p = 0; p < n; p++)
-        for (int i = 0; i < width; i++) {
-            mean[i] += keys[p * width + i];
-            peak[i] = std::max(peak[i], std::fabs(values[p * width + i]));
-        }
-    for (int i = 0; i < width; i++) {
-        mean[i] /= n;
-        head.value_scale[i] = peak[i] / 127;
-        peak[i] = peak[i] > 0 ? 127 / peak[i] : 0;
-    }
-    const Floats magic = all(12582912.0f);
-    auto whole = [&](Floats x) { return __builtin_convertvector((x + magic) - magic, Ints) + 128; };
+inline IntVec quantize_unsigned(FloatVec x) {
+    return __builtin_convertvector(round(x), IntVec) + 128;
+}
+
+// Quantize the keys `keys` (n, 64), which are changed, with a scale for each position. The mean
+// over all positions is subtracted first: it adds a constant to all scores of a query, which the
+// softmax cancels, but it would take up much of the range (SageAttention, arXiv:2410.02367).
+inline void quantize_keys(const HeadKV& head, int n, float* keys, const float* mean) {
+    const int d = kInt8HeadDim, groups = d / 4;
     for (int p = 0; p < n; p++) {
-        float* key = keys + p * width;
-        Floats largest = {};
-        for (int i = 0; i < width; i += kLanes) {
-            const Floats x = load(key + i) - load(mean + i);
-            largest = greater(largest, x < 0.0f ? -x : x);
+        float* key = keys + p * d;
+        FloatVec largest = {};
+        for (int i = 0; i < d; i += kLanes) {
+            const FloatVec x = load(key + i) - load(mean + i);
+            largest = maximum(largest, absolute(x));
             store(key + i, x);
         }
-        const float most = greatest(largest), inverse = most > 0 ? 127 / most : 0;
-        head.key_scale[p] = most / 127;
-        char* at = head.keys + size_t(p / kPanel) * depth * kPanelBytes + p % kPanel * 4;
-        uint8_t bytes[kInt8Width];
-        for (int i = 0; i < width; i += kLanes) {
-            const Ints x = whole(load(key + i) * inverse);
+        const float peak = reduce_max(largest), inverse = peak > 0 ? 127 / peak : 0;
+        head.key_scale[p] = peak / 127;
+        uint8_t bytes[kInt8HeadDim];
+        for (int i = 0; i < d; i += kLanes) {
+            const IntVec x = quantize_unsigned(load(key + i) * inverse);
             for (int j = 0; j < kLanes; j++) bytes[i + j] = uint8_t(x[j]);
         }
-        for (int unit = 0; unit < depth; unit++) std::memcpy(at + unit * kPanelBytes, bytes + 4 * unit, 4);
+        char* at = head.keys + size_t(p / kPanelWidth) * groups * kPanelStep;
+        at += p % kPanelWidth * kGroupBytes;
+        for (int group = 0; group < groups; group++)
+            std::memcpy(at + group * kPanelStep, bytes + 4 * group, 4);
     }
+}
+
+// Quantize the values `values` (n, 64), with a scale for each dimension; `inverse` (64,) is 1 /
+// scale.
+inline void quantize_values(const HeadKV& head, int n, const float* values, const float* inverse) {
+    const int d = kInt8HeadDim;
     for (int p = 0; p < n; p += 4) {
-        int32_t* at = reinterpret_cast<int32_t*>(head.values + size_t(p / 4) * kPanelBytes);
-        for (int i = 0; i < width; i += kLanes) {
-            Ints unit = {};
-            for (int j = 0; j < 4 && p + j < n; j++)
-                unit |= whole(load(values + (p + j) * width + i) * load(peak + i)) << (8 * j);
-            *reinterpret_cast<Ints*>(at + i) = unit;
+        int32_t* at = reinterpret_cast<int32_t*>(head.values + size_t(p / 4) * kPanelStep);
+        for (int i = 0; i < d; i += kLanes) {
+            IntVec group = {};
+            for (int j = 0; j < 4 && p + j < n; j++) {
+                const FloatVec x = load(values + (p + j) * d + i) * load(inverse + i);
+                group |= quantize_unsigned(x) << (8 * j);
+            }
+            *reinterpret_cast<IntVec*>(at + i) = group;
         }
     }
 }
 
-// As `attend`, with float queries. The weights are rounded to 14 bits, as two
-// rows of 7, so that many small ones are not lost beside a large one.
-inline void attend_int8(
-    const float* q, size_t stride, int rows, const Memory& memory, int h, Scratch& scratch, float* out, float* record,
-    size_t record_stride) {
-    const int n = memory.n, d = memory.d, depth = Head::value_depth(kInt8, n);
-    const Head head = memory.head(h);
-    for (int row = 0; row < rows; row++) scratch.q.set(row, q + row * stride, d);
-    const Rows left = scratch.q.rows();
-    Scores scores(scratch, n);
-    for (int panel = 0; panel < n_panels(n); panel++)
-        multiply_panel<kInt8>(
-            left.units, left.stride, rows, head.keys + size_t(panel) * (d / 4) * kPanelBytes, d / 4,
-            [&](int row, int column, const float* sums) {
-                const Ints whole = *reinterpret_cast<const Ints*>(sums) - 128 * left.sum[row];
-                const Floats scale = load(head.key_scale + panel * kPanel + column) * left.scale[row];
-                scores.put(row, panel * kPanel + column, __builtin_convertvector(whole, Floats) * scale);
-            });
-    int32_t sums[2 * kMaxRows];  // of the two rows of 7 bits, by query
-    const size_t level_stride = scratch.width / 4;
-    for (int row = 0; row < rows; row++) {
-        if (record) std::memcpy(record + row * record_stride, scores.row(row), n * 4);
-        auto* high = reinterpret_cast<int8_t*>(scratch.levels + 2 * row * level_stride);
-        auto* low = reinterpret_cast<int8_t*>(scratch.levels + (2 * row + 1) * level_stride);
-        Ints total_high = {}, total_low = {};
-        scores.soften(row, [&](int i, Floats e) {
-            const Ints level = __builtin_convertvector(e * 16256.0f + 0.5f, Ints);  // 127 * 128
-            const Ints a = level >> 7, b = level & 127;
-            total_high += a, total_low += b;
-            *reinterpret_cast<Bytes*>(high + i) = __builtin_convertvector(a, Bytes);
-            *reinterpret_cast<Bytes*>(low + i) = __builtin_convertvector(b, Bytes);
-        });
-        sums[2 * row] = sums[2 * row + 1] = 0;
-        for (int i = 0; i < kLanes; i++) sums[2 * row] += total_high[i], sums[2 * row + 1] += total_low[i];
+// Quantize and pack head `h` from floats (n, 64); the keys are changed.
+inline void quantize_kv(const LayerKV& kv, int h, float* keys, const float* values) {
+    const HeadKV head = kv.head(h);
+    const int n = kv.n, d = kInt8HeadDim;
+    float mean[kInt8HeadDim] = {}, peak[kInt8HeadDim] = {}, inverse[kInt8HeadDim];
+    for (int p = 0; p < n; p++)
+        for (int i = 0; i < d; i++) {
+            mean[i] += keys[p * d + i];
+            peak[i] = std::max(peak[i], std::fabs(values[p * d + i]));
+        }
+    for (int i = 0; i < d; i++) {
+        mean[i] /= n;
+        head.value_scale[i] = peak[i] / 127;
+        inverse[i] = peak[i] > 0 ? 127 / peak[i] : 0;
     }
-    alignas(64) int32_t mixed[2 * kMaxRows * kInt8Width];
+    quantize_keys(head, n, keys, mean);
+    quantize_values(head, n, values, inverse);
+}
+
+// Scores of quantized queries over int8 keys.
+inline void int8_scores(
+    const ActivationView& q, int n_queries, const HeadKV& head, Scores& scores) {
+    const int groups = kInt8HeadDim / 4;
+    for (int panel = 0; panel < n_panels(scores.n); panel++)
+        multiply_panel<kInt8>(
+            q.groups, q.stride, n_queries, head.keys + size_t(panel) * groups * kPanelStep, groups,
+            [&](int query, int column, const float* sums) {
+                const int position = panel * kPanelWidth + column;
+                const IntVec whole = *reinterpret_cast<const IntVec*>(sums) - 128 * q.sum[query];
+                const FloatVec scale = load(head.key_scale + position) * q.scale[query];
+                scores.set(query, position, __builtin_convertvector(whole, FloatVec) * scale);
+            });
+}
+
+// Round the softmax weights of a query, each from 0 to 1, to 14 bits: round(127 * 128 * weight) =
+// 128 * high + low, two int8 digits of 7 bits, so that many small weights are not lost beside a
+// large one. `sums` gets the sum of each digit over all positions.
+inline void quantize_weights(
+    const Scores& scores, int query, int8_t* high, int8_t* low, int32_t* sums) {
+    IntVec total_high = {}, total_low = {};
+    scores.softmax_numerators(query, [&](int p, FloatVec e) {
+        const IntVec level = __builtin_convertvector(e * 16256.0f + 0.5f, IntVec);  // 127 * 128
+        const IntVec a = level >> 7, b = level & 127;
+        total_high += a, total_low += b;
+        *reinterpret_cast<Int8Vec*>(high + p) = __builtin_convertvector(a, Int8Vec);
+        *reinterpret_cast<Int8Vec*>(low + p) = __builtin_convertvector(b, Int8Vec);
+    });
+    sums[0] = sums[1] = 0;
+    for (int i = 0; i < kLanes; i++) sums[0] += total_high[i], sums[1] += total_low[i];
+}
+
+// As `attention`, with float queries `q` (n_queries, 64) and int8 keys and values. Queries and
+// output have the same stride. Each query has two rows in the second product, one for each digit of
+// its weights.
+inline void attention_int8(
+    const float* q, size_t stride, int n_queries, const LayerKV& kv, int h,
+    AttentionWorkspace& workspace, float* out, float* qk, size_t qk_stride) {
+    const int n = kv.n, d = kInt8HeadDim, value_groups = n_groups(kInt8, n);
+    const HeadKV head = kv.head(h);
+    for (int query = 0; query < n_queries; query++)
+        workspace.q.set_row(query, q + query * stride, d);
+    Scores scores(workspace, n);
+    int8_scores(workspace.q.view(), n_queries, head, scores);
+
+    int32_t digit_sums[2 * kMaxQueries];
+    const size_t digit_stride = workspace.width / 4;
+    for (int query = 0; query < n_queries; query++) {
+        if (qk) std::memcpy(qk + query * qk_stride, scores.of_query(query), n * 4);
+        int32_t* digits = workspace.weight_digits + 2 * query * digit_stride;
+        auto* high = reinterpret_cast<int8_t*>(digits);
+        auto* low = reinterpret_cast<int8_t*>(digits + digit_stride);
+        quantize_weights(scores, query, high, low, digit_sums + 2 * query);
+    }
+
+    alignas(64) int32_t mixed[2 * kMaxQueries * kInt8HeadDim];  // (n_queries, 2, 64)
     multiply_panel<kInt8>(
-        scratch.levels, level_stride, 2 * rows, head.values, depth, [&](int row, int column, const float* products) {
-            *reinterpret_cast<Ints*>(mixed + row * d + column) = *reinterpret_cast<const Ints*>(products) - 128 * sums[row];
+        workspace.weight_digits, digit_stride, 2 * n_queries, head.values, value_groups,
+        [&](int row, int column, const float* sums) {
+            const IntVec whole = *reinterpret_cast<const IntVec*>(sums) - 128 * digit_sums[row];
+            *reinterpret_cast<IntVec*>(mixed + row * d + column) = whole;
         });
-    for (int row = 0; row < rows; row++) {
-        const float inverse = 1 / (128.0f * sums[2 * row] + sums[2 * row + 1]);
+    for (int query = 0; query < n_queries; query++) {
+        const float inverse = 1 / (128.0f * digit_sums[2 * query] + digit_sums[2 * query + 1]);
         for (int i = 0; i < d; i += kLanes) {
-            const Ints high = *reinterpret_cast<Ints*>(mixed + 2 * row * d + i);
-            const Ints low = *reinterpret_cast<Ints*>(mixed + (2 * row + 1) * d + i);
-            const Floats value = __builtin_convertvector(high, Floats) * 128.0f + __builtin_convertvector(low, Floats);
-            store(out + row * stride + i, value * load(head.value_scale + i) * inverse);
+            const IntVec high = *reinterpret_cast<IntVec*>(mixed + 2 * query * d + i);
+            const IntVec low = *reinterpret_cast<IntVec*>(mixed + (2 * query + 1) * d + i);
+            const FloatVec value = __builtin_convertvector(high, FloatVec) * 128.0f +
+                                   __builtin_convertvector(low, FloatVec);
+            store(out + query * stride + i, value * load(head.value_scale + i) * inverse);
         }
     }
 }

@@ -1,8 +1,13 @@
-// What every kernel needs: vectors, threads, memory.
+// What every kernel needs: SIMD vectors, memory, parallel loops.
 //
-// The vectors are GCC's and Clang's own (`vector_size`), so that one source serves AVX-512, AVX2 and NEON; only the
-// products in gemm.h know instructions by name. Every result is computed by one thread in one fixed order, so it
-// depends neither on the number of threads nor on what else is in the batch.
+// Vectors are the vector extension of GCC and Clang (`vector_size`), so that one source serves
+// AVX-512, AVX2 and NEON; only the microkernels in gemm.h use intrinsics.
+//
+// Order of summation: every number of a result is computed by one thread in one fixed order, which
+// depends on the shapes of the model and the width of a vector alone. So a result depends neither
+// on the number of threads nor on what else is in the batch. For this reason nothing is compiled
+// with
+// -ffast-math, and no sum is split over threads.
 #pragma once
 
 #include <algorithm>
@@ -31,36 +36,38 @@
 namespace sotto {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16;
+constexpr int kLanes = 16;  // float32 numbers in a vector
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
-typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+typedef float FloatVec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t IntVec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint16_t UInt16Vec __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+typedef int8_t Int8Vec __attribute__((vector_size(kLanes), aligned(1), may_alias));
 typedef uint16_t bf16;
 
-inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
-inline Floats all(float x) { return Floats{} + x; }
-inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
+inline FloatVec load(const float* p) { return *reinterpret_cast<const FloatVec*>(p); }
+inline void store(float* p, FloatVec v) { *reinterpret_cast<FloatVec*>(p) = v; }
+inline FloatVec broadcast(float x) { return FloatVec{} + x; }
+inline FloatVec maximum(FloatVec a, FloatVec b) { return a > b ? a : b; }
+inline FloatVec absolute(FloatVec x) { return x < 0.0f ? -x : x; }
 
-inline float sum(Floats v) {  // always the same tree
+// Sum over the lanes, always along the same binary tree.
+inline float reduce_sum(FloatVec v) {
     for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] += v[i + half];
     return v[0];
 }
 
-inline float greatest(Floats v) {
+inline float reduce_max(FloatVec v) {
     for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] = std::max(v[i], v[i + half]);
     return v[0];
 }
 
-// Round to nearest, ties to even, as torch does; finite numbers only.
+// Round to nearest, ties to even, as PyTorch does; for finite numbers only.
 inline bf16 to_bf16(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -74,57 +81,64 @@ inline float from_bf16(bf16 x) {
     return value;
 }
 
-// A vector at once.
-inline void store_bf16(bf16* p, Floats v) {
+// The same for a whole vector.
+inline void store_bf16(bf16* p, FloatVec v) {
 #if defined(__AVX512BF16__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), __m256i(_mm512_cvtneps_pbh(__m512(v))));
 #else
-    Ints bits = reinterpret_cast<Ints&>(v);
+    IntVec bits = reinterpret_cast<IntVec&>(v);
     bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    *reinterpret_cast<Halves*>(p) = __builtin_convertvector(bits, Halves);
+    *reinterpret_cast<UInt16Vec*>(p) = __builtin_convertvector(bits, UInt16Vec);
 #endif
 }
 
-inline Floats load_bf16(const bf16* p) {
-    Ints bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints) << 16;
-    return reinterpret_cast<Floats&>(bits);
+inline FloatVec load_bf16(const bf16* p) {
+    IntVec bits = __builtin_convertvector(*reinterpret_cast<const UInt16Vec*>(p), IntVec) << 16;
+    return reinterpret_cast<FloatVec&>(bits);
 }
 
-// e^x to about 2 units in the last place: 2^n times a polynomial (Cephes), 0 below -87.
-inline Floats exponential(Floats x) {
-    const Ints too_small = x < -87.0f;
-    x = greater(x, all(-87.0f));
-    const Floats magic = all(12582912.0f);  // adding it rounds to a whole number
-    const Floats n = (x * 1.44269504088896341f + magic) - magic;
-    Floats r = x - n * 0.693359375f;
+// Round to the nearest integer, ties to even; for |x| < 2^22. 1.5 * 2^23 has no fraction bits.
+inline FloatVec round(FloatVec x) {
+    const FloatVec magic = broadcast(12582912.0f);
+    return (x + magic) - magic;
+}
+
+// e^x to about 2 units in the last place: 2^n times a polynomial (Cephes); 0 below -87.
+inline FloatVec exp(FloatVec x) {
+    const IntVec too_small = x < -87.0f;
+    x = maximum(x, broadcast(-87.0f));
+    const FloatVec n = round(x * 1.44269504088896341f);
+    FloatVec r = x - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
-    Floats p = all(1.9875691500e-4f);
+    FloatVec p = broadcast(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
-    Floats result = p * reinterpret_cast<Floats&>(power);
-    return too_small ? Floats{} : result;
+    IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
+    FloatVec result = p * reinterpret_cast<FloatVec&>(power);
+    return too_small ? FloatVec{} : result;
 }
 
-// x times the normal distribution function, with erf by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
-inline Floats gelu(Floats x) {
-    const Floats z = x * 0.70710678118654752f;
-    const Floats size = z < 0.0f ? -z : z;
-    const Floats t = 1.0f / (1.0f + 0.3275911f * size);
-    Floats p = all(1.061405429f);
+// GELU (exact, not the tanh form): x times the normal distribution function, with erf by Abramowitz
+// and Stegun 7.1.26 (absolute error 1.5e-7).
+inline FloatVec gelu(FloatVec x) {
+    const FloatVec z = x * 0.70710678118654752f;
+    const FloatVec size = absolute(z);
+    const FloatVec t = 1.0f / (1.0f + 0.3275911f * size);
+    FloatVec p = broadcast(1.061405429f);
     p = p * t - 1.453152027f;
     p = p * t + 1.421413741f;
     p = p * t - 0.284496736f;
     p = p * t + 0.254829592f;
-    const Floats erf = 1.0f - p * t * exponential(-z * z);
+    const FloatVec erf = 1.0f - p * t * exp(-z * z);
     return 0.5f * x * (1.0f + (z < 0.0f ? -erf : erf));
 }
 
-// Memory aligned to cache lines, zeroed; grows, never shrinks.
+// Working memory, aligned to cache lines and zeroed when it is allocated; grows, never shrinks.
+// Growing loses the contents.
 template <class T>
 class Buffer {
   public:
@@ -132,7 +146,9 @@ class Buffer {
     explicit Buffer(size_t n) { reserve(n); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr, other.size_ = 0; }
+    Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) {
+        other.data_ = nullptr, other.size_ = 0;
+    }
     ~Buffer() { std::free(data_); }
 
     T* reserve(size_t n) {
@@ -153,8 +169,9 @@ class Buffer {
     size_t size_ = 0;
 };
 
-// Memory for what lives as long as a model, zeroed, one piece behind the other in few large regions: in huge pages,
-// where the system has them, a pass over all weights looks up a hundred pages and not fifty thousand.
+// Bump allocator for the weights, which live as long as the model: zeroed, in few large regions. In
+// huge pages, where the system has them, a pass over all weights needs about a hundred TLB entries
+// instead of fifty thousand.
 class Arena {
   public:
     Arena() = default;
@@ -163,11 +180,12 @@ class Arena {
     ~Arena() {
         for (const Region& region : regions_) munmap(region.data, region.size);
     }
-    void* take(size_t bytes) {
+    void* allocate(size_t bytes) {
         bytes = (bytes + 63) / 64 * 64;
         if (regions_.empty() || regions_.back().used + bytes > regions_.back().size) {
             const size_t size = (std::max(bytes, kRegion) + kHugePage - 1) / kHugePage * kHugePage;
-            void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+            void* data = mmap(nullptr, size, protection, flags, -1, 0);
             if (data == MAP_FAILED) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
             madvise(data, size, MADV_HUGEPAGE);
@@ -175,12 +193,12 @@ class Arena {
             regions_.push_back({static_cast<char*>(data), size, 0});
         }
         Region& region = regions_.back();
-        void* taken = region.data + region.used;
+        void* allocated = region.data + region.used;
         region.used += bytes;
-        total_ += bytes;
-        return taken;
+        n_bytes_ += bytes;
+        return allocated;
     }
-    size_t total() const { return total_; }
+    size_t n_bytes() const { return n_bytes_; }
 
   private:
     struct Region {
@@ -189,10 +207,10 @@ class Arena {
     };
     static constexpr size_t kHugePage = size_t(2) << 20, kRegion = size_t(32) << 20;
     std::vector<Region> regions_;
-    size_t total_ = 0;
+    size_t n_bytes_ = 0;
 };
 
-inline void relax() {
+inline void cpu_relax() {
 #if defined(__x86_64__)
     _mm_pause();
 #elif defined(__aarch64__)
@@ -200,68 +218,73 @@ inline void relax() {
 #endif
 }
 
-inline void sleep_while(std::atomic<int>& value, int seen) {
+// Sleep as long as `value` is `expected`; may wake without a reason.
+inline void futex_wait(std::atomic<int>& value, int expected) {
 #if defined(__linux__)
-    syscall(SYS_futex, reinterpret_cast<int*>(&value), FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+    int* word = reinterpret_cast<int*>(&value);
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
 #else
-    (void)value, (void)seen, sched_yield();
+    (void)value, (void)expected, sched_yield();
 #endif
 }
 
-inline void wake_all(std::atomic<int>& value) {
+inline void futex_wake_all(std::atomic<int>& value) {
 #if defined(__linux__)
-    syscall(SYS_futex, reinterpret_cast<int*>(&value), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+    int* word = reinterpret_cast<int*>(&value);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
 #else
     (void)value;
 #endif
 }
 
-// One step of a call: numbered tasks, and how many of them are handed out and done.
+// The counters of one parallel loop: how many of its tasks are handed out and done.
 struct Phase {
     alignas(64) std::atomic<int> next{0};
     alignas(64) std::atomic<int> done{0};
     std::atomic<int> sleepers{0};
 };
 
-// What one thread knows of a call that several work on. All go through the same phases in the same order, and a phase
-// is over when its tasks are done, whoever did them: a thread that the system has taken off the processor holds up no
-// more than the one task that it is at, and skips what the others did meanwhile. On a machine that is busy with other
-// things this is the difference between slower and standing still.
-class Member {
+// One thread of a parallel region. All workers go through the same phases (parallel loops) in the
+// same order, and a phase is over when its tasks are done, whichever worker did them. So a thread
+// that the system has descheduled delays the others by no more than the one task that it is at, and
+// afterwards skips the phases that the others have finished. On a busy machine that is the
+// difference between slower and standing still.
+class Worker {
   public:
-    Member(Phase* phases, int n_phases) : phase_(phases), end_(phases + n_phases) {}
+    Worker(Phase* phases, int n_phases) : phase_(phases), end_(phases + n_phases) {}
 
-    // Do a phase of `n` tasks, so many neighbours at a time.
+    // Run `body(i)` for i from 0 to n over all workers, `grain` consecutive tasks at a time;
+    // returns when all are done.
     template <class F>
-    void each(int n, const F& work, int some = 1) {
-        if (phase_ == end_) std::abort();  // the caller announced fewer phases than it has
+    void parallel_for(int n, const F& body, int grain = 1) {
+        if (phase_ == end_) std::abort();  // the region was given fewer phases than it has loops
         Phase& phase = *phase_++;
-        for (int i; (i = phase.next.fetch_add(some, std::memory_order_relaxed)) < n;) {
-            const int end = std::min(i + some, n);
-            for (int task = i; task < end; task++) work(task);
-            if (phase.done.fetch_add(end - i, std::memory_order_seq_cst) + end - i == n && phase.sleepers.load())
-                wake_all(phase.done);
+        for (int i; (i = phase.next.fetch_add(grain, std::memory_order_relaxed)) < n;) {
+            const int end = std::min(i + grain, n);
+            for (int task = i; task < end; task++) body(task);
+            const int done = phase.done.fetch_add(end - i, std::memory_order_seq_cst) + end - i;
+            if (done == n && phase.sleepers.load()) futex_wake_all(phase.done);
         }
         for (int spins = 0;; spins++) {
             const int done = phase.done.load(std::memory_order_acquire);
             if (done >= n) return;
             if (spins < kSpins) {
-                relax();
-            } else {  // who is late needs the processor more than we do
+                cpu_relax();
+            } else {  // the processor may be needed by the worker that is late
                 phase.sleepers.fetch_add(1);
-                sleep_while(phase.done, done);
+                futex_wait(phase.done, done);
                 phase.sleepers.fetch_sub(1);
             }
         }
     }
 
   private:
-    static constexpr int kSpins = 2000;  // some 50 microseconds
+    static constexpr int kSpins = 2000;  // about 50 microseconds
     Phase *phase_, *end_;
 };
 
-// Had by one call at a time, while it lasts. It knows the process: what a thread of the parent had when a child was
-// forked, the child may have, since nobody there will ever give it back.
+// Held by at most one parallel region at a time. It records the process: where a process was forked
+// while a thread of the parent held it, the child may take it, as no thread there will release it.
 class Exclusive {
   public:
     explicit Exclusive(std::atomic<pid_t>& holder) : holder_(holder), own_(getpid()) {
@@ -280,11 +303,12 @@ class Exclusive {
     const pid_t own_;
 };
 
-// Runs `work(member, index)` on so many threads. They are OpenMP's, which are torch's, too: threads of our own would
-// compete for the processor with those that torch leaves spinning after each of its operations. One call at a time has
-// them; another that comes meanwhile works alone.
+// Run `body(worker, thread_index)` on `n_threads` threads. They are OpenMP's, which PyTorch uses as
+// well: threads of our own would compete for the processor with those that PyTorch leaves spinning
+// after each of its operations. One region at a time has them; one that begins meanwhile in another
+// thread runs on that thread alone.
 template <class F>
-void run_team(int n_threads, int n_phases, const F& work) {
+void parallel_region(int n_threads, int n_phases, const F& body) {
     static std::atomic<pid_t> holder{0};
     Exclusive threads(holder);
     std::vector<Phase> phases(n_phases);
@@ -292,14 +316,14 @@ void run_team(int n_threads, int n_phases, const F& work) {
     if (n_threads > 1 && threads.mine) {
 #pragma omp parallel num_threads(n_threads)
         {
-            Member member(phases.data(), n_phases);
-            work(member, omp_get_thread_num());
+            Worker worker(phases.data(), n_phases);
+            body(worker, omp_get_thread_num());
         }
         return;
     }
 #endif
-    Member member(phases.data(), n_phases);
-    work(member, 0);
+    Worker worker(phases.data(), n_phases);
+    body(worker, 0);
 }
 
 }  // namespace sotto

@@ -1,83 +1,92 @@
-// Which tokens may come next, and the likeliest of them. The rules are those of whisper/runner.py, `Rules`.
+// Token selection: suppresses what may not come next, and finds the likeliest tokens that are left.
+//
+// Works on one row of logits, (n_vocab,), at a time. Order of summation: the log-sum-exp adds up
+// vectors from id 0 on, then the lanes.
 #pragma once
 
+#include "abi.h"
 #include "base.h"
 
 namespace sotto {
 
-// Arrays over rows; the same struct stands in native_runner.py.
-struct Choice {
-    int32_t n_rows, n_vocab, n_best, n_threads, timestamp_begin;
-    float* logits;                   // (n_rows, n_vocab), changed in place
-    const int32_t* const* suppressed;  // sets of ids
-    const int32_t* n_suppressed;     // their sizes
-    const int32_t *suppressed_by, *text_from, *timestamps_from, *timestamps_to;
-    const uint8_t* weighs;
-    int32_t* ids;                    // (n_rows, n_best)
-    float* logprobs;                 // (n_rows, n_best)
-};
-
-inline float largest(const float* x, int n) {
-    Floats m = all(-INFINITY);
+// The largest of `n` numbers; -inf for none.
+inline float max_value(const float* x, int n) {
+    FloatVec largest = broadcast(-INFINITY);
     int i = 0;
-    for (; i + kLanes <= n; i += kLanes) m = greater(m, load(x + i));
-    float value = greatest(m);
+    for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
+    float value = reduce_max(largest);
     for (; i < n; i++) value = std::max(value, x[i]);
     return value;
 }
 
-// log of the sum of e^x; -inf for nothing but -inf.
-inline float log_sum(const float* x, int n, float peak) {
+// log of the sum of e^x, with `peak` the largest; -inf where all are -inf.
+inline float log_sum_exp(const float* x, int n, float peak) {
     if (!(peak > -INFINITY)) return -INFINITY;
-    Floats total = {};
+    FloatVec total = {};
     int i = 0;
-    for (; i + kLanes <= n; i += kLanes) total += exponential(load(x + i) - peak);
+    for (; i + kLanes <= n; i += kLanes) total += exp(load(x + i) - peak);
     if (i < n) {
-        Floats rest = all(-INFINITY);
+        FloatVec rest = broadcast(-INFINITY);
         for (int j = 0; i + j < n; j++) rest[j] = x[i + j];
-        total += exponential(rest - peak);
+        total += exp(rest - peak);
     }
-    return std::log(sum(total)) + peak;
+    return std::log(reduce_sum(total)) + peak;
 }
 
-inline void forbid(float* x, int from, int to) {
-    for (int i = from; i < to; i++) x[i] = -INFINITY;
+inline void suppress(float* logits, int from, int to) {
+    for (int i = from; i < to; i++) logits[i] = -INFINITY;
 }
 
-inline void choose_row(const Choice& c, int row) {
-    float* x = c.logits + size_t(row) * c.n_vocab;
-    const int set = c.suppressed_by[row], begin = c.timestamp_begin;
-    for (int i = 0; i < c.n_suppressed[set]; i++) x[c.suppressed[set][i]] = -INFINITY;
-    forbid(x, 0, std::min(c.text_from[row], c.n_vocab));
-    forbid(x, begin, std::min(c.timestamps_from[row], c.n_vocab));
-    forbid(x, std::max(c.timestamps_to[row], begin), c.n_vocab);
-    const int n_times = c.n_vocab - begin;
-    float peak_text = largest(x, begin), peak_times = largest(x + begin, n_times);
-    if (c.weighs[row] && log_sum(x + begin, n_times, peak_times) > peak_text) {
-        forbid(x, 0, begin);
-        peak_text = -INFINITY;
+// Suppress in a row what its rules forbid; returns the log-sum-exp of the rest.
+inline float apply_token_rules(const TokenSelection& s, int row, float* logits) {
+    const int set = s.suppressed_by[row], begin = s.timestamp_begin;
+    for (int i = 0; i < s.n_suppressed[set]; i++) logits[s.suppressed[set][i]] = -INFINITY;
+    suppress(logits, 0, std::min(s.text_from[row], s.n_vocab));
+    suppress(logits, begin, std::min(s.timestamps_from[row], s.n_vocab));
+    suppress(logits, std::max(s.timestamps_to[row], begin), s.n_vocab);
+    const int n_timestamps = s.n_vocab - begin;
+    float text_peak = max_value(logits, begin);
+    const float timestamp_peak = max_value(logits + begin, n_timestamps);
+    if (s.timestamp_mass[row]) {
+        const float log_mass = log_sum_exp(logits + begin, n_timestamps, timestamp_peak);
+        if (log_mass > text_peak) {
+            suppress(logits, 0, begin);
+            text_peak = -INFINITY;
+        }
     }
-    const float total = log_sum(x, c.n_vocab, std::max(peak_text, peak_times));
-    int32_t* ids = c.ids + size_t(row) * c.n_best;
-    float* best = c.logprobs + size_t(row) * c.n_best;
+    return log_sum_exp(logits, s.n_vocab, std::max(text_peak, timestamp_peak));
+}
+
+// The `k` largest of `n` numbers, largest first, equal ones by index. Blocks whose largest number
+// cannot enter the list are skipped.
+inline void top_k(const float* x, int n, int k, int32_t* ids, float* values) {
     int found = 0;
-    float least = -INFINITY;  // of those found, once there are enough
-    auto offer = [&](int id) {
-        int place = found < c.n_best ? found++ : c.n_best - 1;
-        for (; place > 0 && best[place - 1] < x[id]; place--) best[place] = best[place - 1], ids[place] = ids[place - 1];
-        best[place] = x[id], ids[place] = id;
-        if (found == c.n_best) least = best[c.n_best - 1];
+    float least = -INFINITY;  // of those found, once there are k
+    auto insert = [&](int id) {
+        int place = found < k ? found++ : k - 1;
+        for (; place > 0 && values[place - 1] < x[id]; place--)
+            values[place] = values[place - 1], ids[place] = ids[place - 1];
+        values[place] = x[id], ids[place] = id;
+        if (found == k) least = values[k - 1];
     };
+    constexpr int kBlock = 8 * kLanes;
     int i = 0;
-    constexpr int kSome = 8 * kLanes;
-    for (; i + kSome <= c.n_vocab; i += kSome) {
-        if (found == c.n_best && !(largest(x + i, kSome) > least)) continue;
-        for (int j = i; j < i + kSome; j++)
-            if (found < c.n_best || x[j] > least) offer(j);
+    for (; i + kBlock <= n; i += kBlock) {
+        if (found == k && !(max_value(x + i, kBlock) > least)) continue;
+        for (int j = i; j < i + kBlock; j++)
+            if (found < k || x[j] > least) insert(j);
     }
-    for (; i < c.n_vocab; i++)
-        if (found < c.n_best || x[i] > least) offer(i);
-    for (int k = 0; k < c.n_best; k++) best[k] -= total;
+    for (; i < n; i++)
+        if (found < k || x[i] > least) insert(i);
+}
+
+inline void select_tokens(const TokenSelection& s, int row) {
+    float* logits = s.logits + size_t(row) * s.n_vocab;
+    int32_t* ids = s.ids + size_t(row) * s.n_best;
+    float* logprobs = s.logprobs + size_t(row) * s.n_best;
+    const float log_total = apply_token_rules(s, row, logits);
+    top_k(logits, s.n_vocab, s.n_best, ids, logprobs);
+    for (int i = 0; i < s.n_best; i++) logprobs[i] -= log_total;
 }
 
 }  // namespace sotto

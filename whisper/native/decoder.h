@@ -1,275 +1,349 @@
-// A flat batch of tokens, each of some row of text, to logits.
+// The decoder: a flat batch of tokens, each of some KV-cache row, to logits.
+//
+// n_items tokens run side by side through all layers: a prefill's tokens (many items of one row)
+// and the next tokens of other rows (one item each) in the same call. Products take all items at
+// once; attention is computed for each item and head.
+//
+// Memory. One KV-cache row holds (n_layer, 2, n_ctx, n_state): keys, then values, float32 where the
+// weights are float32 and bfloat16 otherwise. `Batch::row_table` says for each row and position
+// which row's memory holds it, so that beams share their past without copies. The cross-attention's
+// keys and values of a window are n_layer packed LayerKV (attention.h), in the same type; in int8
+// where the weights are int8 and a head is 64 wide.
+//
+// Order of summation: products as in gemm.h; self-attention along the head dimension in vectors,
+// then over positions from 0 on. An item's numbers are the same in every batch and with any number
+// of threads. The exception would be a quantization scale, and there is one for each item.
 #pragma once
 
+#include "abi.h"
 #include "attention.h"
 
 namespace sotto {
 
 struct DecoderLayer {
-    Norm attn_ln, cross_ln, mlp_ln;
-    const Linear *qkv, *out, *cross_q, *cross_out, *fc1, *fc2, *cross_kv;
-};
-
-// One call; arrays over its items unless said otherwise. The same struct stands in native_runner.py.
-struct Batch {
-    int32_t n_items, n_wanted, n_threads, n_heads;  // n_heads: whose attention is recorded, usually 0
-    const int32_t *tokens, *rows, *positions;
-    const int32_t* table;    // (n_rows, n_ctx): which physical row holds a position of a row
-    char* const* caches;     // by physical row
-    char* const* audios;     // keys and values of the cross-attention
-    const int32_t* wanted;   // (n_wanted,) items
-    float* logits;           // (n_wanted, n_vocab)
-    const int32_t* heads;    // (n_heads,) layer * n_head + head
-    float* record;           // (n_heads, n_items, n_audio_ctx)
+    LayerNorm attn_ln, cross_ln, mlp_ln;
+    const Linear *qkv, *out;                       // (3 n_state, n_state), (n_state, n_state)
+    const Linear *cross_q, *cross_out, *cross_kv;  // cross_kv: (2 n_state, n_state)
+    const Linear *fc1, *fc2;                       // (4 n_state, n_state), (n_state, 4 n_state)
 };
 
 struct Decoder {
-    int n_vocab, n_ctx, n_state, n_head, n_layer, n_audio_ctx, type;
-    const Linear* vocabulary;  // (n_vocab, n_state): embeds tokens, and gives the logits
-    const float* positions;    // (n_ctx, n_state)
-    Norm ln;
+    int n_vocab, n_ctx, n_state, n_head, n_layer, n_audio_ctx, dtype;
+    const Linear* token_embedding;      // (n_vocab, n_state): also the last layer
+    const float* positional_embedding;  // (n_ctx, n_state)
+    LayerNorm ln;
     std::vector<DecoderLayer> layers;
 
-    int inner() const { return type == kFloat ? kFloat : kBfloat; }
-    int d() const { return n_state / n_head; }
-    size_t cache_bytes() const { return size_t(n_layer) * 2 * n_ctx * n_state * (inner() == kFloat ? 4 : 2); }
-    size_t layer_bytes() const { return Memory::bytes(heard(), n_audio_ctx, d(), n_head); }
-    int heard() const { return type == kInt8 && d() == kInt8Width ? kInt8 : inner(); }  // of the cross-attention
+    int head_dim() const { return n_state / n_head; }
+    int kv_dtype() const { return dtype == kFloat32 ? kFloat32 : kBfloat16; }
+    int cross_kv_dtype() const {
+        return dtype == kInt8 && head_dim() == kInt8HeadDim ? kInt8 : kv_dtype();
+    }
+    size_t kv_row_bytes() const {
+        return size_t(n_layer) * 2 * n_ctx * n_state * (kv_dtype() == kFloat32 ? 4 : 2);
+    }
+    size_t cross_kv_layer_bytes() const {
+        return LayerKV::bytes(cross_kv_dtype(), n_audio_ctx, head_dim(), n_head);
+    }
+    size_t cross_kv_bytes() const { return n_layer * cross_kv_layer_bytes(); }
 
-    // Keys and values of the cross-attention of every layer.
-    void listen(const float* features, char* memory, int n_threads) {
-        left_.reserve(type, n_audio_ctx, n_state);
-        if (int(work_.size()) < n_threads) work_.resize(n_threads);
-        run_team(n_threads, 2, [&](Member& team, int index) {
-            team.each(n_audio_ctx, [&](int i) { left_.set(i, features + size_t(i) * n_state, n_state); });
-            const int panels = n_panels(2 * n_state), tasks = heard() == kInt8 ? n_head : panels;
-            team.each(n_layer * tasks, [&](int task) {
-                const int l = task / tasks;
-                const Memory to{memory + l * layer_bytes(), heard(), n_audio_ctx, d()};
-                if (heard() == kInt8)
-                    listen_int8(*layers[l].cross_kv, to, task % tasks, work_[index].attention);
+    // Compute the keys and values of every layer's cross-attention for one window: `features`
+    // (n_audio_ctx, n_state) into `cross_kv` (cross_kv_bytes). What lies behind the last position
+    // is never written, and must be zero.
+    void project_cross_kv(const float* features, char* cross_kv, int n_threads) {
+        input_.reserve(dtype, n_audio_ctx, n_state);
+        if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
+        const bool is_int8 = cross_kv_dtype() == kInt8;
+        const int n_tasks = is_int8 ? n_head : n_panels(2 * n_state);  // of a layer
+        parallel_region(n_threads, 2, [&](Worker& worker, int thread) {
+            Workspace& w = workspaces_[thread];
+            worker.parallel_for(n_audio_ctx, [&](int i) {
+                input_.set_row(i, features + size_t(i) * n_state, n_state);
+            });
+            worker.parallel_for(n_layer * n_tasks, [&](int task) {
+                const int l = task / n_tasks, part = task % n_tasks;
+                const LayerKV kv = cross_kv_of(cross_kv, l);
+                if (is_int8)
+                    project_cross_kv_head(*layers[l].cross_kv, kv, part, w.attention);
                 else
-                    listen(*layers[l].cross_kv, to, task % tasks);
+                    project_cross_kv_panel(*layers[l].cross_kv, kv, part);
             });
         });
     }
 
+    // Compute the logits of `b.logit_indices`, and write keys and values of all items into their
+    // rows.
     void forward(const Batch& b) {
         const size_t n = b.n_items;
-        x_.reserve(n * n_state), y_.reserve(n * n_state), middle_.reserve(n * 4 * n_state);
-        left_.reserve(type, n, n_state), wide_.reserve(type, n, 4 * n_state), q_.reserve(inner(), n, n_state);
-        make_units(b);
-        if (int(work_.size()) < b.n_threads) work_.resize(b.n_threads);
-        run_team(b.n_threads, 3 + 16 * n_layer, [&](Member& team, int index) { forward(team, work_[index], b); });
+        x_.reserve(n * n_state), attn_.reserve(n * n_state), hidden_.reserve(n * 4 * n_state);
+        input_.reserve(dtype, n, n_state), mlp_input_.reserve(dtype, n, 4 * n_state);
+        q_.reserve(kv_dtype(), n, n_state);
+        group_queries(b);
+        if (int(workspaces_.size()) < b.n_threads) workspaces_.resize(b.n_threads);
+        const int n_phases = 1 + kLayerPhases * n_layer + 2;  // embedding, layers, logits
+        parallel_region(b.n_threads, n_phases, [&](Worker& worker, int thread) {
+            forward(worker, workspaces_[thread], b);
+        });
     }
 
   private:
-    struct Work {
-        Scratch attention;
-        Left left, wide, q;
-        Buffer<float> x, scores;
+    struct Workspace {  // of one thread
+        AttentionWorkspace attention;
+        Activations input, mlp_input, q;
+        Buffer<float> normed, scores;  // (n_state,), (n_ctx,)
     };
-    struct Unit {
-        int first, rows;  // neighbouring items that listen to the same audio
+    enum Cached { kKey = 0, kValue = 1 };
+    struct QueryGroup {  // consecutive items that attend to the same window
+        int first, n_items;
     };
-    static constexpr int kFew = 4;  // so few items that each thread prepares them all, rather than wait for the others
-    std::vector<Work> work_;
-    std::vector<Unit> units_;
-    Buffer<float> x_, y_, middle_;
-    Left left_, wide_, q_;
+    static constexpr int kMaxReplicated = 4;        // items; see `activations`
+    static constexpr int kLayerPhases = 5 + 6 + 4;  // of self-attention, cross-attention, MLP
+    std::vector<Workspace> workspaces_;
+    std::vector<QueryGroup> query_groups_;
+    Buffer<float> x_;       // (n_items, n_state) the residual stream
+    Buffer<float> attn_;    // (n_items, n_state) queries, then the output of self-attention
+    Buffer<float> hidden_;  // (n_items, 4 n_state) of the MLP; also the output of cross-attention
+    Activations input_, mlp_input_, q_;  // (n_items, n_state), (n_items, 4 n_state), queries
 
-    void listen(const Linear& linear, const Memory& to, int panel) {
-        linear.multiply(left_.rows(), n_audio_ctx, panel, [&](int row, int column, Floats v) {
+    LayerKV cross_kv_of(char* cross_kv, int l) const {
+        return {cross_kv + l * cross_kv_layer_bytes(), cross_kv_dtype(), n_audio_ctx, head_dim()};
+    }
+
+    void project_cross_kv_panel(const Linear& linear, const LayerKV& kv, int panel) {
+        const ActivationView input = input_.view();
+        linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
             if (column < n_state)
-                to.set_key(row, column, v);
+                kv.set_key(position, column, v);
             else if (column < 2 * n_state)
-                to.set_value(row, column - n_state, v);
+                kv.set_value(position, column - n_state, v);
         });
     }
-    void listen_int8(const Linear& linear, const Memory& to, int h, Scratch& scratch) {
-        float* halves[2] = {scratch.keys.reserve(n_audio_ctx * kInt8Width), scratch.values.reserve(n_audio_ctx * kInt8Width)};
-        for (int half = 0; half < 2; half++) {  // a head is a panel
-            const int panel = half * n_head + h;
-            linear.multiply(left_.rows(), n_audio_ctx, panel, [&](int row, int column, Floats v) {
-                store(halves[half] + row * kInt8Width + column - panel * kPanel, v);
+    void project_cross_kv_head(
+        const Linear& linear, const LayerKV& kv, int h, AttentionWorkspace& workspace) {
+        const ActivationView input = input_.view();
+        float* keys_values[2] = {
+            workspace.keys.reserve(n_audio_ctx * kInt8HeadDim),
+            workspace.values.reserve(n_audio_ctx * kInt8HeadDim)};
+        for (int i = 0; i < 2; i++) {  // a head is a panel
+            const int panel = i * n_head + h;
+            linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
+                store(keys_values[i] + position * kInt8HeadDim + column - panel * kPanelWidth, v);
             });
         }
-        pack_int8(to, h, halves[0], halves[1]);
+        quantize_kv(kv, h, keys_values[0], keys_values[1]);
     }
 
-    void make_units(const Batch& b) {
-        units_.clear();
+    void group_queries(const Batch& b) {
+        query_groups_.clear();
         for (int i = 0; i < b.n_items; i++) {
-            if (i && b.audios[i] == b.audios[i - 1] && units_.back().rows < kMaxRows)
-                units_.back().rows++;
+            const bool same_window = i && b.cross_kv[i] == b.cross_kv[i - 1];
+            if (same_window && query_groups_.back().n_items < kMaxQueries)
+                query_groups_.back().n_items++;
             else
-                units_.push_back({i, 1});
+                query_groups_.push_back({i, 1});
         }
     }
 
-    // Bring every item's row into a left side: by each thread for itself, or by all together. What a thread prepares for
-    // itself may be nonsense where it comes late and the others have gone on; but then nothing is left for it to do.
-    // Therefore no task may write what the preparation of its own phase reads.
+    // Prepare the left side of a product, with `set(activations, i)` for each of `n` rows: few rows
+    // by every thread for itself, which is quicker than to wait for the others, many by all threads
+    // together. A thread that comes late may prepare its own copy from numbers that the others have
+    // overwritten meanwhile; that is harmless, as then no task of the product is left for it.
+    // Therefore no product may write what the preparation of its own left side reads.
     template <class F>
-    static Rows prepare(Member& team, int n, Left& own, Left& shared, int type, int width, const F& set) {
-        if (n <= kFew) {
-            own.reserve(type, n, width);
+    static ActivationView activations(
+        Worker& worker, int n, Activations& own, Activations& shared, int dtype, int width,
+        const F& set) {
+        if (n <= kMaxReplicated) {
+            own.reserve(dtype, n, width);
             for (int i = 0; i < n; i++) set(own, i);
-            return own.rows();
+            return own.view();
         }
-        team.each(n, [&](int i) { set(shared, i); });
-        return shared.rows();
+        worker.parallel_for(n, [&](int i) { set(shared, i); });
+        return shared.view();
     }
 
+    // Multiply `n` rows with `linear`; `out(i, column, values)` gets every vector of columns.
     template <class Out>
-    static void product(Member& team, const Linear& linear, const Rows& left, int rows, const Out& out) {
-        const int n = n_panels(linear.n);
-        auto panel = [&](int p) {
-            linear.multiply(left, rows, p, [&](int row, int column, Floats v) {
-                if (column < linear.n) out(row, column, v);
+    static void multiply(
+        Worker& worker, const Linear& linear, const ActivationView& input, int n, const Out& out) {
+        const int panels = n_panels(linear.n);
+        auto multiply_one = [&](int panel) {
+            linear.multiply(input, n, panel, [&](int i, int column, FloatVec v) {
+                if (column < linear.n) out(i, column, v);
             });
         };
-        team.each(n, panel, n / 8 + 1);  // neighbours lie behind each other, and long reads are quicker
+        const int grain = panels / 8 + 1;  // long sequential reads are quicker
+        worker.parallel_for(panels, multiply_one, grain);
     }
-
-    Rows normed(Member& team, Work& w, const Norm& norm, int n) {
-        return prepare(team, n, w.left, left_, type, n_state, [&](Left& left, int i) {
-            norm.apply(x_ + size_t(i) * n_state, w.x, n_state);
-            left.set(i, w.x, n_state);
-        });
-    }
-    void add(Member& team, const Linear& linear, const Rows& left, int n) {
-        product(team, linear, left, n, [&](int row, int column, Floats v) {
-            float* at = x_ + size_t(row) * n_state + column;
+    // The same, added to the residual stream.
+    void multiply_add(Worker& worker, const Linear& linear, const ActivationView& input, int n) {
+        multiply(worker, linear, input, n, [&](int i, int column, FloatVec v) {
+            float* at = x_ + size_t(i) * n_state + column;
             store(at, load(at) + v);
         });
     }
+    // The residual stream, normalized.
+    ActivationView layer_norm(Worker& worker, Workspace& w, const LayerNorm& norm, int n) {
+        return activations(worker, n, w.input, input_, dtype, n_state, [&](Activations& to, int i) {
+            norm.apply(x_ + size_t(i) * n_state, w.normed, n_state);
+            to.set_row(i, w.normed, n_state);
+        });
+    }
 
-    void forward(Member& team, Work& w, const Batch& b) {
-        const int n = b.n_items;
-        w.x.reserve(n_state), w.scores.reserve(n_ctx + kLanes), w.attention.reserve(heard(), n_audio_ctx, d());
-        team.each(n, [&](int i) {
-            vocabulary->read(b.tokens[i], x_ + size_t(i) * n_state);
-            for (int j = 0; j < n_state; j++) x_[size_t(i) * n_state + j] += positions[size_t(b.positions[i]) * n_state + j];
+    void forward(Worker& worker, Workspace& w, const Batch& b) {
+        w.normed.reserve(n_state), w.scores.reserve(n_ctx + kLanes);
+        w.attention.reserve(cross_kv_dtype(), n_audio_ctx, head_dim());
+        worker.parallel_for(b.n_items, [&](int i) {
+            float* x = x_ + size_t(i) * n_state;
+            const float* position = positional_embedding + size_t(b.positions[i]) * n_state;
+            token_embedding->unpack_row(b.tokens[i], x);
+            for (int j = 0; j < n_state; j++) x[j] += position[j];
         });
         for (int l = 0; l < n_layer; l++) {
-            read_text(team, w, b, l);
-            listen_to_audio(team, w, b, l);
-            think(team, w, layers[l], n);
+            self_attention(worker, w, b, l);
+            cross_attention(worker, w, b, l);
+            mlp(worker, w, layers[l], b.n_items);
         }
-        const Rows left = prepare(team, b.n_wanted, w.left, left_, type, n_state, [&](Left& to, int i) {
-            ln.apply(x_ + size_t(b.wanted[i]) * n_state, w.x, n_state);
-            to.set(i, w.x, n_state);
-        });
-        product(team, *vocabulary, left, b.n_wanted, [&](int row, int column, Floats v) {
-            float* at = b.logits + size_t(row) * n_vocab + column;
+        logits(worker, w, b);
+    }
+
+    void logits(Worker& worker, Workspace& w, const Batch& b) {
+        const auto input = activations(
+            worker, b.n_logits, w.input, input_, dtype, n_state, [&](Activations& to, int i) {
+                ln.apply(x_ + size_t(b.logit_indices[i]) * n_state, w.normed, n_state);
+                to.set_row(i, w.normed, n_state);
+            });
+        multiply(worker, *token_embedding, input, b.n_logits, [&](int i, int column, FloatVec v) {
+            float* at = b.logits + size_t(i) * n_vocab + column;
             if (column + kLanes <= n_vocab) return store(at, v);
-            for (int i = 0; column + i < n_vocab; i++) at[i] = v[i];
+            for (int j = 0; column + j < n_vocab; j++) at[j] = v[j];
         });
     }
 
-    // Where the key (or, with `value`, the value) of a physical row's position lies.
-    size_t at(int l, bool value, int position) const { return ((size_t(l) * 2 + value) * n_ctx + position) * n_state; }
+    // Where the key or value of a position of layer `l` begins in a KV-cache row, in numbers.
+    size_t cache_offset(int l, Cached kind, int position) const {
+        return ((size_t(l) * 2 + kind) * n_ctx + position) * n_state;
+    }
 
-    void read_text(Member& team, Work& w, const Batch& b, int l) {
+    // x += out(attention(qkv(attn_ln(x)))), over the positions of each item's row up to its own.
+    void self_attention(Worker& worker, Workspace& w, const Batch& b, int l) {
         const DecoderLayer& layer = layers[l];
-        const float scale = 1 / std::sqrt(float(d()));
-        product(team, *layer.qkv, normed(team, w, layer.attn_ln, b.n_items), b.n_items, [&](int row, int column, Floats v) {
-            if (column < n_state) return store(y_ + size_t(row) * n_state + column, v * scale);
-            const bool value = column >= 2 * n_state;
-            const size_t to = at(l, value, b.positions[row]) + column - (value ? 2 : 1) * n_state;
-            char* cache = b.caches[b.rows[row]];
-            if (inner() == kFloat)
-                store(reinterpret_cast<float*>(cache) + to, v);
+        const float scale = 1 / std::sqrt(float(head_dim()));
+        const auto normed = layer_norm(worker, w, layer.attn_ln, b.n_items);
+        multiply(worker, *layer.qkv, normed, b.n_items, [&](int i, int column, FloatVec v) {
+            if (column < n_state) return store(attn_ + size_t(i) * n_state + column, v * scale);
+            const Cached kind = column < 2 * n_state ? kKey : kValue;
+            const int within = column - (kind == kKey ? 1 : 2) * n_state;
+            const size_t to = cache_offset(l, kind, b.positions[i]) + within;
+            char* row = b.kv_rows[b.rows[i]];
+            if (kv_dtype() == kFloat32)
+                store(reinterpret_cast<float*>(row) + to, v);
             else
-                store_bf16(reinterpret_cast<bf16*>(cache) + to, v);
+                store_bf16(reinterpret_cast<bf16*>(row) + to, v);
         });
-        team.each(b.n_items * n_head, [&](int task) {
-            if (inner() == kFloat)
-                attend_text<float>(w, b, l, task / n_head, task % n_head);
+        worker.parallel_for(b.n_items * n_head, [&](int task) {
+            if (kv_dtype() == kFloat32)
+                self_attention_head<float>(w, b, l, task / n_head, task % n_head);
             else
-                attend_text<bf16>(w, b, l, task / n_head, task % n_head);
+                self_attention_head<bf16>(w, b, l, task / n_head, task % n_head);
         });
-        const Rows left = prepare(team, b.n_items, w.left, left_, type, n_state, [&](Left& to, int i) {
-            to.set(i, y_ + size_t(i) * n_state, n_state);
-        });
-        add(team, *layer.out, left, b.n_items);
+        const auto input = activations(
+            worker, b.n_items, w.input, input_, dtype, n_state,
+            [&](Activations& to, int i) { to.set_row(i, attn_ + size_t(i) * n_state, n_state); });
+        multiply_add(worker, *layer.out, input, b.n_items);
     }
 
-    static Floats take(const float* p) { return load(p); }
-    static Floats take(const bf16* p) { return load_bf16(p); }
+    static FloatVec load_as_float(const float* p) { return load(p); }
+    static FloatVec load_as_float(const bf16* p) { return load_bf16(p); }
 
-    // One item's head over all that its row has said; the result takes the query's place.
+    // One head of one item; the output replaces the query in `attn_`.
     template <class T>
-    void attend_text(Work& w, const Batch& b, int l, int item, int h) {
-        const int n = b.positions[item] + 1, width = d();
-        const int32_t* table = b.table + size_t(b.rows[item]) * n_ctx;
-        float* q = y_ + size_t(item) * n_state + h * width;
-        float* scores = w.scores;
-        const size_t keys = at(l, false, 0) + h * width, values = at(l, true, 0) + h * width;
+    void self_attention_head(Workspace& w, const Batch& b, int l, int item, int h) {
+        const int n = b.positions[item] + 1, d = head_dim();
+        const int32_t* row_table = b.row_table + size_t(b.rows[item]) * n_ctx;
+        float* q = attn_ + size_t(item) * n_state + h * d;  // (d,)
+        float* scores = w.scores;                           // (n,)
+        auto cached = [&](Cached kind, int position) {  // (d,), from the row that holds it
+            const T* row = reinterpret_cast<const T*>(b.kv_rows[row_table[position]]);
+            return row + cache_offset(l, kind, position) + h * d;
+        };
         float peak = -INFINITY;
         for (int p = 0; p < n; p++) {
-            const T* key = reinterpret_cast<const T*>(b.caches[table[p]]) + keys + size_t(p) * n_state;
-            Floats s = {};
-            for (int i = 0; i < width; i += kLanes) s += load(q + i) * take(key + i);
-            scores[p] = sum(s);
+            const T* key = cached(kKey, p);
+            FloatVec s = {};
+            for (int i = 0; i < d; i += kLanes) s += load(q + i) * load_as_float(key + i);
+            scores[p] = reduce_sum(s);
             peak = std::max(peak, scores[p]);
         }
         float total = 0;
         for (int p = 0; p < n; p += kLanes) {
-            const Floats e = exponential(load(scores + p) - peak);
+            const FloatVec e = exp(load(scores + p) - peak);
             for (int i = 0; i < kLanes && p + i < n; i++) scores[p + i] = e[i], total += e[i];
         }
-        for (int i = 0; i < width; i += kLanes) {
-            Floats mixed = {};
+        for (int i = 0; i < d; i += kLanes) {
+            FloatVec mixed = {};
             for (int p = 0; p < n; p++) {
-                const T* value = reinterpret_cast<const T*>(b.caches[table[p]]) + values + size_t(p) * n_state;
-                mixed += scores[p] * take(value + i);
+                mixed += scores[p] * load_as_float(cached(kValue, p) + i);
             }
             store(q + i, mixed / total);
         }
     }
 
-    void listen_to_audio(Member& team, Work& w, const Batch& b, int l) {
+    // x += cross_out(attention(cross_q(cross_ln(x)))), over the positions of each item's window.
+    void cross_attention(Worker& worker, Workspace& w, const Batch& b, int l) {
         const DecoderLayer& layer = layers[l];
-        const float scale = 1 / std::sqrt(float(d()));
-        product(team, *layer.cross_q, normed(team, w, layer.cross_ln, b.n_items), b.n_items,
-                [&](int row, int column, Floats v) { store(y_ + size_t(row) * n_state + column, v * scale); });
-        Rows q;
-        if (heard() != kInt8) {
-            q = prepare(team, b.n_items, w.q, q_, inner(), n_state, [&](Left& to, int i) {
-                to.set(i, y_ + size_t(i) * n_state, n_state);
-            });
+        const float scale = 1 / std::sqrt(float(head_dim()));
+        const auto normed = layer_norm(worker, w, layer.cross_ln, b.n_items);
+        multiply(worker, *layer.cross_q, normed, b.n_items, [&](int i, int column, FloatVec v) {
+            store(attn_ + size_t(i) * n_state + column, v * scale);
+        });
+        ActivationView q;
+        if (cross_kv_dtype() != kInt8) {
+            auto set = [&](Activations& to, int i) {
+                to.set_row(i, attn_ + size_t(i) * n_state, n_state);
+            };
+            q = activations(worker, b.n_items, w.q, q_, kv_dtype(), n_state, set);
         }
-        team.each(int(units_.size()) * n_head, [&](int task) {
-            const Unit unit = units_[task / n_head];
-            const int h = task % n_head;
-            const Memory memory{b.audios[unit.first] + l * layer_bytes(), heard(), n_audio_ctx, d()};
-            const float* own = y_ + size_t(unit.first) * n_state + h * d();
-            float* out = middle_ + size_t(unit.first) * n_state + h * d();  // others may still read y_
-            float* record = nullptr;
-            for (int i = 0; i < b.n_heads; i++)
-                if (b.heads[i] == l * n_head + h)
-                    record = b.record + (size_t(i) * b.n_items + unit.first) * n_audio_ctx;
-            if (heard() == kInt8)
-                return attend_int8(own, n_state, unit.rows, memory, h, w.attention, out, record, n_audio_ctx);
-            const Rows rows = {q.units + unit.first * q.stride, q.stride, nullptr, nullptr};
-            attend(rows, unit.rows, memory, h, w.attention, out, n_state, record, n_audio_ctx);
+        worker.parallel_for(int(query_groups_.size()) * n_head, [&](int task) {
+            cross_attention_head(w, b, l, query_groups_[task / n_head], task % n_head, q);
         });
-        const Rows left = prepare(team, b.n_items, w.left, left_, type, n_state, [&](Left& to, int i) {
-            to.set(i, middle_ + size_t(i) * n_state, n_state);
-        });
-        add(team, *layer.cross_out, left, b.n_items);
+        const auto input = activations(
+            worker, b.n_items, w.input, input_, dtype, n_state,
+            [&](Activations& to, int i) { to.set_row(i, hidden_ + size_t(i) * n_state, n_state); });
+        multiply_add(worker, *layer.cross_out, input, b.n_items);
     }
 
-    void think(Member& team, Work& w, const DecoderLayer& layer, int n) {
+    // One head of a group of items. The output goes to `hidden_`, as other threads may still read
+    // `attn_`.
+    void cross_attention_head(
+        Workspace& w, const Batch& b, int l, const QueryGroup& group, int h,
+        const ActivationView& q) {
+        const LayerKV kv = cross_kv_of(b.cross_kv[group.first], l);
+        const size_t first = size_t(group.first) * n_state + h * head_dim();
+        float* out = hidden_ + first;
+        float* qk = nullptr;
+        for (int i = 0; i < b.n_heads; i++)
+            if (b.heads[i] == l * n_head + h)
+                qk = b.qk + (size_t(i) * b.n_items + group.first) * n_audio_ctx;
+        const int n = group.n_items;
+        if (cross_kv_dtype() == kInt8)
+            return attention_int8(
+                attn_ + first, n_state, n, kv, h, w.attention, out, qk, n_audio_ctx);
+        const ActivationView own = {q.groups + group.first * q.stride, q.stride, nullptr, nullptr};
+        attention(own, n, kv, h, w.attention, out, n_state, qk, n_audio_ctx);
+    }
+
+    // x += fc2(gelu(fc1(mlp_ln(x))))
+    void mlp(Worker& worker, Workspace& w, const DecoderLayer& layer, int n) {
         const int width = 4 * n_state;
-        product(team, *layer.fc1, normed(team, w, layer.mlp_ln, n), n,
-                [&](int row, int column, Floats v) { store(middle_ + size_t(row) * width + column, gelu(v)); });
-        const Rows left = prepare(team, n, w.wide, wide_, type, width, [&](Left& to, int i) {
-            to.set(i, middle_ + size_t(i) * width, width);
+        const auto normed = layer_norm(worker, w, layer.mlp_ln, n);
+        multiply(worker, *layer.fc1, normed, n, [&](int i, int column, FloatVec v) {
+            store(hidden_ + size_t(i) * width + column, gelu(v));
         });
-        add(team, *layer.fc2, left, n);
+        const auto input = activations(
+            worker, n, w.mlp_input, mlp_input_, dtype, width,
+            [&](Activations& to, int i) { to.set_row(i, hidden_ + size_t(i) * width, width); });
+        multiply_add(worker, *layer.fc2, input, n);
     }
 };
 

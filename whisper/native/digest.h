@@ -82,13 +82,13 @@ inline uint64_t digest(const char* data, size_t size) {
     return folded(parts, kDigestColumns, size);
 }
 
-// Of each of `n` stretches of memory.
+// Digests of `n` blocks of memory.
 inline void digests(const void* const* data, const size_t* sizes, int n, uint64_t* out, int n_threads) {
-    std::vector<size_t> first(n + 1);  // piece of each stretch
+    std::vector<size_t> first(n + 1);  // first task of each block
     for (int i = 0; i < n; i++) first[i + 1] = first[i] + (sizes[i] + kDigestPiece - 1) / kDigestPiece;
     std::vector<uint64_t> pieces(first[n]);
-    run_team(n_threads, 1, [&](Member& team, int) {
-        team.each(int(pieces.size()), [&](int task) {
+    parallel_region(n_threads, 1, [&](Worker& worker, int) {
+        worker.parallel_for(int(pieces.size()), [&](int task) {
             const size_t i = std::upper_bound(first.begin(), first.end(), size_t(task)) - first.begin() - 1;
             const size_t start = (task - first[i]) * kDigestPiece;
             pieces[task] = digest(static_cast<const char*>(data[i]) + start, std::min(sizes[i] - start, kDigestPiece));

@@ -1,4 +1,16 @@
-// Log-mel frames to audio features, thirty rows or so at a time through everything that concerns a row alone.
+// The encoder: one window of log-mel frames to features.
+//
+// After the two convolutions each thread takes blocks of 36 positions through everything that
+// concerns a position alone: attention and MLP of one layer, then queries, keys and values of the
+// next. So a layer costs the threads one synchronization, and a block's activations stay in the
+// cache.
+//
+// Memory. Keys and values of a layer are one packed LayerKV (attention.h); there are two, in turns,
+// for the current layer and the next, which the first threads to finish have begun. Convolutions
+// and attention are computed in `unquantized_dtype`, all other products in the type of the weights;
+// the residual stream is float32.
+//
+// Order of summation: as in gemm.h and attention.h, so neither blocks nor threads change a number.
 #pragma once
 
 #include "attention.h"
@@ -6,143 +18,176 @@
 namespace sotto {
 
 struct EncoderLayer {
-    Norm attn_ln, mlp_ln;
-    const Linear *qkv, *out, *fc1, *fc2;
+    LayerNorm attn_ln, mlp_ln;
+    const Linear *qkv, *out;  // (3 n_state, n_state), (n_state, n_state)
+    const Linear *fc1, *fc2;  // (4 n_state, n_state), (n_state, 4 n_state)
 };
 
 struct Encoder {
-    int n_mels, n_ctx, n_state, n_head, n_layer, type;
-    const Linear *conv1, *conv2;      // (n_state, 3 * channels), the three frames one behind the other
-    const float* positions;           // (n_ctx, n_state)
-    Norm ln_post;
+    int n_mels, n_ctx, n_state, n_head, n_layer, dtype;
+    const Linear *conv1, *conv2;        // (n_state, 3 n_in): three frames side by side
+    const float* positional_embedding;  // (n_ctx, n_state)
+    LayerNorm ln_post;
     std::vector<EncoderLayer> layers;
 
-    int inner() const { return inner_type(type); }  // of convolutions and attention
-    int d() const { return n_state / n_head; }
+    int kv_dtype() const { return unquantized_dtype(dtype); }
+    int head_dim() const { return n_state / n_head; }
 
     // Encode one window, `mel` (n_mels, 2 n_ctx), into `features` (n_ctx, n_state).
-    void run(const float* mel, float* features, int n_threads) {
-        const size_t memory = Memory::bytes(inner(), n_ctx, d(), n_head);
-        keys_values_.reserve(2 * memory);  // of this layer and the next, which a quick thread has begun
-        q_.reserve(inner(), n_ctx, n_state);
-        frames_.reserve(inner(), 2 * n_ctx + 2, n_mels);
-        hidden_.reserve(inner(), 2 * n_ctx + 2, n_state);
-        if (int(work_.size()) < n_threads) work_.resize(n_threads);
-        run_team(n_threads, 4 + n_layer, [&](Member& team, int index) { run(team, work_[index], mel, features, memory); });
+    void encode(const float* mel, float* features, int n_threads) {
+        kv_.reserve(2 * layer_kv_bytes());
+        q_.reserve(kv_dtype(), n_ctx, n_state);
+        frames_.reserve(kv_dtype(), 2 * n_ctx + 2, n_mels);
+        conv1_output_.reserve(kv_dtype(), 2 * n_ctx + 2, n_state);
+        if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
+        parallel_region(n_threads, 4 + n_layer, [&](Worker& worker, int thread) {
+            encode(worker, workspaces_[thread], mel, features);
+        });
     }
 
   private:
-    static constexpr int kBlock = 36;  // rows that a thread takes at once
-    struct Work {
-        Scratch attention;
-        Left left, wide;
-        Buffer<float> x, y, middle;
+    static constexpr int kBlock = 36;  // positions that a thread takes at once
+    struct Workspace {                 // of one thread
+        AttentionWorkspace attention;
+        Activations input, mlp_input;  // (kBlock, n_state), (kBlock, 4 n_state)
+        Buffer<float> normed;          // (n_state,), or (n_mels,) if that is more
+        Buffer<float> attn, hidden;    // (kBlock, n_state), (kBlock, 4 n_state)
     };
-    std::vector<Work> work_;
-    Buffer<char> keys_values_;
-    Left q_, frames_, hidden_;
+    std::vector<Workspace> workspaces_;
+    Buffer<char> kv_;           // two LayerKV
+    Activations q_;             // (n_ctx, n_state)
+    Activations frames_;        // (2 n_ctx + 2, n_mels), with a frame of zeros at both ends
+    Activations conv1_output_;  // (2 n_ctx + 2, n_state), the same
 
-    void run(Member& team, Work& w, const float* mel, float* x, size_t memory) {
-        w.attention.reserve(inner(), n_ctx, d());
-        w.left.reserve(type, kBlock, n_state), w.wide.reserve(type, kBlock, 4 * n_state);
-        w.x.reserve(std::max(n_mels, n_state)), w.y.reserve(kBlock * n_state), w.middle.reserve(kBlock * 4 * n_state);
-        stem(team, w, mel, x);
-        auto memory_of = [&](int layer) {
-            return Memory{keys_values_ + layer % 2 * memory, inner(), n_ctx, d()};
-        };
-        blocks(team, n_ctx, [&](int first, int rows) { project(w, layers[0], memory_of(0), x, first, rows); });
+    size_t layer_kv_bytes() const { return LayerKV::bytes(kv_dtype(), n_ctx, head_dim(), n_head); }
+    LayerKV kv_of(int layer) const {
+        return {kv_ + layer % 2 * layer_kv_bytes(), kv_dtype(), n_ctx, head_dim()};
+    }
+
+    void encode(Worker& worker, Workspace& w, const float* mel, float* x) {
+        w.attention.reserve(kv_dtype(), n_ctx, head_dim());
+        w.input.reserve(dtype, kBlock, n_state), w.mlp_input.reserve(dtype, kBlock, 4 * n_state);
+        w.normed.reserve(std::max(n_mels, n_state));
+        w.attn.reserve(kBlock * n_state), w.hidden.reserve(kBlock * 4 * n_state);
+        convolve(worker, w, mel, x);
+        for_blocks(worker, n_ctx, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
         for (int l = 0; l < n_layer; l++) {
-                blocks(team, n_ctx, [&](int first, int rows) {
-                mix(w, layers[l], memory_of(l), x, first, rows);
-                if (l + 1 < n_layer) return project(w, layers[l + 1], memory_of(l + 1), x, first, rows);
-                for (int i = first; i < first + rows; i++) {
-                    ln_post.apply(x + size_t(i) * n_state, w.x, n_state);
-                    std::memcpy(x + size_t(i) * n_state, w.x, n_state * 4);
+            for_blocks(worker, n_ctx, [&](int first, int n) {
+                self_attention(w, l, x, first, n);
+                mlp(w, layers[l], x, first, n);
+                if (l + 1 < n_layer) return project_qkv(w, l + 1, x, first, n);
+                for (int i = first; i < first + n; i++) {
+                    ln_post.apply(x + size_t(i) * n_state, w.normed, n_state);
+                    std::memcpy(x + size_t(i) * n_state, w.normed, n_state * 4);
                 }
             });
         }
     }
 
     template <class F>
-    void blocks(Member& team, int n, const F& work) {
-        team.each((n + kBlock - 1) / kBlock, [&](int i) { work(i * kBlock, std::min(kBlock, n - i * kBlock)); });
+    static void for_blocks(Worker& worker, int n, const F& body) {
+        worker.parallel_for((n + kBlock - 1) / kBlock, [&](int i) {
+            body(i * kBlock, std::min(kBlock, n - i * kBlock));
+        });
     }
 
-    // The two convolutions. A row of their left side is three frames, which lie one behind the other anyway.
-    void stem(Member& team, Work& w, const float* mel, float* x) {
+    // Both convolutions, each with GELU, and the positional embedding. A row of their left side is
+    // three consecutive frames, which lie behind each other anyway; the second takes every second
+    // frame.
+    void convolve(Worker& worker, Workspace& w, const float* mel, float* x) {
         const int n_frames = 2 * n_ctx;
-        blocks(team, n_frames + 2, [&](int first, int rows) {
-            for (int i = first; i < first + rows; i++) {  // one frame of zeros at both ends
-                const bool inside = i > 0 && i <= n_frames;
-                for (int m = 0; m < n_mels; m++) w.x[m] = inside ? mel[size_t(m) * n_frames + i - 1] : 0;
-                frames_.set(i, w.x, n_mels);
-            }
-            std::memset(w.x, 0, n_state * 4);
-            if (first == 0) hidden_.set(0, w.x, n_state);
-            if (first + rows == n_frames + 2) hidden_.set(n_frames + 1, w.x, n_state);
-        });
-        blocks(team, n_frames, [&](int first, int rows) {
+        for_blocks(worker, n_frames + 2, [&](int first, int n) { pad_frames(w, mel, first, n); });
+        for_blocks(worker, n_frames, [&](int first, int n) {
             for (int p = 0; p < n_panels(n_state); p++)
-                conv1->multiply(frames_.rows(first), rows, p, [&](int row, int column, Floats v) {
-                    if (column < n_state) store(w.y + row * n_state + column, gelu(v));
+                conv1->multiply(frames_.view(first), n, p, [&](int i, int column, FloatVec v) {
+                    if (column < n_state) store(w.attn + i * n_state + column, gelu(v));
                 });
-            for (int i = 0; i < rows; i++) hidden_.set(first + i + 1, w.y + i * n_state, n_state);
+            for (int i = 0; i < n; i++)
+                conv1_output_.set_row(first + i + 1, w.attn + i * n_state, n_state);
         });
-        blocks(team, n_ctx, [&](int first, int rows) {
-            Rows left = hidden_.rows(2 * first);
-            left.stride *= 2;
+        for_blocks(worker, n_ctx, [&](int first, int n) {
+            ActivationView frames = conv1_output_.view(2 * first);
+            frames.stride *= 2;
             for (int p = 0; p < n_panels(n_state); p++)
-                conv2->multiply(left, rows, p, [&](int row, int column, Floats v) {
+                conv2->multiply(frames, n, p, [&](int i, int column, FloatVec v) {
                     if (column >= n_state) return;
-                    const size_t at = size_t(first + row) * n_state + column;
-                    store(x + at, gelu(v) + load(positions + at));
+                    const size_t at = size_t(first + i) * n_state + column;
+                    store(x + at, gelu(v) + load(positional_embedding + at));
                 });
         });
     }
 
-    // Queries, keys and values of some rows.
-    void project(Work& w, const EncoderLayer& layer, const Memory& memory, const float* x, int first, int rows) {
-        for (int i = 0; i < rows; i++) {
-            layer.attn_ln.apply(x + size_t(first + i) * n_state, w.x, n_state);
-            w.left.set(i, w.x, n_state);
+    // Transpose frames of `mel`, with one frame of zeros at both ends, for both convolutions.
+    void pad_frames(Workspace& w, const float* mel, int first, int n) {
+        const int n_frames = 2 * n_ctx;
+        for (int i = first; i < first + n; i++) {
+            const bool inside = i > 0 && i <= n_frames;
+            for (int m = 0; m < n_mels; m++)
+                w.normed[m] = inside ? mel[size_t(m) * n_frames + i - 1] : 0;
+            frames_.set_row(i, w.normed, n_mels);
         }
-        const float scale = 1 / std::sqrt(float(d()));
-        for (int p = 0; p < n_panels(3 * n_state); p++)
-            layer.qkv->multiply(w.left.rows(), rows, p, [&](int row, int column, Floats v) {
-                if (column < n_state)
-                    store(w.y + row * n_state + column, v * scale);
-                else if (column < 2 * n_state)
-                    memory.set_key(first + row, column - n_state, v);
-                else if (column < 3 * n_state)
-                    memory.set_value(first + row, column - 2 * n_state, v);
-            });
-        for (int i = 0; i < rows; i++) q_.set(first + i, w.y + i * n_state, n_state);
+        std::memset(w.normed, 0, n_state * 4);
+        if (first == 0) conv1_output_.set_row(0, w.normed, n_state);
+        if (first + n == n_frames + 2) conv1_output_.set_row(n_frames + 1, w.normed, n_state);
     }
 
-    // Attention and perceptron of some rows, added to `x`.
-    void mix(Work& w, const EncoderLayer& layer, const Memory& memory, float* x, int first, int rows) {
-        for (int h = 0; h < n_head; h++)
-            for (int i = 0; i < rows; i += kMaxRows)
-                attend(
-                    q_.rows(first + i), std::min(kMaxRows, rows - i), memory, h, w.attention,
-                    w.y + i * n_state + h * d(), n_state);
-        for (int i = 0; i < rows; i++) w.left.set(i, w.y + i * n_state, n_state);
-        auto add = [&](int row, int column, Floats v) {
-            float* at = x + size_t(first + row) * n_state + column;
-            if (column < n_state) store(at, load(at) + v);
-        };
-        for (int p = 0; p < n_panels(n_state); p++) layer.out->multiply(w.left.rows(), rows, p, add);
-        for (int i = 0; i < rows; i++) {
-            layer.mlp_ln.apply(x + size_t(first + i) * n_state, w.x, n_state);
-            w.left.set(i, w.x, n_state);
-        }
-        const int wide = 4 * n_state;
-        for (int p = 0; p < n_panels(wide); p++)
-            layer.fc1->multiply(w.left.rows(), rows, p, [&](int row, int column, Floats v) {
-                if (column < wide) store(w.middle + row * wide + column, gelu(v));
+    // Queries, keys and values of `n` positions for layer `l`.
+    void project_qkv(Workspace& w, int l, const float* x, int first, int n) {
+        const LayerKV kv = kv_of(l);
+        layer_norm(w, layers[l].attn_ln, x, first, n);
+        const float scale = 1 / std::sqrt(float(head_dim()));
+        for (int p = 0; p < n_panels(3 * n_state); p++)
+            layers[l].qkv->multiply(w.input.view(), n, p, [&](int i, int column, FloatVec v) {
+                if (column < n_state)
+                    store(w.attn + i * n_state + column, v * scale);
+                else if (column < 2 * n_state)
+                    kv.set_key(first + i, column - n_state, v);
+                else if (column < 3 * n_state)
+                    kv.set_value(first + i, column - 2 * n_state, v);
             });
-        for (int i = 0; i < rows; i++) w.wide.set(i, w.middle + i * wide, wide);
-        for (int p = 0; p < n_panels(n_state); p++) layer.fc2->multiply(w.wide.rows(), rows, p, add);
+        for (int i = 0; i < n; i++) q_.set_row(first + i, w.attn + i * n_state, n_state);
+    }
+
+    // x += out(attention(q, k, v))
+    void self_attention(Workspace& w, int l, float* x, int first, int n) {
+        const LayerKV kv = kv_of(l);
+        for (int h = 0; h < n_head; h++)
+            for (int i = 0; i < n; i += kMaxQueries)
+                attention(
+                    q_.view(first + i), std::min(kMaxQueries, n - i), kv, h, w.attention,
+                    w.attn + i * n_state + h * head_dim(), n_state);
+        for (int i = 0; i < n; i++) w.input.set_row(i, w.attn + i * n_state, n_state);
+        multiply_add(*layers[l].out, w.input.view(), x, first, n);
+    }
+
+    // x += fc2(gelu(fc1(mlp_ln(x))))
+    void mlp(Workspace& w, const EncoderLayer& layer, float* x, int first, int n) {
+        layer_norm(w, layer.mlp_ln, x, first, n);
+        const int width = 4 * n_state;
+        for (int p = 0; p < n_panels(width); p++)
+            layer.fc1->multiply(w.input.view(), n, p, [&](int i, int column, FloatVec v) {
+                if (column < width) store(w.hidden + i * width + column, gelu(v));
+            });
+        for (int i = 0; i < n; i++) w.mlp_input.set_row(i, w.hidden + i * width, width);
+        multiply_add(*layer.fc2, w.mlp_input.view(), x, first, n);
+    }
+
+    // The residual stream of `n` positions, normalized, into `w.input`.
+    void layer_norm(Workspace& w, const LayerNorm& norm, const float* x, int first, int n) {
+        for (int i = 0; i < n; i++) {
+            norm.apply(x + size_t(first + i) * n_state, w.normed, n_state);
+            w.input.set_row(i, w.normed, n_state);
+        }
+    }
+
+    // Multiply `n` rows and add them to the residual stream.
+    void multiply_add(
+        const Linear& linear, const ActivationView& input, float* x, int first, int n) {
+        for (int p = 0; p < n_panels(n_state); p++)
+            linear.multiply(input, n, p, [&](int i, int column, FloatVec v) {
+                float* at = x + size_t(first + i) * n_state + column;
+                if (column < n_state) store(at, load(at) + v);
+            });
     }
 };
 

@@ -1,77 +1,101 @@
-// Products of a few or many rows with a packed matrix, in float32, bfloat16 or int8.
+// Matrix products with a packed weight, in float32, bfloat16 or int8, and layer normalization.
 //
-// All three read the left side in units of 32 bits (one float, two bfloat16, four int8) and the right side as vectors
-// of columns of such units, so that one loop serves all: broadcast a unit, multiply, add up. 64 columns lie beside each
-// other (a panel).
+//     out (m, n) = a (m, k) * weight (n, k)^T * scales + bias (n)
+//
+// Layout. Both sides are read in k-groups: 32 bits of consecutive k, that is one float32, two
+// bfloat16 or four int8. The weight is packed in panels of 64 columns (n):
+//
+//     panel (n / 64) | k-group (k / group_size) | column (64) | k within the group
+//
+// so that one loop serves all three types: broadcast a k-group of the left side, multiply it with a
+// vector of columns, accumulate. Columns behind n and k behind its end are zero.
+//
+// int8. Weights have one scale for each column, the left side one for each row (dynamic
+// quantization): a row's result never depends on the other rows. Packed weights are stored as w +
+// 128 without sign, as the VNNI instructions want it; 128 times the sum of the row is subtracted
+// afterwards.
+//
+// Order of summation: each number of `out` is accumulated along k from 0 on in one register lane,
+// whatever m is and whichever microkernel computes it.
 #pragma once
 
 #include "base.h"
 
 namespace sotto {
 
-enum Type { kFloat = 0, kBfloat = 1, kInt8 = 2 };
-constexpr int kPanel = 64;      // columns
-constexpr int kPanelBytes = 256;  // of one unit of the depth
-constexpr int kBlocks = kPanel / kLanes;
-constexpr int kMaxRows = 12;  // that attention takes at once
+enum DType { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
+constexpr int kPanelWidth = 64;                        // columns
+constexpr int kPanelVectors = kPanelWidth / kLanes;    // vectors of columns
+constexpr int kGroupBytes = 4;                         // of one k-group of one column
+constexpr int kPanelStep = kPanelWidth * kGroupBytes;  // bytes of one k-group of a whole panel
 
-// In what attention and convolutions compute where matrices are of `type`: bfloat16 only beats float32 in hardware.
-inline int inner_type(int type) {
+inline int group_size(int dtype) { return dtype == kFloat32 ? 1 : dtype == kBfloat16 ? 2 : 4; }
+inline int n_groups(int dtype, int k) { return (k + group_size(dtype) - 1) / group_size(dtype); }
+inline int n_panels(int n) { return (n + kPanelWidth - 1) / kPanelWidth; }
+
+// What convolutions and the encoder's attention compute in, where the matrices are of `dtype`.
+// Without bfloat16 instructions float32 is faster.
+inline int unquantized_dtype(int dtype) {
 #if defined(__AVX512BF16__)
-    return type == kFloat ? kFloat : kBfloat;
+    return dtype == kFloat32 ? kFloat32 : kBfloat16;
 #else
-    return type == kBfloat ? kBfloat : kFloat;
+    return dtype == kBfloat16 ? kBfloat16 : kFloat32;
 #endif
 }
-inline int per_unit(int type) { return type == kFloat ? 1 : type == kBfloat ? 2 : 4; }
-inline int n_panels(int n) { return (n + kPanel - 1) / kPanel; }
 
+// ------------------------------------------------------------------------------------------------
+// Microkernels
+// ------------------------------------------------------------------------------------------------
+
+// acc += weight k-groups `b` (kLanes columns) * the k-group `a` of one row, broadcast.
 template <int T>
 struct Dot;
 
 template <>
-struct Dot<kFloat> {
-    typedef Floats Sum;
-    static inline Floats step(Floats acc, Ints b, int32_t a) {
+struct Dot<kFloat32> {
+    typedef FloatVec Sum;
+    static inline FloatVec accumulate(FloatVec acc, IntVec b, int32_t a) {
         float x;
         std::memcpy(&x, &a, 4);
 #if defined(__AVX512F__)
-        return Floats(_mm512_fmadd_ps(__m512(b), _mm512_set1_ps(x), __m512(acc)));
+        return FloatVec(_mm512_fmadd_ps(__m512(b), _mm512_set1_ps(x), __m512(acc)));
 #else
-        return acc + reinterpret_cast<Floats&>(b) * x;
+        return acc + reinterpret_cast<FloatVec&>(b) * x;
 #endif
     }
 };
 
 template <>
-struct Dot<kBfloat> {
-    typedef Floats Sum;
-    static inline Floats step(Floats acc, Ints b, int32_t a) {
+struct Dot<kBfloat16> {
+    typedef FloatVec Sum;
+    static inline FloatVec accumulate(FloatVec acc, IntVec b, int32_t a) {
 #if defined(__AVX512BF16__)
-        return Floats(_mm512_dpbf16_ps(__m512(acc), __m512bh(__m512i(b)), __m512bh(_mm512_set1_epi32(a))));
+        const __m512bh row = __m512bh(_mm512_set1_epi32(a));
+        return FloatVec(_mm512_dpbf16_ps(__m512(acc), __m512bh(__m512i(b)), row));
 #else
         const int32_t low = a << 16, high = a & int32_t(0xffff0000);
         float x, y;
         std::memcpy(&x, &low, 4), std::memcpy(&y, &high, 4);
-        Ints even = b << 16, odd = b & int32_t(0xffff0000);
-        acc = acc + reinterpret_cast<Floats&>(even) * x;
-        return acc + reinterpret_cast<Floats&>(odd) * y;
+        IntVec even = b << 16, odd = b & int32_t(0xffff0000);
+        acc = acc + reinterpret_cast<FloatVec&>(even) * x;
+        return acc + reinterpret_cast<FloatVec&>(odd) * y;
 #endif
     }
 };
 
 template <>
-struct Dot<kInt8> {  // the packed side holds w + 128 without sign, the rows are signed
-    typedef Ints Sum;
-    static inline Ints step(Ints acc, Ints b, int32_t a) {
+struct Dot<kInt8> {  // b: w + 128, unsigned; a: signed
+    typedef IntVec Sum;
+    static inline IntVec accumulate(IntVec acc, IntVec b, int32_t a) {
 #if defined(__AVX512VNNI__)
-        return Ints(_mm512_dpbusd_epi32(__m512i(acc), __m512i(b), _mm512_set1_epi32(a)));
+        return IntVec(_mm512_dpbusd_epi32(__m512i(acc), __m512i(b), _mm512_set1_epi32(a)));
 #elif defined(__AVX2__)
         const __m256i w = __m256i(b), x = _mm256_set1_epi32(a), bytes = _mm256_set1_epi16(255);
-        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), odd = _mm256_srai_epi16(x, 8);
+        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8);
+        const __m256i odd = _mm256_srai_epi16(x, 8);
         const __m256i p = _mm256_madd_epi16(_mm256_and_si256(w, bytes), even);
         const __m256i q = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
-        return Ints(_mm256_add_epi32(__m256i(acc), _mm256_add_epi32(p, q)));
+        return IntVec(_mm256_add_epi32(__m256i(acc), _mm256_add_epi32(p, q)));
 #else
         for (int i = 0; i < 4; i++) acc += ((b >> (8 * i)) & 255) * int32_t(int8_t(a >> (8 * i)));
         return acc;
@@ -79,206 +103,136 @@ struct Dot<kInt8> {  // the packed side holds w + 128 without sign, the rows are
     }
 };
 
-// Multiply R rows with N vectors of columns; `tile` takes the sums, row by row, as floats or whole numbers.
+// Multiply R rows `a` with N vectors of columns of a panel `b` over `groups` k-groups, into `tile`
+// (R, N, kLanes): float32, for int8 int32. `lda` is in k-groups.
 template <int T, int R, int N>
-void micro(const int32_t* a, size_t lda, const char* b, int depth, float* tile) {
+void microkernel(const int32_t* a, size_t lda, const char* b, int groups, float* tile) {
     typename Dot<T>::Sum acc[R][N] = {};
-    for (int k = 0; k < depth; k++, b += kPanelBytes) {
-        Ints column[N];
-        for (int j = 0; j < N; j++) column[j] = *reinterpret_cast<const Ints*>(b + 4 * kLanes * j);
+    for (int k = 0; k < groups; k++, b += kPanelStep) {
+        IntVec column[N];
+        for (int j = 0; j < N; j++)
+            column[j] = *reinterpret_cast<const IntVec*>(b + kGroupBytes * kLanes * j);
 #pragma GCC unroll 12
         for (int i = 0; i < R; i++)
-            for (int j = 0; j < N; j++) acc[i][j] = Dot<T>::step(acc[i][j], column[j], a[i * lda + k]);
+            for (int j = 0; j < N; j++)
+                acc[i][j] = Dot<T>::accumulate(acc[i][j], column[j], a[i * lda + k]);
     }
     for (int i = 0; i < R; i++)
         for (int j = 0; j < N; j++)
             *reinterpret_cast<typename Dot<T>::Sum*>(tile + (i * N + j) * kLanes) = acc[i][j];
 }
 
-typedef void (*Micro)(const int32_t*, size_t, const char*, int, float*);
+typedef void (*Microkernel)(const int32_t*, size_t, const char*, int, float*);
 
-// How many rows the next call takes, as many as fit the registers, and how many vectors of columns; and its kernel.
+// Choose the microkernel for up to `rows` rows, as many as fit the registers; returns how many rows
+// it takes, and sets `n_vectors` to its vectors of columns.
 #if defined(__AVX512F__)
-constexpr int kTile = 24;  // vectors of sums
+constexpr int kTileVectors = 24;  // accumulators, of 32 registers
 template <int T>
-inline int pick(int rows, int& n, Micro& kernel) {
-    n = rows <= 6 ? 4 : 2;
+inline int pick_microkernel(int rows, int& n_vectors, Microkernel& kernel) {
+    n_vectors = rows <= 6 ? 4 : 2;
     switch (std::min(rows, 12)) {
-        case 1: kernel = micro<T, 1, 4>; return 1;
-        case 2: kernel = micro<T, 2, 4>; return 2;
-        case 3: kernel = micro<T, 3, 4>; return 3;
-        case 4: kernel = micro<T, 4, 4>; return 4;
-        case 5: kernel = micro<T, 5, 4>; return 5;
-        case 6: kernel = micro<T, 6, 4>; return 6;
-        case 7: kernel = micro<T, 7, 2>; return 7;
-        case 8: kernel = micro<T, 8, 2>; return 8;
-        case 9: kernel = micro<T, 9, 2>; return 9;
-        case 10: kernel = micro<T, 10, 2>; return 10;
-        case 11: kernel = micro<T, 11, 2>; return 11;
-        default: kernel = micro<T, 12, 2>; return 12;
+        case 1: kernel = microkernel<T, 1, 4>; return 1;
+        case 2: kernel = microkernel<T, 2, 4>; return 2;
+        case 3: kernel = microkernel<T, 3, 4>; return 3;
+        case 4: kernel = microkernel<T, 4, 4>; return 4;
+        case 5: kernel = microkernel<T, 5, 4>; return 5;
+        case 6: kernel = microkernel<T, 6, 4>; return 6;
+        case 7: kernel = microkernel<T, 7, 2>; return 7;
+        case 8: kernel = microkernel<T, 8, 2>; return 8;
+        case 9: kernel = microkernel<T, 9, 2>; return 9;
+        case 10: kernel = microkernel<T, 10, 2>; return 10;
+        case 11: kernel = microkernel<T, 11, 2>; return 11;
+        default: kernel = microkernel<T, 12, 2>; return 12;
     }
 }
 #else
-constexpr int kTile = 12;
+constexpr int kTileVectors = 12;  // accumulators, of 16 registers
 template <int T>
-inline int pick(int rows, int& n, Micro& kernel) {
-    n = 4;
+inline int pick_microkernel(int rows, int& n_vectors, Microkernel& kernel) {
+    n_vectors = 4;
     switch (std::min(rows, 3)) {
-        case 1: kernel = micro<T, 1, 4>; return 1;
-        case 2: kernel = micro<T, 2, 4>; return 2;
-        default: kernel = micro<T, 3, 4>; return 3;
+        case 1: kernel = microkernel<T, 1, 4>; return 1;
+        case 2: kernel = microkernel<T, 2, 4>; return 2;
+        default: kernel = microkernel<T, 3, 4>; return 3;
     }
 }
 #endif
 
-// Multiply `rows` rows with one panel; `out(row, column, sums)` gets every vector of sums.
+// Multiply `rows` rows with one panel; calls `out(row, column, sums)` for every vector of sums,
+// with `column` counted within the panel.
 template <int T, class Out>
-inline void multiply_panel(const int32_t* a, size_t lda, int rows, const char* panel, int depth, const Out& out) {
-    alignas(64) float tile[kTile * kLanes];
+inline void multiply_panel(
+    const int32_t* a, size_t lda, int rows, const char* panel, int groups, const Out& out) {
+    alignas(64) float tile[kTileVectors * kLanes];
     for (int row = 0; row < rows;) {
         int n;
-        Micro kernel;
-        const int taken = pick<T>(rows - row, n, kernel);
-        for (int block = 0; block < kBlocks; block += n) {
-            kernel(a + row * lda, lda, panel + 4 * kLanes * block, depth, tile);
+        Microkernel kernel;
+        const int taken = pick_microkernel<T>(rows - row, n, kernel);
+        for (int first = 0; first < kPanelVectors; first += n) {
+            kernel(a + row * lda, lda, panel + 4 * kLanes * first, groups, tile);
             for (int i = 0; i < taken; i++)
                 for (int j = 0; j < n; j++)
-                    out(row + i, (block + j) * kLanes, tile + (i * n + j) * kLanes);
+                    out(row + i, (first + j) * kLanes, tile + (i * n + j) * kLanes);
         }
         row += taken;
     }
 }
 
-// Rows on the left of a product, as it wants them.
-struct Rows {
-    const int32_t* units = nullptr;
-    size_t stride = 0;              // units from one row to the next
-    const float* scale = nullptr;   // int8: what 1 stands for, by row
-    const int32_t* sum = nullptr;   // int8: of the row's numbers
+// ------------------------------------------------------------------------------------------------
+// The two sides of a product
+// ------------------------------------------------------------------------------------------------
+
+// Rows of the left side of a product.
+struct ActivationView {
+    const int32_t* groups = nullptr;
+    size_t stride = 0;             // k-groups from one row to the next
+    const float* scale = nullptr;  // (rows,) int8 only
+    const int32_t* sum = nullptr;  // (rows,) int8 only: of the quantized numbers
 };
 
-// A matrix (n, k) packed, with what its products need.
-struct Linear {
-    int type, n, k, depth;
-    char* packed;
-    float *scale, *bias;  // by column, zero behind the last
-
-    Linear(Arena& arena, int type_, int n_, int k_)
-        : type(type_), n(n_), k(k_), depth((k_ + per_unit(type_) - 1) / per_unit(type_)) {
-        packed = static_cast<char*>(arena.take(size_t(n_panels(n)) * depth * kPanelBytes));
-        scale = static_cast<float*>(arena.take(size_t(n_panels(n)) * kPanel * sizeof(float)));
-        bias = static_cast<float*>(arena.take(size_t(n_panels(n)) * kPanel * sizeof(float)));
-    }
-    const char* panel(int i) const { return packed + size_t(i) * depth * kPanelBytes; }
-
-    // Take rows of the matrix (columns of the product) from `first` on; `b` may be null.
-    void fill(int first, int count, const float* w, const float* b, int n_threads) {
-        run_team(n_threads, 1, [&](Member& team, int) {
-            team.each(count, [&](int i) { fill(first + i, w + size_t(i) * k, b ? b[i] : 0); }, 16);
-        });
-    }
-
-    // Give row `column` of the matrix back, as it is after packing.
-    void read(int column, float* out) const {
-        const char* at = packed + size_t(column / kPanel) * depth * kPanelBytes + column % kPanel * 4;
-        for (int unit = 0; unit < depth; unit++, at += kPanelBytes)
-            for (int i = 0; i < per_unit(type) && unit * per_unit(type) + i < k; i++) {
-                float& x = out[unit * per_unit(type) + i];
-                if (type == kFloat) std::memcpy(&x, at, 4);
-                if (type == kBfloat) x = from_bf16(reinterpret_cast<const bf16*>(at)[i]);
-                if (type == kInt8) x = float(int(uint8_t(at[i])) - 128) * scale[column];
-            }
-    }
-
-    // One panel of the product of all `rows`; `out(row, column, values)` gets a vector of columns with
-    // scale and bias applied.
-    template <class Out>
-    inline void multiply(const Rows& a, int rows, int panel_index, const Out& out) const {
-        const int first = panel_index * kPanel;
-        const char* at = panel(panel_index);
-        if (type == kInt8)
-            multiply_panel<kInt8>(a.units, a.stride, rows, at, depth, [&](int row, int column, const float* sums) {
-                Ints whole = *reinterpret_cast<const Ints*>(sums) - 128 * a.sum[row];
-                Floats value = __builtin_convertvector(whole, Floats) * (load(scale + first + column) * a.scale[row]);
-                out(row, first + column, value + load(bias + first + column));
-            });
-        else if (type == kBfloat)
-            multiply_panel<kBfloat>(a.units, a.stride, rows, at, depth, [&](int row, int column, const float* sums) {
-                out(row, first + column, load(sums) + load(bias + first + column));
-            });
-        else
-            multiply_panel<kFloat>(a.units, a.stride, rows, at, depth, [&](int row, int column, const float* sums) {
-                out(row, first + column, load(sums) + load(bias + first + column));
-            });
-    }
-
-  private:
-    void fill(int column, const float* row, float b) {
-        char* at = packed + size_t(column / kPanel) * depth * kPanelBytes + column % kPanel * 4;
-        float largest = 0;
-        for (int j = 0; j < k; j++) largest = std::max(largest, std::fabs(row[j]));
-        scale[column] = type == kInt8 ? largest / 127 : 1;
-        bias[column] = b;
-        const float inverse = largest > 0 ? 127 / largest : 0;
-        for (int unit = 0; unit < depth; unit++, at += kPanelBytes) pack_unit(row, unit, inverse, at);
-    }
-    void pack_unit(const float* row, int unit, float inverse, char* at) {
-        if (type == kFloat) {
-            std::memcpy(at, row + unit, 4);
-        } else if (type == kBfloat) {
-            bf16 pair[2] = {to_bf16(row[2 * unit]), 2 * unit + 1 < k ? to_bf16(row[2 * unit + 1]) : bf16(0)};
-            std::memcpy(at, pair, 4);
-        } else {
-            for (int i = 0; i < 4; i++) {
-                const float x = 4 * unit + i < k ? std::nearbyint(row[4 * unit + i] * inverse) : 0;
-                at[i] = char(uint8_t(int(x) + 128));
-            }
-        }
-    }
-};
-
-// Memory for the left side of products: rows of at most `width` numbers, in the form of `type`.
-class Left {
+// The left side of products: rows of at most `width` numbers, converted to `dtype`.
+class Activations {
   public:
-    void reserve(int type, size_t rows, size_t width) {
-        type_ = type, stride_ = (width + per_unit(type) - 1) / per_unit(type);
-        units_.reserve(rows * stride_);
+    void reserve(int dtype, size_t rows, size_t width) {
+        dtype_ = dtype, stride_ = n_groups(dtype, int(width));
+        groups_.reserve(rows * stride_);
         scale_.reserve(rows), sum_.reserve(rows);
     }
-    // Take a row of `n` floats.
-    void set(int row, const float* x, int n) {
-        int32_t* to = units_ + row * stride_;
-        if (type_ == kFloat) {
+    // Convert `n` floats into `row`; n is a multiple of 16.
+    void set_row(int row, const float* x, int n) {
+        int32_t* to = row_data(row);
+        if (dtype_ == kFloat32) {
             std::memcpy(to, x, n * 4);
-        } else if (type_ == kBfloat) {
-            for (int i = 0; i < n; i += kLanes) store_bf16(reinterpret_cast<bf16*>(to) + i, load(x + i));
+        } else if (dtype_ == kBfloat16) {
+            bf16* rounded = reinterpret_cast<bf16*>(to);
+            for (int i = 0; i < n; i += kLanes) store_bf16(rounded + i, load(x + i));
         } else {
-            quantise(row, x, n, reinterpret_cast<int8_t*>(to));
+            quantize_row(row, x, n, reinterpret_cast<int8_t*>(to));
         }
     }
-    int32_t* row(int i) { return units_ + i * stride_; }
-    Rows rows(int first = 0) const { return {units_ + first * stride_, stride_, scale_ + first, sum_ + first}; }
+    int32_t* row_data(int row) { return groups_ + row * stride_; }
+    ActivationView view(int first = 0) const {
+        return {groups_ + first * stride_, stride_, scale_ + first, sum_ + first};
+    }
 
   private:
-    int type_ = 0;
+    int dtype_ = 0;
     size_t stride_ = 0;
-    Buffer<int32_t> units_, sum_;
+    Buffer<int32_t> groups_, sum_;
     Buffer<float> scale_;
 
-    void quantise(int row, const float* x, int n, int8_t* to) {  // n is a multiple of 16
-        Floats largest = {};
-        for (int i = 0; i < n; i += kLanes) {
-            const Floats v = load(x + i);
-            largest = greater(largest, v < 0.0f ? -v : v);
-        }
-        const float peak = greatest(largest);
+    // Symmetric: the largest magnitude becomes 127.
+    void quantize_row(int row, const float* x, int n, int8_t* to) {
+        FloatVec largest = {};
+        for (int i = 0; i < n; i += kLanes) largest = maximum(largest, absolute(load(x + i)));
+        const float peak = reduce_max(largest);
         const float inverse = peak > 0 ? 127 / peak : 0;
-        const Floats magic = all(12582912.0f);
-        Ints total = {};
+        IntVec total = {};
         for (int i = 0; i < n; i += kLanes) {
-            const Ints whole = __builtin_convertvector((load(x + i) * inverse + magic) - magic, Ints);
+            const IntVec whole = __builtin_convertvector(round(load(x + i) * inverse), IntVec);
             total += whole;
-            *reinterpret_cast<Bytes*>(to + i) = __builtin_convertvector(whole, Bytes);
+            *reinterpret_cast<Int8Vec*>(to + i) = __builtin_convertvector(whole, Int8Vec);
         }
         int32_t s = 0;
         for (int i = 0; i < kLanes; i++) s += total[i];
@@ -286,21 +240,111 @@ class Left {
     }
 };
 
-// Scale and shift a row to mean 0 and variance 1.
-struct Norm {
-    const float* weight;
-    const float* bias;
+// A linear layer: its weight (n, k) = (out_features, in_features) packed, with scales and bias.
+struct Linear {
+    int dtype, n, k, groups;
+    char* packed;         // (n_panels, groups, 64) k-groups
+    float *scale, *bias;  // (n_panels * 64,), zero behind n
+
+    Linear(Arena& arena, int dtype_, int n_, int k_)
+        : dtype(dtype_), n(n_), k(k_), groups(n_groups(dtype_, k_)) {
+        const size_t columns = size_t(n_panels(n)) * kPanelWidth;
+        packed = static_cast<char*>(arena.allocate(size_t(n_panels(n)) * groups * kPanelStep));
+        scale = static_cast<float*>(arena.allocate(columns * sizeof(float)));
+        bias = static_cast<float*>(arena.allocate(columns * sizeof(float)));
+    }
+
+    // Pack `count` rows `w` (count, k) of the weight (columns of the product) from `first` on, with
+    // their bias `b` (count,), which may be null.
+    void pack_rows(int first, int count, const float* w, const float* b, int n_threads) {
+        parallel_region(n_threads, 1, [&](Worker& worker, int) {
+            worker.parallel_for(
+                count, [&](int i) { pack_row(first + i, w + size_t(i) * k, b ? b[i] : 0); }, 16);
+        });
+    }
+
+    // Read row `column` of the weight, (k,), as it is after packing.
+    void unpack_row(int column, float* out) const {
+        const char* at = column_data(column);
+        for (int group = 0; group < groups; group++, at += kPanelStep)
+            for (int i = 0; i < group_size(dtype) && group * group_size(dtype) + i < k; i++) {
+                float& x = out[group * group_size(dtype) + i];
+                if (dtype == kFloat32) std::memcpy(&x, at, 4);
+                if (dtype == kBfloat16) x = from_bf16(reinterpret_cast<const bf16*>(at)[i]);
+                if (dtype == kInt8) x = float(int(uint8_t(at[i])) - 128) * scale[column];
+            }
+    }
+
+    // Multiply `rows` rows with one panel; `out(row, column, values)` gets every vector of columns,
+    // with scales and bias applied and `column` counted within the matrix.
+    template <class Out>
+    inline void multiply(const ActivationView& a, int rows, int panel, const Out& out) const {
+        const int first = panel * kPanelWidth;
+        const char* b = packed + size_t(panel) * groups * kPanelStep;
+        auto add_bias = [&](int row, int column, const float* sums) {
+            out(row, first + column, load(sums) + load(bias + first + column));
+        };
+        auto dequantize = [&](int row, int column, const float* sums) {
+            const IntVec whole = *reinterpret_cast<const IntVec*>(sums) - 128 * a.sum[row];
+            const FloatVec both_scales = load(scale + first + column) * a.scale[row];
+            const FloatVec value = __builtin_convertvector(whole, FloatVec) * both_scales;
+            out(row, first + column, value + load(bias + first + column));
+        };
+        if (dtype == kInt8)
+            multiply_panel<kInt8>(a.groups, a.stride, rows, b, groups, dequantize);
+        else if (dtype == kBfloat16)
+            multiply_panel<kBfloat16>(a.groups, a.stride, rows, b, groups, add_bias);
+        else
+            multiply_panel<kFloat32>(a.groups, a.stride, rows, b, groups, add_bias);
+    }
+
+  private:
+    char* column_data(int column) const {
+        const size_t panel = size_t(column / kPanelWidth) * groups * kPanelStep;
+        return packed + panel + column % kPanelWidth * kGroupBytes;
+    }
+    void pack_row(int column, const float* row, float b) {
+        char* at = column_data(column);
+        float largest = 0;
+        for (int j = 0; j < k; j++) largest = std::max(largest, std::fabs(row[j]));
+        scale[column] = dtype == kInt8 ? largest / 127 : 1;
+        bias[column] = b;
+        const float inverse = largest > 0 ? 127 / largest : 0;
+        for (int group = 0; group < groups; group++, at += kPanelStep)
+            pack_group(row, group, inverse, at);
+    }
+    void pack_group(const float* row, int group, float inverse, char* at) {
+        if (dtype == kFloat32) {
+            std::memcpy(at, row + group, 4);
+        } else if (dtype == kBfloat16) {
+            bf16 pair[2] = {};
+            for (int i = 0; i < 2 && 2 * group + i < k; i++) pair[i] = to_bf16(row[2 * group + i]);
+            std::memcpy(at, pair, 4);
+        } else {
+            for (int i = 0; i < 4; i++) {
+                const int j = 4 * group + i;
+                const float x = j < k ? std::nearbyint(row[j] * inverse) : 0;
+                at[i] = char(uint8_t(int(x) + 128));
+            }
+        }
+    }
+};
+
+// Layer normalization, with epsilon 1e-5: variance in a second pass over the row.
+struct LayerNorm {
+    const float* weight;  // (n,)
+    const float* bias;    // (n,)
 
     void apply(const float* x, float* out, int n) const {
-        Floats total = {};
+        FloatVec total = {};
         for (int i = 0; i < n; i += kLanes) total += load(x + i);
-        const float mean = sum(total) / n;
-        Floats squares = {};
+        const float mean = reduce_sum(total) / n;
+        FloatVec squares = {};
         for (int i = 0; i < n; i += kLanes) {
-            const Floats d = load(x + i) - mean;
+            const FloatVec d = load(x + i) - mean;
             squares += d * d;
         }
-        const float inverse = 1 / std::sqrt(sum(squares) / n + 1e-5f);
+        const float inverse = 1 / std::sqrt(reduce_sum(squares) / n + 1e-5f);
         for (int i = 0; i < n; i += kLanes)
             store(out + i, (load(x + i) - mean) * inverse * load(weight + i) + load(bias + i));
     }
