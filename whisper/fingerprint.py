@@ -24,9 +24,9 @@ SMALL = 1 << 14  # numbers: torch takes smaller tensors together
 class Fingerprint:
     """What tensors are now, to be compared later.
 
-    Whoever packs weights takes it before packing: of what somebody changes meanwhile it is then known that it differs.
-    It holds no tensor, not even weakly (torch swaps no tensors that weak references lead to). Where a runner works on
-    the tensors themselves, it keeps their memory, which nobody else can get meanwhile: so an address tells them.
+    It is taken before the weights are packed, so that a change during packing is noticed. It holds no tensor, not even
+    weakly (torch does not swap tensors with weak references). A runner that works on the tensors themselves keeps
+    their memory alive, so that the address identifies them.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -34,7 +34,7 @@ class Fingerprint:
         self._digests = digests(tensors)
 
     def is_that_of(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors` are the same ones and nobody changed a number."""
+        """Whether `tensors` are the same ones, with unchanged values."""
         return self._forms == _forms(tensors) and self._digests == digests(tensors)
 
 

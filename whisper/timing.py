@@ -239,7 +239,7 @@ def find_alignment(
         Factor on the attention scores before the softmax.
     runner, audio
         The fast path that the text was decoded on, and the window as it knows it; by default the exact one, or the
-        model's own modules where somebody watches them.
+        model's own modules where they have hooks or replacements.
 
     Returns
     -------
