@@ -84,7 +84,7 @@ class PackedFloat(Packed):
         y = x.to(self.weight.dtype)
         if not self.batch_invariant:
             return F.linear(y, self.weight, self.bias).to(x.dtype)
-        return torch.cat([self._few_rows(rows) for rows in y.split(SAME_SUMS)]).to(x.dtype)
+        return torch.cat([self._few_rows(rows) for rows in torch.split(y, SAME_SUMS)]).to(x.dtype)
 
     def _few_rows(self, y: Tensor) -> Tensor:
         if len(y) == 1:
