@@ -16,7 +16,7 @@ ROOMS = [
     "containers", "media", "torch_state", "audio", "silero", "vad",
     "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
     "download", "huggingface", "bundled", "checkpoints",
-    "runner", "kernel_builds", "kernels", "fingerprint", "pointers", "quantize", "cuda_graphs", "loops", "token_rules",
+    "runner", "kernel_builds", "kernels", "pointers", "fingerprint", "quantize", "cuda_graphs", "loops", "token_rules",
     "torch_layers", "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
     "windows", "segments", "hotwords", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
     "matching",

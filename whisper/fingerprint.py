@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import kernels
+from .pointers import address
 
 AT_ONCE = 1 << 17  # words that torch multiplies together: their products are 1 MB
 SMALL = 1 << 14  # numbers: torch takes smaller tensors together
@@ -49,10 +50,13 @@ def digests(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def _by_kernels(library: ctypes.CDLL, tensors: Sequence[Tensor]) -> list[int]:
-    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uintp)
+    addresses = np.array([address(tensor, tensor.dtype, tensor.numel(), "a weight") for tensor in tensors], np.uintp)
     sizes = np.array([tensor.nbytes for tensor in tensors], np.uintp)
     found = np.empty(len(tensors), np.uint64)
-    data, n_bytes, out = (ctypes.c_void_p(array.ctypes.data) for array in (addresses, sizes, found))
+    data, n_bytes, out = (
+        ctypes.c_void_p(address(array, dtype, len(tensors), "an array of weights"))
+        for array, dtype in ((addresses, np.uintp), (sizes, np.uintp), (found, np.uint64))
+    )
     if library.sotto_digests(data, n_bytes, len(tensors), out, torch.get_num_threads()):
         raise MemoryError("not enough memory to compare the weights; fewer windows side by side need less")
     return list(found.tolist())
