@@ -47,7 +47,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Give a program that has no console streams that lead nowhere, and let letters that a console lacks become ``?``.
+    """Give a program without a console output that leads nowhere, and print ``?`` for letters that a console lacks.
+
+    Standard input stays as it is: what reads it says that it is closed.
 
     File descriptors 0 to 2 are opened where they are closed: else the next file would get one of them, and a message
     that a library writes there would end up in that file.
@@ -55,10 +57,9 @@ def standard_streams() -> Iterator[None]:
     while (opened := os.open(os.devnull, os.O_RDWR)) < 3:  # the lowest that is free
         pass
     os.close(opened)
-    before = sys.stdin, sys.stdout, sys.stderr
-    with open(os.devnull, encoding="utf-8") as nothing, open(os.devnull, "w", encoding="utf-8") as nowhere:
-        sys.stdin = nothing if _is_missing(sys.stdin) else sys.stdin
-        sys.stdout, sys.stderr = (nowhere if _is_missing(stream) else stream for stream in before[1:])
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout, sys.stderr = (nowhere if _is_missing(stream) else stream for stream in before)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
@@ -67,7 +68,7 @@ def standard_streams() -> Iterator[None]:
         finally:
             for stream in (sys.stdout, sys.stderr):
                 _drain(stream)
-            sys.stdin, sys.stdout, sys.stderr = before
+            sys.stdout, sys.stderr = before
 
 
 def _is_missing(stream: Any) -> bool:

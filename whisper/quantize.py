@@ -22,6 +22,7 @@ COMPUTE_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16"
 ALIGNED = 8  # torch._int_mm on CUDA takes only multiples of it
 MIN_ROWS_CUDA = 24  # and more than 16 rows
 AT_ONCE = 1 << 18  # numbers of a product's input or output that are worked on together: 1 MB
+SAME_SUMS = 32  # rows: from 2 to so many, oneDNN sums each in the same order (bfloat16, with AMX)
 SMALLEST_KEPT = 1 << 16  # elements; smaller buffers cost less to make than to look up
 
 
@@ -66,11 +67,12 @@ class Packed:
 class PackedFloat(Packed):
     """Weights of floating point; the input is converted to their precision, and the result back."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows_vary: bool = True) -> None:
         self.weight, self.bias = weight, bias
         self.n_out, self.n_in = weight.shape
-        # oneDNN multiplies a single row of bfloat16 in another order of summation than several
-        self.lonely = weight.device.type == "cpu" and weight.dtype != torch.float32
+        # oneDNN sums a single row of bfloat16 in another order than several, and, with AMX, more than 32 in another
+        # one again: a row must get the same bits whatever stands beside it
+        self.batch_invariant = rows_vary and weight.device.type == "cpu" and weight.dtype != torch.float32
 
     def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
         y = self._product(x)
@@ -80,9 +82,14 @@ class PackedFloat(Packed):
         if self.weight.dtype == x.dtype == torch.float32:
             return matmul(x, self.weight, self.bias)
         y = x.to(self.weight.dtype)
-        if self.lonely and len(x) == 1:
-            return F.linear(y.expand(2, -1), self.weight, self.bias)[:1].to(x.dtype)
-        return F.linear(y, self.weight, self.bias).to(x.dtype)
+        if not self.batch_invariant:
+            return F.linear(y, self.weight, self.bias).to(x.dtype)
+        return torch.cat([self._few_rows(rows) for rows in torch.split(y, SAME_SUMS)]).to(x.dtype)
+
+    def _few_rows(self, y: Tensor) -> Tensor:
+        if len(y) == 1:
+            return F.linear(y.expand(2, -1), self.weight, self.bias)[:1]
+        return F.linear(y, self.weight, self.bias)
 
     def rows(self, ids: Tensor) -> Tensor:
         return self.weight[ids]
@@ -186,6 +193,7 @@ def pack(
     *,
     device: torch.device | str | None = None,
     buffers: Buffers | None = None,
+    rows_vary: bool = True,
 ) -> Packed:
     """Pack a linear layer.
 
@@ -199,6 +207,8 @@ def pack(
         Where to compute; by default where `weight` is.
     buffers
         Shared by layers that never run at the same time.
+    rows_vary
+        Whether the number of rows changes from call to call: then a row gets the same bits whatever that number is.
 
     Raises
     ------
@@ -212,7 +222,7 @@ def pack(
     if compute_type == "int8":
         return PackedInt8(weight, bias, buffers or Buffers())
     dtype = COMPUTE_TYPES[compute_type]
-    return PackedFloat(weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype))
+    return PackedFloat(weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype), rows_vary)
 
 
 def pack_together(
@@ -221,6 +231,7 @@ def pack_together(
     *,
     device: torch.device | str | None = None,
     buffers: Buffers | None = None,
+    rows_vary: bool = True,
 ) -> Together:
     """Pack the weights and biases of layers that have the same input; see `pack`."""
     n_outs = [len(weight) for weight, _ in layers]
@@ -228,4 +239,5 @@ def pack_together(
         weight = torch.cat([w.detach().float() for w, _ in layers])
         bias = torch.cat([w.new_zeros(len(w)).float() if b is None else b.detach().float() for w, b in layers])
         layers = [(weight, bias)]
-    return Together([pack(w, b, compute_type, device=device, buffers=buffers) for w, b in layers], n_outs)
+    packed = [pack(w, b, compute_type, device=device, buffers=buffers, rows_vary=rows_vary) for w, b in layers]
+    return Together(packed, n_outs)

@@ -47,13 +47,13 @@ class Precision:
             return Precision("bfloat16" if self.bfloat16_heads else "float32", self.device)
         return Precision("float16", self.device)
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
+    def pack(self, weight: Tensor, bias: Tensor | None = None, rows_vary: bool = True) -> Packed:
         """Pack a layer; see `quantize.pack`."""
-        return pack(weight, bias, self.compute_type, device=self.device, buffers=self.buffers)
+        return pack(weight, bias, self.compute_type, device=self.device, buffers=self.buffers, rows_vary=rows_vary)
 
-    def pack_together(self, *layers: tuple[Tensor, Tensor | None]) -> Together:
+    def pack_together(self, *layers: tuple[Tensor, Tensor | None], rows_vary: bool = True) -> Together:
         """Pack layers with the same input; see `quantize.pack_together`."""
-        return pack_together(layers, self.compute_type, device=self.device, buffers=self.buffers)
+        return pack_together(layers, self.compute_type, device=self.device, buffers=self.buffers, rows_vary=rows_vary)
 
     def plain(self, tensor: Tensor) -> Tensor:
         """Return a tensor that is added or multiplied, in the precision of activations."""
@@ -83,13 +83,17 @@ class Block:
 
         self.take = precision.buffers.take
         self.attn_ln, self.mlp_ln = norm("attn_ln"), norm("mlp_ln")
-        self.qkv = precision.pack_together(*(linear(f"attn.{part}") for part in ("query", "key", "value")))
-        self.out = precision.pack(*linear("attn.out"))
-        self.widen, self.narrow = precision.pack(*linear("mlp.0")), precision.pack(*linear("mlp.2"))
+        vary = cross_attention  # the decoder's rows; the encoder always has those of one window
+        qkv = (linear(f"attn.{part}") for part in ("query", "key", "value"))
+        self.qkv = precision.pack_together(*qkv, rows_vary=vary)
+        self.out = precision.pack(*linear("attn.out"), rows_vary=vary)
+        self.widen = precision.pack(*linear("mlp.0"), rows_vary=vary)
+        self.narrow = precision.pack(*linear("mlp.2"), rows_vary=vary)
         if cross_attention:
             self.cross_ln = norm("cross_attn_ln")
             self.cross_query = precision.pack(*linear("cross_attn.query"))
-            self.cross_kv = precision.pack_together(*(linear(f"cross_attn.{part}") for part in ("key", "value")))
+            kv = (linear(f"cross_attn.{part}") for part in ("key", "value"))
+            self.cross_kv = precision.pack_together(*kv, rows_vary=False)
             self.cross_out = precision.pack(*linear("cross_attn.out"))
 
     def mlp(self, x: Tensor) -> Tensor:
@@ -105,7 +109,7 @@ class Convolution:
     def __init__(self, tensors: Weights, name: str, precision: Precision, stride: int) -> None:
         weight = tensors[f"{name}.weight"]  # (n_out, n_in, 3)
         self.stride = stride
-        self.packed = precision.pack(weight.transpose(1, 2).flatten(1), tensors[f"{name}.bias"])
+        self.packed = precision.pack(weight.transpose(1, 2).flatten(1), tensors[f"{name}.bias"], rows_vary=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map ``(n_batch, n_frames, n_in)`` to ``(n_batch, n_frames / stride, n_out)``."""
