@@ -20,8 +20,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 def load_builds(root: str) -> ModuleType:
-    """Load ``whisper/kernel_builds.py`` alone: the package needs torch, which is not there while it is built."""
-    path = Path(root) / "whisper" / "kernel_builds.py"
+    """Load ``whisper/runtime/native/build.py`` alone: the package needs torch, which is not there while it is built."""
+    path = Path(root) / "whisper" / "runtime" / "native" / "build.py"
     spec = importlib.util.spec_from_file_location("kernel_builds", path)
     assert spec is not None
     assert spec.loader is not None
@@ -55,7 +55,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc]
         self.scratch = tempfile.mkdtemp(prefix="sotto-kernels-")
         built = builds.build_all(Path(self.scratch), machine(), self.app.display_warning)
         for path in built:
-            build_data["force_include"][str(path)] = f"whisper/native/{path.name}"
+            build_data["force_include"][str(path)] = f"whisper/runtime/native/src/{path.name}"
         if built:
             build_data["pure_python"] = False
             best = self.build_config.builder.get_best_matching_tag()  # cp312-cp312-linux_x86_64

@@ -50,7 +50,7 @@ def make_checkpoint(size: str, folder: Path) -> Path:
     """Write a checkpoint of full size with seeded random weights, in float16 as the published ones are."""
     import torch
 
-    from whisper.checkpoints import save_checkpoint
+    from whisper.checkpoints.load import save_checkpoint
     from whisper.model import ModelDimensions, Whisper
 
     n_state, n_head, n_layer = SIZES[size]
@@ -212,7 +212,7 @@ def main() -> None:
         for model in arguments.models:
             if model == "nano":
                 from whisper import load_model
-                from whisper.checkpoints import save_checkpoint
+                from whisper.checkpoints.load import save_checkpoint
 
                 checkpoint = Path(folder) / "nano.pt"
                 save_checkpoint(load_model("nano", device="cpu"), checkpoint)

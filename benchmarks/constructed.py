@@ -123,7 +123,7 @@ class Clips:
     """
 
     def __init__(self, folder: Path) -> None:
-        from whisper.manifests import read_manifest
+        from whisper.manifests.read import read_manifest
 
         self.folder, self._rows = folder, read_manifest(folder).recordings
 

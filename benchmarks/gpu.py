@@ -66,9 +66,9 @@ def work_whisper(folder: Path, recordings: int, ours: bool) -> dict[str, float]:
         assert len(result.tokens) == N_TOKENS
 
     if ours:
-        from whisper import fast_path
+        from whisper.runtime import select
 
-        runner = fast_path.runner_for(model, True)
+        runner = select.runner_for(model, True)
         encoder = timed(lambda: runner.encode([mel]), 10)
     else:
         with torch.no_grad():

@@ -111,7 +111,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
         model.transcribe(load_audio(job["short"]), **options)
     elif job["stage"] == "features":
-        from whisper.features import Features
+        from whisper.speech.features import Features
 
         features = Features.of(job["path"], model.dims.n_mels)
         for seek in range(0, features.n_frames, 3000):

@@ -83,7 +83,7 @@ def _write(what: str, size: str, folder: Path) -> None:
     model = draw(size)
     from safetensors.torch import save_file
 
-    from whisper.checkpoints import save_checkpoint
+    from whisper.checkpoints.load import save_checkpoint
 
     save_checkpoint(model, partial / "model.pt", half=True)
     state = {their_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}

@@ -117,11 +117,11 @@ class Sotto(Original):
 
     def __init__(self, folder: Path, threads: int) -> None:
         super().__init__(folder, threads)
-        from whisper import fast_path
+        from whisper.runtime import select
 
-        self.runner = fast_path.runner_for(self.model, self.options["fp16"]) if fast_path.usable(self.model) else None
+        self.runner = select.runner_for(self.model, self.options["fp16"]) if select.usable(self.model) else None
         if self.runner is None:
-            raise SystemExit("whisper.fast_path.usable() says no here; there is nothing to measure")
+            raise SystemExit("whisper.runtime.select.usable() says no here; there is nothing to measure")
 
     def encode(self) -> float:
         mel = self.features()

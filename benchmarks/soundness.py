@@ -186,7 +186,7 @@ class Prepared:
 def prepare(data: Path, folder: Path, size: Size, rows: list[str]) -> Prepared:
     """Put the recordings together, write them and the weights into `folder`, and list what is to be done."""
     from whisper import load_model
-    from whisper.checkpoints import save_checkpoint
+    from whisper.checkpoints.load import save_checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(load_model("nano", device="cpu"), folder / "nano.pt")
@@ -257,7 +257,7 @@ Results = dict[str, dict[str, Measure]]  # by mode and row
 
 def words_of(text: str) -> list[str]:
     """Words as they are compared; digits stay words, so that "one two" does not become "12"."""
-    from whisper.scoring import words_of
+    from whisper.evaluation.scoring import words_of
 
     return words_of(text, None)
 
@@ -273,7 +273,7 @@ def measure_silent(known: list[Known], told: dict[str, Told]) -> Measure:
 
 def measure_pauses(known: list[Known], told: dict[str, Told]) -> Measure:
     """Words lost, doubled and changed against what each clip alone gives."""
-    from whisper.scoring import align, count_edits
+    from whisper.evaluation.scoring import align, count_edits
 
     total, failed = count_edits([]), {}
     own_edits, joined_edits = count_edits([]), count_edits([])
@@ -298,7 +298,7 @@ def measure_pauses(known: list[Known], told: dict[str, Told]) -> Measure:
 
 def differences(own: list[str], heard: list[str]) -> str:
     """Tell two texts apart: [-lost-], {+doubled+}, [other -> word]."""
-    from whisper.scoring import align
+    from whisper.evaluation.scoring import align
 
     forms = {"hit": "{0}", "deletion": "[-{0}-]", "insertion": "{{+{1}+}}", "substitution": "[{0} -> {1}]"}
     return " ".join(forms[step.kind].format(step.reference, step.hypothesis) for step in align(own, heard))
@@ -358,7 +358,7 @@ def longest_run(words: list[str]) -> tuple[int, str]:
 
 def measure_joined(known: list[Known], told: dict[str, Told]) -> Measure:
     """Word error of joined recordings against that of their parts alone, points, over all sets."""
-    from whisper.scoring import make_difference
+    from whisper.evaluation.scoring import make_difference
 
     sets: dict[str, Any] = {}
     pooled: list[list[int]] = [[], [], []]
@@ -382,7 +382,7 @@ def measure_joined(known: list[Known], told: dict[str, Told]) -> Measure:
 
 def errors_by_block(k: Known, told: dict[str, Told]) -> list[list[int]]:
     """Errors of the parts alone, errors of the joined recording, and words, for each `BLOCK` of the recording."""
-    from whisper.scoring import word_errors
+    from whisper.evaluation.scoring import word_errors
 
     said = [words_of(part.text) for part in k.recording.parts]
     alone = [word_errors(w, words_of(told[key].get("text", ""))) for w, key in zip(said, k.alone, strict=True)]
@@ -396,7 +396,7 @@ def errors_by_block(k: Known, told: dict[str, Told]) -> list[list[int]]:
 
 def errors_by_part(said: list[list[str]], heard: list[str]) -> list[int]:
     """Align all at once; an error belongs to the part of its word, an insertion to that of the word before it."""
-    from whisper.scoring import align
+    from whisper.evaluation.scoring import align
 
     part_of = [i for i, words in enumerate(said) for _ in words]
     errors, at = [0] * len(said), 0

@@ -26,25 +26,25 @@ CASES = ("sotto bfloat16", "sotto float32", "sotto lora bfloat16", "plain autoca
 
 
 def time_sotto(shape: str, seconds: float, case: str, steps: int, threads: int, sound: float) -> list[float]:
-    from whisper import composing, datasets, loop, targets, training
     from whisper.model import Whisper
+    from whisper.training import feature_store, fit, mixing, targets, trainer
 
-    store = datasets.toy_store(n_mels=training.SHAPES[shape].n_mels)
+    store = feature_store.toy_store(n_mels=fit.SHAPES[shape].n_mels)
     lora = "lora" in case
-    options = training.FitOptions(
+    options = fit.FitOptions(
         **({"model": shape, "lora_rank": 8} if lora else {"model": shape}), device="cpu", threads=threads,
         precision=case.split()[-1], steps=steps, batch_seconds=sound,
     )  # fmt: skip
-    settings = options.settings(1.0, training.SHAPES[shape])
-    recipe = composing.Recipe((seconds,), p_silent=0.0)
+    settings = options.settings(1.0, fit.SHAPES[shape])
+    recipe = mixing.Recipe((seconds,), p_silent=0.0)
     settings = replace(settings, stages=(replace(settings.stages[0], recipe=recipe),))
-    model, vocabulary = Whisper(training.SHAPES[shape]), targets.full_vocabulary(True)
-    run, workers = loop.start(settings, vocabulary, model), loop.single_thread_workers(threads)
+    model, vocabulary = Whisper(fit.SHAPES[shape]), targets.full_vocabulary(True)
+    run, workers = trainer.start(settings, vocabulary, model), trainer.single_thread_workers(threads)
     times = []
     for step in range(steps):
-        batch = loop.make_batch(step, settings, store, vocabulary)
+        batch = trainer.make_batch(step, settings, store, vocabulary)
         began = time.perf_counter()
-        loop.train_step(run, batch, settings, workers)
+        trainer.train_step(run, batch, settings, workers)
         times.append(time.perf_counter() - began)
     return times
 
@@ -55,11 +55,11 @@ def time_plain(shape: str, seconds: float, case: str, steps: int, threads: int, 
     import torch
     import torch.nn.functional as F
 
-    from whisper import training
     from whisper.model import Whisper
+    from whisper.training import fit
 
     torch.set_num_threads(threads)
-    model = Whisper(replace(training.SHAPES[shape], n_audio_ctx=int(seconds * 50)))
+    model = Whisper(replace(fit.SHAPES[shape], n_audio_ctx=int(seconds * 50)))
     optimiser = torch.optim.AdamW(model.parameters(), 1e-5)
     n = max(int(sound / seconds), 1)
     times = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import whisper
-from whisper.training import fit
+from whisper.training.fit import fit
 
 SAMPLE = Path(__file__).with_name("sample.flac")
 TEXTS = ["sotto voce", "one two three", "looking glass"]  # of "computer", "one two three", "smart mirror"

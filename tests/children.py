@@ -33,8 +33,8 @@ import torch.multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
 import whisper
-from whisper import processes
-from whisper.engine import Engine
+from whisper.device import processes
+from whisper.engine.engine import Engine
 from whisper.errors import CancelledError, DeviceError, ProcessError
 
 from .runners import MockRunner
@@ -298,7 +298,7 @@ def engines_at_random() -> None:
     Whatever is not cancelled ends as it would alone, all rows and windows are given back, and in the children what
     the parent has begun is an error at once.
     """
-    from .test_engine import Work, alone
+    from .engine.test_engine import Work, alone
 
     engine, draw, wrong = Engine(MockRunner(), max_rows=12), random.Random(7), []
     works = [Work(seed, n_windows=1 + seed % 3, n_parts=seed % 4 // 3 * 2) for seed in range(6)]

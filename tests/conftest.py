@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from whisper import kernels
+from whisper.runtime.native import kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,8 +53,11 @@ def pytest_configure() -> None:
     The tests import the checkout, whose kernels an installation elsewhere does not build; without a compiler those that
     need them skip. A shell that runs the tests in the background has Ctrl-C ignored, for their children, too.
     """
-    if not list((ROOT / "whisper" / "native").glob("kernels-*")) and os.environ.get("SOTTO_KERNELS") != "off":
-        subprocess.run([sys.executable, "-m", "whisper.native"], cwd=ROOT, capture_output=True, check=False)
+    if (
+        not list((ROOT / "whisper" / "runtime" / "native" / "src").glob("kernels-*"))
+        and os.environ.get("SOTTO_KERNELS") != "off"
+    ):
+        subprocess.run([sys.executable, "-m", "whisper.runtime.native"], cwd=ROOT, capture_output=True, check=False)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from whisper.model import ModelDimensions, Whisper
-from whisper.runner import Audio, RowTable, Rules
-from whisper.token_rules import apply_rules, best_tokens
+from whisper.runtime.interface import Audio, RowTable, Rules
+from whisper.sampling.token_rules import apply_rules, best_tokens
 
 
 class TokenRunner:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from whisper.datasets import NON_SPEECH, FeatureStore, StoredClip, make_store
+from whisper.training.feature_store import NON_SPEECH, FeatureStore, StoredClip, make_store
 
 WORDS = ("la", "mi", "so", "do", "re", "fa", "ti", "ut", "sol", "dur")
 QUIET, LOUD = -7.0, -1.0  # log10 of power

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper import writers
 from whisper.errors import OptionError
-from whisper.stretch import verbose_line
-from whisper.writers import WORD_JOINER, WriteSRT, WriteVTT
+from whisper.output import writers
+from whisper.output.writers import WORD_JOINER, WriteSRT, WriteVTT
+from whisper.transcription.window_loop import verbose_line
 
 LAYOUTS: list[dict[str, Any]] = [
     {}, {"max_line_width": 34}, {"max_line_width": 34, "max_line_count": 2}, {"max_words_per_line": 2},

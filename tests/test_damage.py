@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from whisper import containers
 from whisper.audio import load_audio
-from whisper.unread import resumption
+from whisper.media import containers
+from whisper.media.unread import resumption
 
 from .test_audio import RATE, OneWay, encode, floats, likeness, melody, wav
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 import whisper
-from whisper import hearing
 from whisper.audio import SAMPLE_RATE, log_mel_spectrogram, pad_or_trim
-from whisper.compute_types import available_types
+from whisper.device.precision import available_types
 from whisper.errors import WhisperError
 from whisper.model import Whisper
-from whisper.options import DecodingOptions, TranscribeOptions
+from whisper.options.transcription import DecodingOptions, TranscribeOptions
+from whisper.transcription import backends
 
 from .containers import Track, container
 from .models import random_model
@@ -182,7 +182,7 @@ def sounds() -> dict[str, Any]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What the model is asked: windows for their language, and windows for their text, with which options."""
     asked: dict[str, list[Any]] = {"detect": [], "decode": []}
-    for way, name in itertools.product((hearing.EngineBackend, hearing.ReferenceBackend), asked):
+    for way, name in itertools.product((backends.EngineBackend, backends.ReferenceBackend), asked):
         real = getattr(way, name)
 
         def ask(self: Any, window: Any, *options: Any, name: str = name, real: Any = real) -> Any:

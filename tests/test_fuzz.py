@@ -26,9 +26,9 @@ from whisper.audio import load_audio, log_mel_spectrogram, pad_or_trim
 from whisper.decoding import DecodingResult, decode, detect_language
 from whisper.errors import WhisperError
 from whisper.model import Whisper
+from whisper.output.writers import WRITERS, get_writer
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, get_tokenizer
 from whisper.transcribe import iter_segments, transcribe
-from whisper.writers import WRITERS, get_writer
 
 from .fuzzing import Case, arrays, files, models, options, results, speech
 from .test_audio import wav

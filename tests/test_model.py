@@ -8,15 +8,7 @@ import torch
 import whisper
 from whisper.errors import ShapeError
 from whisper.kv_cache import KVCache
-from whisper.model import (
-    Linear,
-    ModelDimensions,
-    MultiHeadAttention,
-    Whisper,
-    causal_mask,
-    disable_sdpa,
-    sinusoids,
-)
+from whisper.model import Linear, ModelDimensions, MultiHeadAttention, Whisper, causal_mask, disable_sdpa, sinusoids
 
 from .models import random_model
 

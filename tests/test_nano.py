@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import whisper
-from whisper import bundled, evaluation
+from whisper.checkpoints import bundled
+from whisper.evaluation import run
 
 from .conftest import read_rows
 
@@ -56,14 +57,14 @@ def test_it_ends_by_itself(nano):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["digits", "wakeword"])
 def test_it_reads_digits_and_wake_phrases_of_recordings_that_it_was_not_trained_on(nano, shared_data, part):
-    score = evaluation.measure(nano, shared_data / "dev", [part])[part]
+    score = run.measure(nano, shared_data / "dev", [part])[part]
     assert score.rate <= 0.03, str(score)
 
 
 @pytest.mark.shared
 @pytest.mark.timeout(300)
 def test_it_gets_the_gist_of_short_sentences(nano, shared_data):
-    score = evaluation.measure(nano, shared_data / "dev", ["speechocean762"], limit=60)["speechocean762"]
+    score = run.measure(nano, shared_data / "dev", ["speechocean762"], limit=60)["speechocean762"]
     assert score.rate < 0.75, str(score)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import whisper
 from tests.models import random_model
 from whisper.model import Whisper
-from whisper.segments import keep_within, keep_words_within
+from whisper.transcription.segments import keep_within, keep_words_within
 
 SAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sample.flac"
 RATE = 16000

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from whisper.errors import TrainingError
-from whisper.manifests import NON_SPEECH, read_manifest
+from whisper.manifests.read import NON_SPEECH, read_manifest
 
 GROUPS = ("commonvoice_en", "wakeword", "debian_en", "debian_fr", "sounds")
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Original, run_python
-from whisper import utils, writers
+from whisper import utils
 from whisper.errors import NumberError, OptionError
+from whisper.output import writers
 
 TIMES = [0, 0.0004, 0.0005, 0.9996, 59.9995, 61.5, 3599.9994, 3599.9996, 3661.001, 360000.25]
 

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import media
-from .declaring import FLAG
+from .device.torch_state import clean_state
 from .errors import AudioError, DeviceError, OptionError, ShapeError
-from .finite import Mending
-from .torch_state import clean_state
-from .tracks import check_track
+from .media import reader
+from .media.finite import Mending
+from .media.tracks import check_track
+from .options.types import FLAG
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
@@ -112,7 +112,7 @@ def load_audio(
         return _load_array(file, int(sr), int(rate or sr))
     if rate is not None:
         raise OptionError(f"rate={rate!r}: it belongs to an array; a file states its own, so leave `rate` out")
-    decoded = media.decode(file, int(sr), audio_track=audio_track, container_time=bool(container_time))
+    decoded = reader.decode(file, int(sr), audio_track=audio_track, container_time=bool(container_time))
     samples = decoded.astype(np.float32)
     samples /= 32768.0
     return samples
@@ -351,9 +351,9 @@ def _load_array(array: Array, sr: int, rate: int) -> Samples:
     if len(samples) == 1 and sr == rate:
         mono: Samples = samples[0]
     elif tensor.dtype in (torch.int16, torch.int32):  # as from a file with these samples
-        mono = media.resample(tensor.numpy(), rate, sr).astype(np.float32) / np.float32(32768.0)
+        mono = reader.resample(tensor.numpy(), rate, sr).astype(np.float32) / np.float32(32768.0)
     else:
-        mono = media.resample(samples, rate, sr)
+        mono = reader.resample(samples, rate, sr)
     return mono
 
 

@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import fast_path, loops
 from .audio import CHUNK_LENGTH
+from .device.torch_state import clean_state
 from .errors import LanguageError, OptionError, ShapeError
-from .hotwords import hotwords_for
 from .kv_cache import KVCache
-from .logit_filters import (
+from .options.transcription import DecodingOptions, check_names
+from .options.transcription import verify_options as verify_options
+from .runtime import select
+from .runtime.interface import Audio, Runner, check_room
+from .sampling import repetition
+from .sampling.hotwords import hotwords_for
+from .sampling.logit_filters import (
     ApplyTimestampRules,
     BoostHotwords,
     LogitFilter,
@@ -32,14 +37,10 @@ from .logit_filters import (
     SuppressBlank,
     SuppressTokens,
 )
-from .options import DecodingOptions, check_names
-from .options import verify_options as verify_options
-from .runner import Audio, Runner, check_room
-from .sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
-from .search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
-from .token_rules import RowRules
+from .sampling.search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
+from .sampling.token_rules import RowRules
+from .sampling.window_sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
 from .tokenizer import Tokenizer, get_tokenizer
-from .torch_state import clean_state
 from .utils import cached_property, compression_ratio
 
 if TYPE_CHECKING:
@@ -203,8 +204,8 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
 
 def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[int]) -> list[list[float]]:
     """Return how probable each language token is in each window of a batch."""
-    if mel.dtype == torch.float32 and mel.device == model.device and fast_path.usable(model) and is_window(model, mel):
-        runner = fast_path.runner_for(model, fp16=False)
+    if mel.dtype == torch.float32 and mel.device == model.device and select.usable(model) and is_window(model, mel):
+        runner = select.runner_for(model, fp16=False)
         with turns(runner):
             features = list(mel) if is_encoded(model, mel) else runner.encode(list(mel))
             return language_probs(runner, [runner.listen(f) for f in features], sot, languages)
@@ -441,7 +442,7 @@ class DecodingTask:
     def _runner(self, mel: Tensor) -> Runner | None:
         """Return what runs this task fast; None where only the loop does what was asked for."""
         model, options = self.model, self.options
-        if type(self) is not DecodingTask or is_rebuilt() or not fast_path.usable(model):
+        if type(self) is not DecodingTask or is_rebuilt() or not select.usable(model):
             return None
         parts = self._parts()
         if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):
@@ -452,7 +453,7 @@ class DecodingTask:
             return None  # likewise
         if options.temperature > 0 and options.beam_size is None and len(mel) > 1:
             return None  # the loop draws for all windows at once, and so must who wants the same numbers
-        return fast_path.runner_for(model, options.fp16)
+        return select.runner_for(model, options.fp16)
 
     def _run_fast(self, runner: Runner, mel: Tensor) -> list[DecodingResult]:
         with turns(runner):
@@ -531,12 +532,12 @@ class DecodingTask:
         features = sampling.audio.features
         return self._result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
 
-    def _loop(self, tokens: Sequence[int] | Tensor) -> loops.Loop | None:
+    def _loop(self, tokens: Sequence[int] | Tensor) -> repetition.Loop | None:
         """Return the loop by which a text was ended."""
         if not self.options.stop_loops:
             return None
         sampled = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        return loops.detect(sampled, self.tokenizer.timestamp_begin)
+        return repetition.detect(sampled, self.tokenizer.timestamp_begin)
 
     def _rank(self, texts: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[float]]) -> list[int]:
         """Return the index of the best text of each audio: of those that do not loop, where there are any."""

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.hooks import RemovableHandle
 
-from .deferred import deferred
 from .errors import ShapeError
 from .kv_cache import KVCache
+from .lazy_modules import deferred
 
 SDPA_AVAILABLE = True  # every torch that we support has it; programs for the original look at this name
 

@@ -18,22 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import fast_path, kernels
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
 from .decoding import is_encoded, is_window
+from .device.torch_state import clean_state
 from .errors import ShapeError
 from .kv_cache import KVCache
 from .model import disable_sdpa
-from .options import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
-from .pointers import address
+from .options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from .results import Segment, Word
-from .sampling import Shared, turns
+from .runtime import select
+from .runtime.native import kernels
+from .runtime.native.pointers import address
+from .sampling.window_sampling import Shared, turns
 from .tokenizer import Tokenizer
-from .torch_state import clean_state
 
 if TYPE_CHECKING:
     from .model import Whisper
-    from .runner import Audio
+    from .runtime.interface import Audio
 
 SENTENCE_END_MARKS = ".。!！?？"
 MAX_MEDIAN_DURATION = 0.7  # seconds; a slower typical word than this is not believed
@@ -308,9 +309,9 @@ def _compiled_normalize_attention(qk: Tensor, n_positions: int, qk_scale: float)
 def _heard(model: Whisper, mel: Tensor) -> tuple[Shared | None, Audio | None]:
     """Return the exact fast path and the window as it knows it; nothing where only the model's own modules will do."""
     given = mel.dtype == torch.float32 and mel.ndim == 2 and mel.device == model.device
-    if not given or not fast_path.usable(model) or not is_window(model, mel[None]):
+    if not given or not select.usable(model) or not is_window(model, mel[None]):
         return None, None
-    runner = fast_path.runner_for(model, fp16=False)
+    runner = select.runner_for(model, fp16=False)
     with turns(runner):
         features = mel if is_encoded(model, mel) else runner.encode([mel])[0]
         return Shared(runner), runner.listen(features)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LanguageError, OptionError, UnknownLanguageTokenError
-from .language_names import LANGUAGES as LANGUAGES  # programs look for both here
-from .language_names import TO_LANGUAGE_CODE as TO_LANGUAGE_CODE
-from .language_names import code_of
+from .options.language_names import LANGUAGES as LANGUAGES  # programs look for both here
+from .options.language_names import TO_LANGUAGE_CODE as TO_LANGUAGE_CODE
+from .options.language_names import code_of
 from .utils import cached_property
 
 if TYPE_CHECKING:

@@ -13,38 +13,38 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from . import channels as channel_tracks
 from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
-from .audit import Report
-from .audited import AuditedWindowLoop
-from .cli import cli as cli  # programs import it from here
-from .console import show
+from .audit.report import Report
+from .cli.main import cli as cli  # programs import it from here
 from .decoding import DecodingOptions
+from .engine.operations import Deliver, Job, Next, Spawn, Steps, pausing
+from .engine.scheduler import Group
 from .errors import AudioError, OptionError
-from .features import Features
-from .language_names import code_of
-from .languages import Detection, detecting_language
-from .options import (
+from .media.sources import check_read_once
+from .options.language_names import code_of
+from .options.transcription import (
     APPEND_PUNCTUATIONS,
     FALLBACK_TEMPERATURES,
     PREPEND_PUNCTUATIONS,
     TranscribeOptions,
     check_names,
 )
-from .pauses import cut_at_pauses
-from .plan import TranscribeSettings
-from .progress import ProgressBar, ProgressCallback, share_progress
+from .output.console import show
 from .results import Segment, Transcript
-from .scheduler import Group
-from .sources import check_read_once
 from .spans import FrameRange
-from .stretch import RecordingContext, WindowLoop
+from .speech.features import Features
+from .speech.pauses import cut_at_pauses
+from .speech.vad import Speech, VadOptions, detecting_speech
 from .timing import add_word_timestamps
 from .tokenizer import LANGUAGES
+from .transcription import channels as channel_tracks
+from .transcription.audited_loop import AuditedWindowLoop
+from .transcription.languages import Detection, detecting_language
+from .transcription.progress import ProgressBar, ProgressCallback, share_progress
+from .transcription.settings import TranscribeSettings
+from .transcription.window_loop import RecordingContext, WindowLoop
+from .transcription.windows import intersection, parse_clips
 from .utils import make_safe
-from .vad import Speech, VadOptions, detecting_speech
-from .windows import intersection, parse_clips
-from .work import Deliver, Job, Next, Spawn, Steps, pausing
 
 if TYPE_CHECKING:
     from .audio import Source

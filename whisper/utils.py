@@ -36,14 +36,14 @@ else:
 
 
 if TYPE_CHECKING:
-    from .writers import ResultWriter as ResultWriter
-    from .writers import SubtitlesWriter as SubtitlesWriter
-    from .writers import WriteJSON as WriteJSON
-    from .writers import WriteSRT as WriteSRT
-    from .writers import WriteTSV as WriteTSV
-    from .writers import WriteTXT as WriteTXT
-    from .writers import WriteVTT as WriteVTT
-    from .writers import get_writer as get_writer
+    from .output.writers import ResultWriter as ResultWriter
+    from .output.writers import SubtitlesWriter as SubtitlesWriter
+    from .output.writers import WriteJSON as WriteJSON
+    from .output.writers import WriteSRT as WriteSRT
+    from .output.writers import WriteTSV as WriteTSV
+    from .output.writers import WriteTXT as WriteTXT
+    from .output.writers import WriteVTT as WriteVTT
+    from .output.writers import get_writer as get_writer
 
 system_encoding = sys.getdefaultencoding()
 
@@ -58,7 +58,7 @@ _WRITERS = (
 def __getattr__(name: str) -> Any:
     if name not in _WRITERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import writers
+    from .output import writers
 
     return getattr(writers, name)
 

@@ -175,7 +175,7 @@ def test_the_encoder_runs_once_however_often_a_window_is_decoded(
     runs: list[int] = []
     decodings: list[int] = []
     windows: list[int] = []
-    real_decode, real_next = Whisper.decode, importlib.import_module("whisper.stretch").next_window
+    real_decode, real_next = Whisper.decode, importlib.import_module("whisper.transcription.window_loop").next_window
 
     def counted_next(*args: Any) -> Any:
         window = real_next(*args)
@@ -183,7 +183,7 @@ def test_the_encoder_runs_once_however_often_a_window_is_decoded(
         return window
 
     monkeypatch.setattr(Whisper, "decode", lambda *a, **k: (decodings.append(1), real_decode(*a, **k))[1])
-    monkeypatch.setattr(importlib.import_module("whisper.stretch"), "next_window", counted_next)
+    monkeypatch.setattr(importlib.import_module("whisper.transcription.window_loop"), "next_window", counted_next)
     handle = model.encoder.register_forward_hook(lambda *_: runs.append(1))
     options = {**OPTIONS, "temperature": (0, 0.5, 1.0), "logprob_threshold": 0.0, "word_timestamps": True}
     model.transcribe(sound, **options)

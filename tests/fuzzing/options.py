@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from whisper.options import DecodingOptions, TranscribeOptions
+from whisper.options.transcription import DecodingOptions, TranscribeOptions
 
 from ..test_audio import wav
 from . import INF, NAN, Case, floats, given, shown, speech

@@ -1,0 +1,279 @@
+"""The files of results: their exact bytes, their layout, and that no file is ever half written."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import Original
+from whisper.errors import OptionError
+from whisper.output import writers
+from whisper.output.writers import Layout, Word, WriteSRT, WriteVTT, get_writer
+
+Result = dict[str, Any]
+
+
+def segment(words: list[tuple[str, float, float]], **changed: Any) -> dict[str, Any]:
+    """A segment as `transcribe` gives it, made of its words."""
+    return {
+        "start": words[0][1] if words else 0.0,
+        "end": words[-1][2] if words else 0.0,
+        "text": "".join(text for text, _, _ in words),
+        "words": [{"word": text, "start": s, "end": e, "probability": 0.9} for text, s, e in words],
+        **changed,
+    }
+
+
+def result(*segments: dict[str, Any]) -> Result:
+    return {"text": "".join(s["text"] for s in segments), "segments": list(segments), "language": "en"}
+
+
+def spoken(text: str, start: float = 0.0, pace: float = 0.4, gap: float = 0.0) -> dict[str, Any]:
+    """A segment whose words, cut before each space, follow one another at an even pace."""
+    words = [word for word in text.replace(" ", "\0 ").split("\0") if word]
+    times = [start + i * (pace + gap) for i in range(len(words))]
+    return segment([(w, round(t, 2), round(t + pace, 2)) for w, t in zip(words, times, strict=True)])
+
+
+def without_words(made: Result) -> Result:
+    return {**made, "segments": [{k: v for k, v in s.items() if k != "words"} for s in made["segments"]]}
+
+
+FOX = result(
+    spoken(" The quick brown fox jumps over the lazy dog, twice, and then sleeps."),
+    spoken(" Nobody saw it.", start=6.0, gap=0.1),
+    spoken(" But the hen did.", start=12.5),
+)
+
+
+def written(made: Result, extension: str, options: dict[str, Any] | None = None, **kwargs: Any) -> str:
+    file = io.StringIO()
+    writers.WRITERS[extension](".").write_result(made, file=file, options=options, **kwargs)
+    return file.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Contents
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_formats_without_word_times() -> None:
+    made = result(
+        {"start": 0.0, "end": 2.5, "text": " Hello\tthere."},
+        {"start": 3601.2345, "end": 3602.0, "text": " A --> B "},
+    )
+    assert written(made, "txt") == "Hello\tthere.\nA --> B\n"
+    assert written(made, "tsv") == "start\tend\ttext\n0\t2500\tHello there.\n3601234\t3602000\tA --> B\n"
+    assert written(made, "vtt") == (
+        "WEBVTT\n\n00:00.000 --> 00:02.500\nHello\tthere.\n\n01:00:01.234 --> 01:00:02.000\nA -> B\n\n"
+    )
+    assert written(made, "srt") == (
+        "1\n00:00:00,000 --> 00:00:02,500\nHello\tthere.\n\n2\n01:00:01,234 --> 01:00:02,000\nA -> B\n\n"
+    )
+    assert json.loads(written(made, "json")) == made
+
+
+def test_lines_and_cues_filled_up_across_segments() -> None:
+    cues = list(WriteVTT(".").iterate_result(FOX, max_line_width=20, max_line_count=2))
+    assert cues == [
+        ("00:00.000", "00:03.200", "The quick brown fox\njumps over the lazy"),
+        ("00:03.200", "00:06.900", "dog, twice, and then\nsleeps. Nobody saw"),
+        ("00:07.000", "00:07.400", "it."),  # a pause of more than three seconds follows
+        ("00:12.500", "00:14.100", "But the hen did."),
+    ]
+
+
+def test_words_per_cue_within_segments() -> None:
+    short = result(spoken(" one two three four"), spoken(" five", start=2.0))
+    cues = [text for _, _, text in WriteSRT(".").iterate_result(short, max_words_per_line=3)]
+    assert cues == ["one two three", " four".strip(), "five"]
+
+
+def test_highlight_shows_the_silences_too() -> None:
+    made = result(segment([(" a", 0.0, 0.5), (" b", 1.0, 1.5)]))
+    assert list(WriteVTT(".").iterate_result(made, {"highlight_words": True})) == [
+        ("00:00.000", "00:00.500", "<u>a</u> b"),
+        ("00:00.500", "00:01.000", "a b"),
+        ("00:01.000", "00:01.500", "a <u>b</u>"),
+    ]
+
+
+def test_a_segment_without_words_among_others_is_not_lost() -> None:
+    made = result(spoken(" one two"), {"start": 2.0, "end": 3.0, "text": " three"}, spoken(" four", start=3.0))
+    assert [cue[2] for cue in WriteSRT(".").iterate_result(made)] == ["one two", "three", "four"]
+    wide = WriteSRT(".").iterate_result(made, max_line_width=80, max_line_count=1)
+    assert [cue[2] for cue in wide] == ["one two three four"]
+
+
+def test_a_negative_number_of_words_is_refused() -> None:
+    with pytest.raises(OptionError, match="max_words_per_line"):
+        list(WriteSRT(".").iterate_result(FOX, max_words_per_line=-1))
+
+
+def test_the_result_is_not_changed() -> None:
+    before = json.dumps(FOX)
+    for extension in writers.WRITERS:
+        written(FOX, extension, max_line_width=10, max_line_count=1, highlight_words=True)
+    assert json.dumps(FOX) == before
+
+
+@given(
+    texts=st.lists(st.text(" abc你", min_size=1, max_size=8), max_size=30),
+    width=st.integers(1, 20),
+    count=st.integers(1, 3),
+)
+def test_cues_keep_every_word_and_their_bounds(texts: list[str], width: int, count: int) -> None:
+    words = [Word(text, float(i), i + 1.0) for i, text in enumerate(texts)]
+    layout = Layout(max_line_width=width, max_line_count=count)
+    cues = writers.stack_cues(writers.break_lines([words], layout), count)
+    assert [(w.text.strip(), w.start) for cue in cues for w in cue] == [(w.text.strip(), w.start) for w in words]
+    longest = max((len(text) for text in texts), default=0)
+    for cue in cues:
+        lines = "".join(word.text for word in cue).split("\n")
+        assert len(lines) <= count
+        assert all(len(line) <= max(width, longest) for line in lines)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_all_writes_one_file_of_each_format(tmp_path: Path) -> None:
+    get_writer("all", tmp_path)(FOX, Path("somewhere/talk.part1.mp3"), {"max_line_width": 20})
+    assert sorted(os.listdir(tmp_path)) == [f"talk.part1.{e}" for e in ("json", "srt", "tsv", "txt", "vtt")]
+    for extension in writers.WRITERS:
+        expected = written(FOX, extension, {"max_line_width": 20})
+        assert (tmp_path / f"talk.part1.{extension}").read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_write_that_breaks_off_leaves_what_was_there(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_writer("srt", tmp_path)(FOX, "a.wav")
+    before = (tmp_path / "a.srt").read_bytes()
+
+    def breaks(*_: Any, **__: Any) -> Iterator[tuple[str, str, str]]:
+        yield "00:00", "00:01", "half"
+        raise error
+
+    monkeypatch.setattr(WriteSRT, "iterate_result", breaks)
+    with pytest.raises(error):
+        get_writer("srt", tmp_path)(FOX, "a.wav")
+    assert (tmp_path / "a.srt").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.srt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links as POSIX has them")
+def test_files_have_the_usual_permissions_and_links_stay_links(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "a.txt").symlink_to(tmp_path / "target" / "b.txt")
+    get_writer("txt", tmp_path)(FOX, "a.wav")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "target" / "b.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        get_writer("txt", tmp_path / "nowhere")(FOX, "a.wav")
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"'doc'.*txt, vtt, srt, tsv, json, all"):
+        get_writer("doc", ".")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Against the original
+# ---------------------------------------------------------------------------------------------------------
+
+RESULTS: dict[str, Result] = {
+    "nothing": result(),
+    "fox": FOX,
+    "fox, no words": without_words(FOX),
+    "empty text": result(segment([]), spoken(" after", start=1.0), segment([], text="")),
+    "only empty": result(segment([], text="")),
+    "no words, empty text": without_words(result(segment([], text=""), spoken(" x"))),
+    "many lines": result(segment([(" one\n", 0, 1), ("two", 1, 2), (" th\nree", 2, 3), ("\n", 3, 4)])),
+    "many lines, no words": without_words(result(segment([(" one\n\n", 0, 1), ("two", 1, 2)]))),
+    "right to left": result(spoken(" شكرا جزيلا، שלום עולם")),
+    "no spaces": result(segment([(c, i / 5, i / 5 + 0.2) for i, c in enumerate("你好，世界。" * 12)])),
+    "zero length": result(segment([(" a", 1, 1), (" b", 1, 1), (" c", 2, 2)], end=1), spoken(" d", start=2)),
+    "hours": result(spoken(" late in the day", start=3599.5), spoken(" very late", start=360000.0005)),
+    "long pauses": result(*(spoken(f" so {i} it goes", start=4.01 * i, gap=i) for i in range(5))),
+    "arrows": result(spoken(" A --> B said: --> C\tnow")),
+    "arrows, no words": without_words(result(spoken(" A --> B said: --> C\tnow"))),
+    "blank words": result(segment([(" ", 0, 1), ("", 1, 2), (" a", 2, 3), ("  ", 3, 4), ("  b ", 4, 5)])),
+    "a giant": result(spoken(" " + "w" * 1200 + " and " + "v" * 60)),
+    "markup": result(spoken(" <i>not</i> & <b>escaped \\1 \\g<word>")),
+    "first without": result(without_words(FOX)["segments"][0], *FOX["segments"][1:]),
+}  # fmt: skip
+
+
+def random_result(seed: int) -> Result:
+    """A few segments of random words at random times, sometimes silent, blank or out of order."""
+    rng = random.Random(seed)
+    clock, segments = 0.0, []
+    for _ in range(rng.randrange(1, 6)):
+        words = []
+        for _ in range(rng.choice([0, 1, 3, 12])):
+            clock += rng.choice([0, 0, 0, 0.123, 2.9996, 3.0, 3.0001])
+            end = clock + rng.choice([0, 0.2, 0.2, 1.7])
+            words.append((rng.choice([" ", "", "-"]) + rng.choice("ab你.\n ") * rng.randrange(9), clock, end))
+            clock = end
+        segments.append(segment(words))
+    return result(*segments)
+
+
+GRID = [
+    dict(zip(("max_line_width", "max_line_count", "max_words_per_line", "highlight_words"), row, strict=True))
+    for row in itertools.product((None, 10, 42, 1000), (None, 1, 2), (None, 1, 3), (False, True))
+]
+
+THEIRS = """
+import io, os, tempfile
+from whisper import utils
+
+def written(made, extension, options):
+    file = io.StringIO()
+    utils.get_writer(extension, '.').write_result(made, file=file, options=options)
+    return file.getvalue()
+
+answer = {'grid': [[written(made, e, options) for e in ('srt', 'vtt') for options in arguments['grid']]
+                   for made in arguments['results']],
+          'plain': [[written(made, e, None) for e in ('txt', 'tsv', 'json')]
+                    for made in arguments['results']],
+          'files': []}
+for made in arguments['results']:
+    with tempfile.TemporaryDirectory() as folder:
+        utils.get_writer('all', folder)(made, 'x/talk.v2.mp3', max_line_width=42, max_line_count=2)
+        answer['files'].append({name: open(os.path.join(folder, name), 'rb').read().hex()
+                                for name in os.listdir(folder)})
+"""
+
+
+@pytest.mark.peers
+def test_every_layout_of_every_result_is_the_originals(original: Original, tmp_path: Path) -> None:
+    """19 constructed and 100 random results, 2 x 72 layouts and 3 plain formats each: all text equal."""
+    results = [*RESULTS.values(), *map(random_result, range(100))]
+    theirs = original(THEIRS, tmp_path, results=results, grid=GRID)
+    for i, made in enumerate(results):
+        ours = [written(made, e, options) for e in ("srt", "vtt") for options in GRID]
+        assert ours == theirs["grid"][i], f"result {i}"
+        assert [written(made, e) for e in ("txt", "tsv", "json")] == theirs["plain"][i], f"result {i}"
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        get_writer("all", folder)(made, "x/talk.v2.mp3", max_line_width=42, max_line_count=2)
+        assert {f.name: f.read_bytes().hex() for f in folder.iterdir()} == theirs["files"][i], f"result {i}"

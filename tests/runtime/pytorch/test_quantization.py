@@ -1,0 +1,101 @@
+"""Packed weights: close to what they were, of any shape, and no row knows its neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from whisper.errors import OptionError
+from whisper.runtime.pytorch.quantization import COMPUTE_TYPES, Buffers, PackedFloat, pack, pack_together
+
+NOISE = {"float32": 1e-6, "float16": 2e-3, "bfloat16": 1e-2, "int8": 2e-2}  # of the result's spread
+
+
+def layer(n_in: int, n_out: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n_in)
+    weight = torch.randn(n_out, n_in, generator=generator) * torch.logspace(-3, 0, n_out)[:, None]
+    return weight, torch.randn(n_out, generator=generator)
+
+
+def sound(n_rows: int, n_in: int) -> torch.Tensor:
+    """Rows of very different size: one scale for all would drown the small ones."""
+    x = torch.randn(n_rows, n_in, generator=torch.Generator().manual_seed(7))
+    return x * torch.logspace(-2, 2, n_rows)[:, None]
+
+
+@pytest.mark.parametrize("compute_type", COMPUTE_TYPES)
+@pytest.mark.parametrize(("n_rows", "n_in", "n_out"), [(1, 64, 64), (5, 37, 51), (40, 128, 3001)])
+def test_products_are_close(compute_type: str, n_rows: int, n_in: int, n_out: int) -> None:
+    weight, bias = layer(n_in, n_out)
+    x = sound(n_rows, n_in)
+    for b in (bias, None):
+        packed = pack(weight, b, compute_type)
+        got, expected = packed.linear(x), F.linear(x, weight, b)
+        assert got.dtype == x.dtype
+        noise = (got - expected).std(dim=1) / expected.std(dim=1)
+        assert (noise <= NOISE[compute_type] + (0 if b is None else 1e-7)).all(), noise
+    rows = packed.rows(torch.tensor([3, 0, 50]))
+    assert (rows - weight[[3, 0, 50]]).norm() <= 2e-2 * weight[[3, 0, 50]].norm()
+
+
+@pytest.mark.parametrize("compute_type", ["int8", "bfloat16"])
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 64), (37, 51), (2048, 2048), (384, 1536)])
+def test_a_row_gives_the_same_bits_in_any_batch_with_any_number_of_threads(
+    compute_type: str, n_in: int, n_out: int
+) -> None:
+    packed = pack(*layer(n_in, n_out), compute_type)
+    x = sound(33, n_in)
+    alone = torch.cat([F.gelu(packed.linear(x[i : i + 1])) for i in range(33)])
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            for rows in (slice(0, 7), slice(3, 5), slice(0, 33), slice(20, 33)):
+                assert torch.equal(F.gelu(packed.linear(x[rows])), alone[rows])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_row_of_zeros_and_one_of_nonsense_hurt_nobody() -> None:
+    weight, bias = layer(64, 64)
+    packed = pack(weight, bias, "int8")
+    x = sound(4, 64)
+    expected = packed.linear(x)
+    x[1], x[2] = 0.0, torch.nan
+    got = packed.linear(x)
+    assert torch.equal(got[[0, 3]], expected[[0, 3]])
+    assert torch.equal(got[1], bias)
+
+
+def test_float32_is_not_copied_and_half_precision_not_twice() -> None:
+    weight, bias = layer(64, 64)
+    packed = pack(weight, bias, "float32")
+    assert isinstance(packed, PackedFloat)
+    assert packed.weight.data_ptr() == weight.data_ptr()
+    half = weight.half()
+    packed = pack(half, bias, "float16")
+    assert isinstance(packed, PackedFloat)
+    assert packed.weight.data_ptr() == half.data_ptr()
+
+
+@pytest.mark.parametrize("compute_type", COMPUTE_TYPES)
+def test_layers_together_give_what_each_gives(compute_type: str) -> None:
+    layers = [layer(64, 64), (layer(64, 32)[0], None), layer(64, 8)]
+    x = sound(5, 64)
+    for got, (weight, bias) in zip(pack_together(layers, compute_type).linear(x), layers, strict=True):
+        assert torch.equal(got, pack(weight, bias, compute_type).linear(x))
+
+
+def test_buffers_keep_large_memory_and_only_that() -> None:
+    buffers, cpu = Buffers(), torch.device("cpu")
+    large = buffers.take("a", (300, 300), torch.float32, cpu)
+    assert buffers.take("a", (200, 400), torch.float32, cpu).data_ptr() == large.data_ptr()
+    assert buffers.take("b", (300, 300), torch.float32, cpu).data_ptr() != large.data_ptr()
+    assert buffers.take("a", (300, 300), torch.int8, cpu).data_ptr() != large.data_ptr()
+    assert buffers.take("a", (10, 10), torch.float32, cpu).data_ptr() != large.data_ptr()
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(OptionError, match="int4"):
+        pack(*layer(8, 8), "int4")

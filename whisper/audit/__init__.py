@@ -1,0 +1,1 @@
+"""Text held against speech: what is missing, what is a hallucination, what is doubtful."""

@@ -1,0 +1,325 @@
+"""Tensors that stay in a file until they are asked for, and are never held.
+
+Whoever packs weights reads each once; so they are read when they are wanted, into memory of the caller's own. What
+was loaded stays loaded, whatever happens to its file: at loading it is copied into a file without a name, which
+nobody else can open and which is gone with the process (`keep`). That takes room on a disk instead of memory, or
+nothing where the file system shares what is equal. It knows no formats: where a tensor lies in its file is found out
+from the mapping that torch or safetensors made of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..media.spool import temporary_folder
+
+SMALL = 1 << 24  # bytes: files up to this size are held in memory
+MAPS = "/proc/self/maps"  # where Linux tells what is mapped; elsewhere all files are held in memory
+FICLONE = 0x40049409  # ioctl: the same blocks in another file, until one of them is written to
+JUST_NOW = 0.02  # seconds: two changes within one tick of a file system's clock look like one
+DELAYS = (0.05, 0.2, 0.8)  # seconds before a file that changes is copied again
+_BLOCK = 1 << 20
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """Named tensors, each made anew whenever it is asked for; `views` tell shapes and precisions for nothing."""
+
+    views: Mapping[str, Tensor]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.views
+
+
+class KeptFile:
+    """What a file held when it was loaded.
+
+    Parameters
+    ----------
+    path
+        The file's, for messages; whatever is there now is another matter.
+    content
+        All of it, where it is held in memory.
+    number
+        The descriptor of a copy that nobody else has, otherwise; closed with the object.
+    """
+
+    def __init__(self, path: str, content: bytes | None = None, number: int = -1) -> None:
+        self.path, self.content, self.number = path, content, number
+        if content is None:
+            weakref.finalize(self, os.close, number).atexit = False  # a daemon thread may be reading
+
+    @property
+    def place(self) -> str:
+        """Under which name the copy can be opened and mapped."""
+        return f"/proc/self/fd/{self.number}"
+
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes from `offset` on."""
+        if self.content is not None:
+            return self.content[offset : offset + size]
+        return os.pread(self.number, size, offset)
+
+    def read(self, offset: int, size: int) -> Tensor:
+        """Return `size` bytes of the copy.
+
+        Raises
+        ------
+        CheckpointError
+            Where the disk that holds it fails.
+        """
+        # pages of their own, which go back at once: in the heap, holes between what is kept would add up
+        content = (
+            torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+            if size
+            else torch.empty(0, dtype=torch.uint8, device="cpu")
+        )
+        rest = content.numpy().data
+        reason = "it has become shorter"
+        try:
+            while rest and (n := os.preadv(self.number, [rest], offset)):  # at most 2 GB come at once
+                rest, offset = rest[n:], offset + n
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if rest:
+            raise CheckpointError(f"the copy of {self.path} cannot be read ({reason}); load the model again")
+        return content
+
+    def mappings(self) -> list[tuple[int, int, int]]:
+        """Return where in memory the copy is mapped: first and last address and the offset; none where unknown."""
+        if self.content is not None:
+            return []
+        here = os.fstat(self.number)
+        device = f"{os.major(here.st_dev):02x}:{os.minor(here.st_dev):02x}"
+        found = []
+        try:
+            with open(MAPS, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    addresses, _, offset, on, inode = line.split(maxsplit=5)[:5]
+                    if int(inode) == here.st_ino and on == device:
+                        first, last = addresses.split("-")
+                        found.append((int(first, 16), int(last, 16), int(offset, 16)))
+        except (OSError, ValueError):  # another system
+            return []
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Copies
+# ---------------------------------------------------------------------------------------------------------
+
+
+def keep(paths: Sequence[str], *, in_memory: bool = False) -> list[KeptFile]:
+    """Return what files hold, each and all as they were at one moment.
+
+    Parameters
+    ----------
+    paths
+        The files; what is done to them afterwards does not matter.
+    in_memory
+        Hold them in memory, also where a copy on disk would do.
+
+    Raises
+    ------
+    CheckpointError
+        Where one cannot be read, or somebody is writing it.
+    """
+    copies: dict[str, _Copy] = {}
+    with contextlib.ExitStack() as opened:
+        for delay in (*DELAYS, None):
+            for path in paths:
+                if path not in copies:
+                    copies[path] = _Copy.of(path, opened, in_memory)
+            changed = [path for path in copies if not copies[path].is_whole()]
+            if not changed:
+                return [copies[path].file for path in paths]
+            for path in changed:
+                del copies[path]
+            if delay is not None:
+                time.sleep(delay)
+    raise CheckpointError(f"{changed[0]} is being written; load it again when that is done")
+
+
+@dataclass
+class _Copy:
+    """A file and what was read of it."""
+
+    source: BinaryIO
+    stamp: tuple[int, ...]
+    file: KeptFile
+
+    @classmethod
+    def of(cls, path: str, opened: contextlib.ExitStack, in_memory: bool) -> _Copy:
+        try:
+            source = opened.enter_context(open(path, "rb", buffering=0))  # noqa: SIM115
+            stamp = _settled(source)
+            size = stamp[0]
+            if size > SMALL and not in_memory and os.path.exists(MAPS):
+                number = _private_copy(source, path, size)
+                if number is not None:
+                    return cls(source, stamp, KeptFile(path, number=number))
+            return cls(source, stamp, KeptFile(path, _content(source, size)))
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+    def is_whole(self) -> bool:
+        """Whether the copy is that of one moment: nobody has changed the file meanwhile, or to the same bytes."""
+        try:
+            return not self._is_replaced() and (_stamp(self.source) == self.stamp or self._is_equal())
+        except OSError:  # gone from the server that it was on
+            return False
+
+    def _is_replaced(self) -> bool:
+        try:
+            now = os.stat(self.file.path)
+        except OSError:  # deleted: what was read was whole
+            return False
+        return os.name == "posix" and not os.path.samestat(now, os.fstat(self.source.fileno()))
+
+    def _is_equal(self) -> bool:
+        self.source.seek(0)
+        offset = 0
+        while block := self.source.read(_BLOCK):
+            if self.file.bytes_at(offset, len(block)) != block:
+                return False
+            offset += len(block)
+        return not self.file.bytes_at(offset, 1)
+
+
+def _stamp(source: BinaryIO) -> tuple[int, ...]:
+    now = os.fstat(source.fileno())
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
+def _settled(source: BinaryIO) -> tuple[int, ...]:
+    """Return the stamp of a file at a time when any further change would change it."""
+    age = time.time() - os.fstat(source.fileno()).st_mtime
+    if 0 <= age < JUST_NOW:
+        time.sleep(JUST_NOW - age)
+    return _stamp(source)
+
+
+def _content(source: BinaryIO, size: int) -> bytes:
+    content = bytearray(size)
+    rest = memoryview(content)
+    while rest and (n := source.readinto(rest)):  # type: ignore[attr-defined]
+        rest = rest[n:]
+    return bytes(content)
+
+
+def _private_copy(source: BinaryIO, path: str, size: int) -> int | None:
+    """Return the descriptor of a file without a name: of the same blocks, else on disk, else in memory."""
+    for make in (_clone, _copy_on_disk, _copy_in_memory):
+        with contextlib.suppress(OSError, AttributeError):  # what this system does not have, or has no room for
+            return make(source, path, size)
+    return None
+
+
+def _clone(source: BinaryIO, path: str, _size: int) -> int:
+    import fcntl
+
+    number = os.open(os.path.dirname(os.path.realpath(path)), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.ioctl(number, FICLONE, source.fileno())
+    except OSError:
+        os.close(number)
+        raise
+    return number
+
+
+def _copy_on_disk(source: BinaryIO, _path: str, size: int) -> int:
+    with tempfile.TemporaryFile(buffering=0, dir=temporary_folder()) as file:
+        number = os.dup(file.fileno())
+    room = os.fstatvfs(number)
+    if size > room.f_bavail * room.f_frsize // 2:  # others need some, too
+        os.close(number)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return _filled(number, source, size)
+
+
+def _copy_in_memory(source: BinaryIO, _path: str, size: int) -> int:
+    return _filled(os.memfd_create("weights"), source, size)
+
+
+def _filled(number: int, source: BinaryIO, size: int) -> int:
+    try:
+        offset = 0
+        while offset < size and (n := os.sendfile(number, source.fileno(), offset, size - offset)):
+            offset += n
+    except OSError:
+        os.close(number)
+        raise
+    return number
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Tensors in them
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies."""
+
+    file: KeptFile
+    offset: int
+    size: int
+
+
+class FileTensors(StoredTensors):
+    """See `left_in_files`."""
+
+    def __init__(self, places: Mapping[str, _Place], views: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+        self._places, self.views, self._held = places, views, held
+
+    def __getitem__(self, name: str) -> Tensor:
+        if (place := self._places.get(name)) is None:
+            return self._held[name].clone()
+        view = self.views[name]
+        return place.file.read(place.offset, place.size).view(view.dtype).reshape(view.shape)
+
+
+def left_in_files(tensors: Mapping[str, Tensor], files: Sequence[KeptFile]) -> Mapping[str, Tensor]:
+    """Return `tensors`, which were just mapped from `files`, so that they take no memory.
+
+    In memory are those of files in memory, those that do not lie in one piece, and all of them where the system does
+    not tell what is mapped where: as they are, in the precision of the file.
+    """
+    if not all(isinstance(tensor, Tensor) and tensor.layout == torch.strided for tensor in tensors.values()):
+        return tensors  # no weights; whoever builds a network of them will say so
+    if all(file.content is not None for file in files):
+        return dict(tensors)
+    mapped = [(*mapping, file) for file in files for mapping in file.mappings()]
+    places: dict[str, _Place] = {}
+    for name, tensor in tensors.items():
+        first, size = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        for start, end, offset, file in mapped if tensor.is_contiguous() else ():
+            if start <= first and first + size <= end:
+                places[name] = _Place(file, offset + first - start, size)
+    held = {name: tensor.detach().clone() for name, tensor in tensors.items() if name not in places}
+    if not places:
+        return held
+    return FileTensors(places, {name: outline(tensor) for name, tensor in tensors.items()}, held)
+
+
+def outline(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape and precision without numbers."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

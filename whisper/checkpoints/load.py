@@ -1,0 +1,293 @@
+"""From a name or a path to a model: `load_model`, and `save_checkpoint` for the way back.
+
+Names of published models, ``.pt`` files, Hugging Face folders and hub names, and the model that comes with the
+package. Weights are read as weights: a pickle that asks for anything else is refused, and a file that is
+something else is called by its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import reprlib
+
+import torch
+from torch import Tensor
+
+from ..device.precision import resolve
+from ..device.processes import check_device
+from ..device.torch_state import clean_state
+from ..errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
+from ..model import Whisper
+from . import bundled, huggingface
+from .download import _download as _download
+from .download import written_whole
+from .lazy_tensors import KeptFile, keep, left_in_files
+from .tensor_files import is_safetensors, read_torch
+from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
+
+# Addresses, checksums (the folder before the file) and alignment heads are facts about the published models,
+# taken from openai-whisper 20250625 (MIT licence, see assets/LICENSE.openai-whisper).
+_BASE = "https://openaipublic.azureedge.net/main/whisper/models"
+_MODELS = {
+    "tiny.en": f"{_BASE}/d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03/tiny.en.pt",
+    "tiny": f"{_BASE}/65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9/tiny.pt",
+    "base.en": f"{_BASE}/25a8566e1d0c1e2231d1c762132cd20e0f96a85d16145c3a00adf5d1ac670ead/base.en.pt",
+    "base": f"{_BASE}/ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e/base.pt",
+    "small.en": f"{_BASE}/f953ad0fd29cacd07d5a9eda5624af0f6bcf2258be67c92b79389873d91e0872/small.en.pt",
+    "small": f"{_BASE}/9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794/small.pt",
+    "medium.en": f"{_BASE}/d7440d1dc186f76616474e0ff0b3b6b879abc9d1a4926b7adfa41db2d497ab4f/medium.en.pt",
+    "medium": f"{_BASE}/345ae4da62f9b3d59415adc60127b97c714f32e89e936602e85993674d08dcb1/medium.pt",
+    "large-v1": f"{_BASE}/e4b87e7e0bf463eb8e6956e646f1e277e901512310def2c24bf0e11bd3c28e9a/large-v1.pt",
+    "large-v2": f"{_BASE}/81f7c96c852ee8fc832187b0132e569d6c3065a3252ed18e56effd0b6a73e524/large-v2.pt",
+    "large-v3": f"{_BASE}/e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb/large-v3.pt",
+    "large": f"{_BASE}/e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb/large-v3.pt",
+    "large-v3-turbo": f"{_BASE}/aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a/large-v3-turbo.pt",
+    "turbo": f"{_BASE}/aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a/large-v3-turbo.pt",
+}
+
+# Which cross-attention heads follow the audio: gzipped booleans (n_text_layer, n_text_head) in base 85.
+_ALIGNMENT_HEADS = {
+    "tiny.en": b"ABzY8J1N>@0{>%R00Bk>$p{7v037`oCl~+#00",
+    "tiny": b"ABzY8bu8Lr0{>%RKn9Fp%m@SkK7Kt=7ytkO",
+    "base.en": b"ABzY8;40c<0{>%RzzG;p*o+Vo09|#PsxSZm00",
+    "base": b"ABzY8KQ!870{>%RzyTQH3`Q^yNP!>##QT-<FaQ7m",
+    "small.en": b"ABzY8>?_)10{>%RpeA61k&I|OI3I$65C{;;pbCHh0B{qLQ;+}v00",
+    "small": b"ABzY8DmU6=0{>%Rpa?J`kvJ6qF(V^F86#Xh7JUGMK}P<N0000",
+    "medium.en": b"ABzY8usPae0{>%R7<zz_OvQ{)4kMa0BMw6u5rT}kRKX;$NfYBv00*Hl@qhsU00",
+    "medium": b"ABzY8B0Jh+0{>%R7}kK1fFL7w6%<-Pf*t^=N)Qr&0RR9",
+    "large-v1": b"ABzY8r9j$a0{>%R7#4sLmoOs{s)o3~84-RPdcFk!JR<kSfC2yj",
+    "large-v2": b"ABzY8zd+h!0{>%R7=D0pU<_bnWW*tkYAhobTNnu$jnkEkXqp)j;w1Tzk)UH3X%SZd&fFZ2fC2yj",
+    "large-v3": b"ABzY8gWO1E0{>%R7(9S+Kn!D~%ngiGaR?*L!iJG9p-nab0JQ=-{D1-g00",
+    "large": b"ABzY8gWO1E0{>%R7(9S+Kn!D~%ngiGaR?*L!iJG9p-nab0JQ=-{D1-g00",
+    "large-v3-turbo": b"ABzY8j^C+e0{>%RARaKHP%t(lGR*)0g!tONPyhe`",
+    "turbo": b"ABzY8j^C+e0{>%RARaKHP%t(lGR*)0g!tONPyhe`",
+}
+
+BUNDLED_NAME = "nano"
+
+
+def available_models() -> list[str]:
+    """Return the names that `load_model` knows: the published models, then the one in this package."""
+    return [*_MODELS, BUNDLED_NAME]
+
+
+@clean_state()
+def load_model(
+    name: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    download_root: str | None = None,
+    in_memory: bool = False,
+    *,
+    compute_type: str = "auto",
+) -> Whisper:
+    """Load a model; its modules, once somebody reaches for them, are in float32.
+
+    On a CPU and on CUDA the weights take no memory until they are packed for the fast path, or until somebody reaches
+    for the modules: until then a copy of the file lies in a temporary one (shared with it where the file system can).
+    What is done to the file after loading does not matter.
+
+    Parameters
+    ----------
+    name
+        One of `available_models`, the path of a ``.pt`` file or of a Hugging Face folder, or the name
+        ``owner/name`` of a model on the Hugging Face hub.
+    device
+        Where to put the weights; without it, CUDA if there is one, otherwise the CPU.
+    download_root
+        The folder for downloads; without it, ``whisper`` in ``XDG_CACHE_HOME`` or ``~/.cache``, and for hub
+        models the hub's own cache.
+    in_memory
+        Read a ``.pt`` file into memory as a whole, and keep no copy on disk.
+    compute_type
+        The precision of the fast path with ``fp16=True``: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``;
+        ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32.
+
+    Returns
+    -------
+    Whisper
+        The model, ready to transcribe.
+
+    Raises
+    ------
+    ModelNotFoundError
+        Where `name` is nothing that is known or exists.
+    DownloadError
+        Where it cannot be downloaded, or what came is not what was promised.
+    CheckpointError
+        Where the file or folder is truncated, foreign or incomplete, or is being written.
+    DeviceError
+        Where this machine has no such device.
+    OptionError
+        Where the device cannot compute in `compute_type`, or `name` is neither text nor a path.
+    """
+    for what, given in (("the name of a model", name), ("download_root", download_root or "")):
+        if not isinstance(given, (str, os.PathLike)):
+            raise OptionError(f"{what} must be text or a path, not {reprlib.repr(given)}")
+    device = _usable_device(device)
+    resolve(compute_type, device)
+    if download_root is None:
+        pt_root = cache_folder()
+    else:
+        pt_root = download_root = os.fspath(download_root)
+
+    if name in _MODELS:
+        found = _download(_MODELS[str(name)], pt_root, in_memory)
+        path = os.path.join(pt_root, os.path.basename(_MODELS[str(name)]))
+        weights = read_checkpoint(path, found if isinstance(found, bytes) else None)
+        if (heads := _ALIGNMENT_HEADS.get(str(name))) is not None:
+            weights.alignment_heads = parse_alignment_heads(heads, weights.dims, path)
+    elif name == BUNDLED_NAME:
+        weights = _read_bundled()
+    else:
+        weights = _read_local_or_hub(name, download_root, in_memory)
+    model = build(weights, device, deferred=device.type in ("cpu", "cuda"))
+    model.compute_type = compute_type
+    return model
+
+
+def cache_folder() -> str:
+    """Return the folder of downloaded models where none is named: that of openai-whisper."""
+    return os.path.join(os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache")), "whisper")
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        check_device(chosen)
+        return chosen
+    try:
+        check_device(torch.device(device))
+        torch.empty(0, dtype=torch.float32, device=device)  # before gigabytes are loaded for it
+        return torch.device(device)
+    except DeviceError:
+        raise
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DeviceError(
+            f"device {reprlib.repr(device)} cannot be used here ({reason[:200]}); leave it out or give 'cpu'"
+        ) from error
+
+
+def _read_bundled() -> Weights:
+    if not os.path.isfile(bundled.BUNDLED):
+        raise CheckpointError(
+            f"the bundled model {BUNDLED_NAME!r} is not in this installation ({bundled.BUNDLED} is missing); "
+            "install sotto again from a wheel"
+        )
+    return bundled.read(keep([bundled.BUNDLED])[0])
+
+
+def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, in_memory: bool) -> Weights:
+    path = os.fspath(name)
+    if os.path.isfile(path):
+        return read_checkpoint(path, in_memory=in_memory)
+    if os.path.isdir(path):
+        return huggingface.read_folder(path)
+    if isinstance(name, str) and _looks_like_hub_name(name):
+        return huggingface.read_folder(huggingface.fetch(name, download_root))
+    known = ", ".join(available_models())
+    if os.path.basename(path) != path or os.path.splitext(path)[1] in _FILE_ENDINGS:
+        raise ModelNotFoundError(
+            f"there is no file or folder {path!r} (looked from {os.getcwd()}); "
+            f"give the path of a checkpoint that exists, or a model name: {known}"
+        )
+    near = difflib.get_close_matches(path.lower(), available_models(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ModelNotFoundError(f"model {reprlib.repr(path)} not found; {hint}available models: {known}")
+
+
+_FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf", ".ggml", ".onnx", ".zip")
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    plain = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+    return plain and not name.endswith(_FILE_ENDINGS)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# .pt files
+# ---------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(model: Whisper, path: str | os.PathLike[str], half: bool = False) -> None:
+    """Write `model` as a ``.pt`` file that openai-whisper loads too; in place as a whole or not at all.
+
+    Parameters
+    ----------
+    model
+        The model; its alignment heads travel along, under a key that openai-whisper passes over.
+    path
+        Where to write.
+    half
+        Store float16, as the published checkpoints do: half the size.
+
+    Raises
+    ------
+    CheckpointError
+        Where a weight is too large for float16.
+    """
+    dtype = torch.float16 if half else torch.float32
+    state = {}
+    for name, tensor in model.state_dict().items():
+        state[name] = tensor.detach().to("cpu", dtype)
+        if half and not state[name].isfinite().all():
+            raise CheckpointError(f"{name} has numbers that float16 cannot hold; save with half=False")
+    content = {
+        "dims": dimensions_of(model),
+        "model_state_dict": state,
+        "alignment_heads": dump_alignment_heads(model.alignment_heads),
+    }
+    with written_whole(path) as file:
+        torch.save(content, file)
+
+
+def read_checkpoint(path: str, content: bytes | None = None, *, in_memory: bool = False) -> Weights:
+    """Read a checkpoint file, or its `content` where that was read already; `path` is for messages then.
+
+    Whatever happens to the file afterwards, the weights are those that it held; `in_memory` keeps no copy on disk.
+
+    Raises
+    ------
+    CheckpointError
+        With one sentence: what the file is, what is missing, what to do.
+    """
+    file = KeptFile(path, content) if content is not None else keep([path], in_memory=in_memory)[0]
+    if is_safetensors(file):
+        return bundled.read(file)
+    checkpoint = read_torch(file)
+    if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
+        raise CheckpointError(f"{path} {_foreign_content(checkpoint)}")
+    dims = checked_dimensions(checkpoint["dims"], path)
+    state = checkpoint["model_state_dict"]
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path} holds a model_state_dict of type {type(state).__name__} instead of named tensors; "
+            "save it again with save_checkpoint"
+        )
+    if hollow := next((name for name, value in state.items() if getattr(value, "is_meta", False)), None):
+        raise CheckpointError(f"{path} has no numbers for {hollow}: it was saved without weights; get it again")
+    heads = checkpoint.get("alignment_heads")
+    mask = parse_alignment_heads(heads, dims, path) if isinstance(heads, (str, bytes)) else None
+    return Weights(dims, left_in_files(state, [file]), mask, path)
+
+
+def _foreign_content(content: object) -> str:
+    """Name a torch file by what is in it; continues a sentence that began with the path."""
+    if not isinstance(content, dict):
+        return f"is a torch file that holds a {type(content).__name__}; a dictionary with dims is needed"
+    names = [str(key) for key in content]
+    if any(name.removeprefix("model.").startswith("encoder.layers.") for name in names):
+        return (
+            "is the weights file of a Hugging Face model, and its dimensions stand in config.json; "
+            "give the folder that holds both"
+        )
+    missing = " and ".join(key for key in ("dims", "model_state_dict") if key not in content)
+    if all(isinstance(value, Tensor) for value in content.values()) and content:
+        return f"is a bare state dict of {len(names)} tensors, and {missing} are missing; wrap it as {_FORM}"
+    found = ", ".join(names[:5]) or "nothing"
+    return f"is a torch file that holds {found}, and {missing} is missing; a checkpoint is {_FORM}"
+
+
+_FORM = '{"dims": {ten numbers}, "model_state_dict": {tensors}}'

@@ -1,0 +1,278 @@
+"""Weights on their way into a network: ten dimensions, named tensors, alignment heads.
+
+What every format is read into and what a `Whisper` is built from. Tensors that are missing, left over or of
+the wrong shape are refused before anything is built. It opens no files and knows no format.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..device.torch_state import InFloat32, clean_state
+from ..errors import CheckpointError
+from ..lazy_modules import DeferredModules
+from ..model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
+from .lazy_tensors import StoredTensors
+
+
+@dataclass
+class Weights:
+    """The contents of a checkpoint, whatever file it came from."""
+
+    dims: ModelDimensions
+    tensors: Mapping[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
+    alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: nobody measured them
+    source: str  # for messages: the file or folder
+
+
+def checked_dimensions(dims: object, source: str) -> ModelDimensions:
+    """Return `dims`, a mapping of the ten numbers, as `ModelDimensions`.
+
+    Raises
+    ------
+    CheckpointError
+        Where a number is missing, unknown, or no positive integer, or where heads do not divide the state.
+    """
+    names = [field.name for field in fields(ModelDimensions)]
+    if not isinstance(dims, Mapping):
+        raise CheckpointError(
+            f"{source} holds 'dims' of type {type(dims).__name__} instead of a dictionary of ten numbers; "
+            "save the model again with whisper.checkpoints.save_checkpoint"
+        )
+    wrong = [f"{name} is missing" for name in names if name not in dims]
+    wrong += [f"{name} is unknown" for name in dims if name not in names]
+    wrong += [f"{n} = {dims[n]!r}" for n in names if n in dims and not _is_count(dims[n])]
+    if not wrong:
+        for state, head in (("n_audio_state", "n_audio_head"), ("n_text_state", "n_text_head")):
+            if dims[state] % dims[head]:
+                wrong.append(f"{state} = {dims[state]} is no multiple of {head} = {dims[head]}")
+    if wrong:
+        raise CheckpointError(
+            f"the dimensions in {source} do not describe a Whisper ({'; '.join(wrong[:4])}); "
+            "all ten must be there as positive integers"
+        )
+    return ModelDimensions(**{name: dims[name] for name in names})
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def dump_alignment_heads(mask: Tensor) -> str:
+    """Write booleans in the original's form: gzipped, in base 85."""
+    flags = mask.cpu().to_dense() if mask.is_sparse else mask.cpu()
+    packed = gzip.compress(flags.bool().numpy().tobytes(), mtime=0)  # same heads, same text
+    return base64.b85encode(packed).decode("ascii")
+
+
+def parse_alignment_heads(dump: str | bytes, dims: ModelDimensions, source: str) -> Tensor:
+    """Read what `dump_alignment_heads` wrote, as booleans ``(n_text_layer, n_text_head)``."""
+    shape = (dims.n_text_layer, dims.n_text_head)
+    try:
+        flags = np.frombuffer(gzip.decompress(base64.b85decode(dump)), dtype=bool)
+        return torch.from_numpy(flags.copy()).reshape(shape)
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, RuntimeError) as error:
+        raise CheckpointError(
+            f"the alignment heads in {source} are not {shape[0]} x {shape[1]} gzipped booleans in base 85; "
+            "take them out, or save the model again"
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------
+# A network and its weights, looked at from outside
+# ---------------------------------------------------------------------------------------------------------
+
+Anatomy = tuple[list[tuple[str, type, int]], dict[str, tuple[int, ...]]]
+
+
+def anatomy(of: Whisper | ModelDimensions) -> Anatomy:
+    """Return the names, classes and heads of all modules, and the names and shapes of all tensors.
+
+    Of a network as it is, or as its dimensions ask for.
+    """
+    if isinstance(of, ModelDimensions):
+        return _skeleton_of(astuple(of))
+    modules = [(name, type(module), getattr(module, "n_head", 0)) for name, module in of.named_modules()]
+    return modules, {name: tuple(tensor.shape) for name, tensor in of.state_dict(keep_vars=True).items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _skeleton_of(numbers: tuple[int, ...]) -> Anatomy:
+    return anatomy(skeleton(ModelDimensions(*numbers)))
+
+
+def skeleton(dims: ModelDimensions) -> Whisper:
+    """Return the network without numbers."""
+    with torch.device("meta"), InFloat32(), _Undrawn():
+        return Whisper(dims)
+
+
+def tensors_of(*modules: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers that the result depends on, in an order of their own."""
+    tensors: list[Tensor] = []
+    for part in modules:
+        for module in part.modules():
+            own = vars(module)
+            tensors += [tensor for tensor in own["_parameters"].values() if tensor is not None]
+            if not isinstance(module, Whisper):  # whose buffer is the alignment heads
+                tensors += [tensor for tensor in own["_buffers"].values() if tensor is not None]
+    return tensors
+
+
+class _Undrawn(TorchFunctionMode):
+    """Lets no initial weights be drawn; on the meta device that would import torch's compiler, a whole second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@clean_state()
+def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: bool = False) -> Whisper:
+    """Build the network, in float32 on `device`.
+
+    No weight is drawn at random first, and a float16 tensor becomes float32 once, on the device. Tensors in memory are
+    taken out of ``weights.tensors`` one by one, so that each is held once.
+
+    Parameters
+    ----------
+    weights
+        What to build from; belongs to the model from now on.
+    device
+        Where the network shall be.
+    deferred
+        Let the modules be made when somebody first reaches for them; until then there are only the `weights`, for
+        the fast path to pack.
+
+    Raises
+    ------
+    CheckpointError
+        Where tensors are missing, left over, of another shape, or not floating point.
+    """
+    device = torch.empty(0, dtype=torch.float32, device=device).device  # with its number
+    _check_tensors(weights)
+    model = Whisper.__new__(Whisper)
+    nn.Module.__init__(model)
+    model.dims = weights.dims
+    mask = weights.alignment_heads
+    model.set_alignment_mask(default_alignment_mask(weights.dims) if mask is None else mask)
+    if device.type in ("cpu", "cuda"):  # others (mps) have no sparse tensors; the heads are only looked up
+        model.alignment_heads = model.alignment_heads.to(device)
+    modules = DeferredModules(model, ("encoder", "decoder"), partial(_parts, weights, device), device, weights)
+    modules.install()
+    if not deferred:
+        modules.made()
+    return model
+
+
+def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
+    """Make encoder and decoder."""
+    with torch.inference_mode(False):  # wherever somebody looked: these can be trained
+        model = skeleton(weights.dims)
+        state = {}
+        for name in list(weights.tensors):
+            moved = weights.tensors[name].detach().to(device)
+            # a contiguous tensor of our own, since others may look at the same one
+            ours = isinstance(weights.tensors, StoredTensors) or moved.dtype != torch.float32 or device.type != "cpu"
+            state[name] = moved.to(torch.float32, copy=not ours, memory_format=torch.contiguous_format)
+            del moved
+            if isinstance(weights.tensors, dict):
+                del weights.tensors[name]
+        model.load_state_dict(state, assign=True)
+        model.decoder.mask = causal_mask(weights.dims.n_text_ctx, device=device)
+    return {"encoder": model.encoder, "decoder": model.decoder}
+
+
+def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
+    """Return what a state dict of these dimensions holds; the network itself takes a hundred times as long to ask."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, n_in: int, n_out: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = (n_out, n_in)
+        if bias:
+            shapes[f"{name}.bias"] = (n_out,)
+
+    def norm(name: str, n_state: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (n_state,)
+
+    def blocks(part: str, n_layer: int, n_state: int, attentions: tuple[str, ...]) -> None:
+        for block in (f"{part}.blocks.{i}" for i in range(n_layer)):
+            for name in attentions:
+                for projection in ("query", "key", "value", "out"):
+                    linear(f"{block}.{name}.{projection}", n_state, n_state, bias=projection != "key")
+                norm(f"{block}.{name}_ln", n_state)
+            linear(f"{block}.mlp.0", n_state, n_state * 4)
+            linear(f"{block}.mlp.2", n_state * 4, n_state)
+            norm(f"{block}.mlp_ln", n_state)
+
+    n_audio, n_text = dims.n_audio_state, dims.n_text_state
+    for name, n_in in (("conv1", dims.n_mels), ("conv2", n_audio)):
+        shapes[f"encoder.{name}.weight"], shapes[f"encoder.{name}.bias"] = (n_audio, n_in, 3), (n_audio,)
+    shapes["encoder.positional_embedding"] = (dims.n_audio_ctx, n_audio)
+    blocks("encoder", dims.n_audio_layer, n_audio, ("attn",))
+    norm("encoder.ln_post", n_audio)
+    shapes["decoder.token_embedding.weight"] = (dims.n_vocab, n_text)
+    shapes["decoder.positional_embedding"] = (dims.n_text_ctx, n_text)
+    blocks("decoder", dims.n_text_layer, n_text, ("attn", "cross_attn"))
+    norm("decoder.ln", n_text)
+    return shapes
+
+
+def _check_tensors(weights: Weights) -> None:
+    found, source = weights.tensors, weights.source
+    if isinstance(found, StoredTensors):
+        found = found.views
+    layers = weights.dims.n_audio_layer + weights.dims.n_text_layer
+    if layers > len(found):  # each has a dozen; and a forged number must not name a million tensors
+        raise CheckpointError(
+            f"{source} is incomplete: it announces {layers} layers and holds {len(found)} tensors; "
+            "get the file again from where it came"
+        )
+    expected = expected_shapes(weights.dims)
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"{source} is incomplete: {len(missing)} of {len(expected)} tensors are missing "
+            f"({_some(missing)}); get the file again from where it came"
+        )
+    extra = [name for name in found if name not in expected]
+    if extra:
+        raise CheckpointError(
+            f"{source} holds {len(extra)} tensors that a Whisper of its dimensions does not have "
+            f"({_some(extra)}); it is another model, or its dims are wrong"
+        )
+    for name, shape in expected.items():
+        tensor: Any = found[name]
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise CheckpointError(
+                f"{name} in {source} is {kind}, not plain floating-point numbers; "
+                "load the model that it was quantised from"
+            )
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{name} in {source} has shape {tuple(tensor.shape)}, and its dimensions ask for {shape}; "
+                "the file mixes two models: get it again from where it came"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def dimensions_of(model: Whisper) -> dict[str, int]:
+    """Return the ten numbers as checkpoints hold them."""
+    return {name: int(value) for name, value in asdict(model.dims).items()}

@@ -1,0 +1,3 @@
+"""The command `whisper`."""
+
+from .main import cli as cli

@@ -1,0 +1,259 @@
+"""What the commands share: the options of a model and of `transcribe`, their checks, and messages to people.
+
+The flags of `transcribe`'s options are made of their declarations, so that no command retypes a default. Knows no
+command, opens no recording and writes no file; all that it prints goes to standard error, a line at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import DownloadError, LanguageError, OptionError, WhisperError
+from ..options.language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
+from ..options.transcription import GROUPS, RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
+from ..options.types import facts, takes_none
+from ..output.console import show
+from ..utils import optional_bool, optional_float, optional_int, str2bool
+
+if TYPE_CHECKING:
+    from ..model import Whisper
+
+DEBUG_VARIABLE = "SOTTO_DEBUG"  # set to anything but nothing: errors come with their traceback
+
+DEFAULT_MODEL = "turbo"
+MOST_TRIES = 1000  # of a window
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def model_name(name: str) -> str:
+    """Let a known name, a path that exists or the name of a hub model through."""
+    from ..checkpoints.load import available_models
+
+    if name in available_models() or os.path.exists(name) or _HUB_NAME.fullmatch(name):
+        return name
+    raise argparse.ArgumentTypeError(
+        f"there is no model {name!r}: give one of {', '.join(available_models())}, "
+        "the path of a checkpoint, or owner/name of a model on the Hugging Face hub"
+    )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints can be read: one line on what is wrong, one on where to look.
+
+    Parameters
+    ----------
+    what
+        Stands in that second line for the arguments that the command needs.
+    first
+        Options that an abbreviation means where it fits just one of them, whatever others it fits.
+    """
+
+    def __init__(self, *, what: str, first: Collection[str] = (), **settings: Any) -> None:
+        super().__init__(
+            epilog=f"{DEBUG_VARIABLE}=1 in the environment shows where an error comes from.",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            **settings,
+        )
+        self.what, self.first = what, first
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        fitting: list[Any] = super()._get_option_tuples(option_string)
+        first = [match for match in fitting if match[0].dest in self.first]
+        return first if len(first) == 1 else fitting
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse like argparse; a flag that there is not is told with the nearest that there is."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near and unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if not isinstance(action.choices, _Languages):
+            return super()._check_value(action, value)
+        try:
+            code_of(value)
+        except LanguageError as error:
+            raise argparse.ArgumentError(action, str(error)) from None
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nusage: {self.prog} {self.what} [options]; "
+                     f"all options: {self.prog} --help\n")  # fmt: skip
+
+
+class _Languages(list[str]):
+    """The names that the help lists, which are openai-whisper's; all others that `code_of` knows are taken, too."""
+
+
+def add_model(parser: Parser, **settings: Any) -> None:
+    """Add which model runs where; `settings` go to ``--model``."""
+    from ..device.precision import COMPUTE_TYPES
+
+    parser.add_argument(
+        "--model", type=model_name, **{"default": DEFAULT_MODEL, **settings},
+        help="name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; "
+             "nano comes with this package and needs no download",
+    )  # fmt: skip
+    parser.add_argument("--model_dir", help="folder for downloaded models; where not given, ~/.cache/whisper")
+    parser.add_argument(
+        "--device", default="auto",
+        help="where the model runs, such as cpu or cuda:1; auto is cuda if there is one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compute_type", choices=list(COMPUTE_TYPES), default="auto",
+        help="precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor "
+             "that has the instructions and float16 on cuda",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=optional_int, default=0,
+        help="threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS",
+    )  # fmt: skip
+
+
+def add_options(parser: Parser, without: Collection[str] = (), **changed: Mapping[str, Any]) -> None:
+    """Add a flag for each option of `transcribe` that can be given as text.
+
+    Parameters
+    ----------
+    without
+        Options that the command does not have.
+    **changed
+        By the name of an option, what `argparse` is told of it instead.
+    """
+    spoken = _Languages(sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE))
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    for declared in options_of_transcribe():
+        name, known = declared.name, facts(declared)
+        if known.cli is None or name in without:
+            continue
+        settings = {
+            "default": declared.default,
+            "type": _reader(declared),
+            "choices": spoken if name == "language" else list(known.kind.choices) or None,
+            "help": known.explained,
+            **known.cli,
+            **changed.get(name, {}),
+        }
+        groups[known.group].add_argument(f"--{name}", **settings)
+    groups[RETRY].add_argument(
+        "--temperature_increment_on_fallback", type=optional_float, default=0.2,
+        help="how much hotter each further try is, up to 1, when a text fails a threshold; None for no further try",
+    )  # fmt: skip
+
+
+def _reader(declared: Field[Any]) -> Callable[[str], Any]:
+    """What makes a value of an option out of text."""
+    read = facts(declared).kind.read
+    optional: dict[Callable[[str], Any], Callable[[str], Any]] = {
+        int: optional_int, float: optional_float, str2bool: optional_bool,
+    }  # fmt: skip
+    return optional.get(read, read) if takes_none(declared) else read
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------------------------------------
+
+
+def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
+    """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
+    from ..speech.vad import VadOptions
+    from ..transcription.windows import parse_clips
+
+    def of(options_type: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in fields(options_type) if f.name in options}
+
+    try:
+        chosen = TranscribeOptions(**of(TranscribeOptions))
+        decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
+        for temperature in chosen.temperatures():
+            decoding.at(temperature)
+        for language in chosen.languages or ():
+            code_of(language)
+        parse_clips(chosen.clip_timestamps, sys.maxsize)
+        VadOptions.of(chosen.vad_parameters)
+    except OptionError as error:
+        parser.error(str(error))
+
+
+def temperature_steps(parser: argparse.ArgumentParser, first: float, increment: float | None) -> tuple[float, ...]:
+    """Return `first` and each `increment` hotter up to 1; `first` alone without an increment."""
+    if increment is None:
+        return (first,)
+    if not increment > 0:
+        parser.error(f"argument --temperature_increment_on_fallback: must be above 0, or None: {increment}")
+    if not 0 <= first <= 1:
+        return (first,)
+    if increment * MOST_TRIES < 1:
+        parser.error(f"argument --temperature_increment_on_fallback: {increment} makes more than {MOST_TRIES} tries")
+    import numpy as np  # its arange, since the sums must round as the original's
+
+    return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)
+
+
+def load(name: str, device: str | None, folder: str | None, compute_type: str = "auto") -> Whisper:
+    """Load a model; a download that fails says which model needs none."""
+    from ..checkpoints.load import load_model
+
+    try:
+        return load_model(name, device=device, download_root=folder, compute_type=compute_type)
+    except DownloadError as error:
+        if "--model nano" in str(error):
+            raise
+        raise DownloadError(
+            f"{error}; --model nano (a small model inside this package) works without network"
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Messages: one line each, to standard error
+# ---------------------------------------------------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    """Print one line."""
+    show(f"whisper: {' '.join(message.split())}", sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    say(f"warning: {message}")
+
+
+def fail(what: str, why: str) -> None:
+    """Say what failed and why, and in the middle of an error show its traceback to who asked for that."""
+    say(f"error: {why}" if what in why else f"error: {what}: {why}")
+    if os.environ.get(DEBUG_VARIABLE) and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+
+
+def explain(error: Exception) -> str:
+    """Put an error in words; those that we did not foresee come with their type and the way to know more."""
+    if isinstance(error, WhisperError):
+        return str(error)
+    return f"{type(error).__name__}: {error} ({DEBUG_VARIABLE}=1 shows where)"
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print Python's warnings as lines of ours, without the place in the program where they arose."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

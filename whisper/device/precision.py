@@ -1,0 +1,45 @@
+"""The precisions that a model can run in: what a device can do, and what "auto" stands for there."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import OptionError
+from .hardware import has_bfloat16, has_int8
+
+COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
+
+
+def available_types(device: torch.device | str) -> list[str]:
+    """Return the compute types that `device` has; the first one is what "auto" stands for.
+
+    On a CPU all of them work everywhere; which is first depends on the instructions that the processor has.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        fast = ["int8"] * has_int8() + ["bfloat16"] * has_bfloat16() + ["float32"]
+        return fast + [name for name in ("bfloat16", "int8") if name not in fast]
+    if kind == "cuda":
+        return ["float16", *["bfloat16"] * torch.cuda.is_bf16_supported(), "float32"]
+    return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`
+
+
+def resolve(compute_type: str, device: torch.device | str) -> str:
+    """Return the precision that `compute_type` stands for on `device`.
+
+    Raises
+    ------
+    OptionError
+        Where there is no such precision, or the device cannot compute in it.
+    """
+    if compute_type not in COMPUTE_TYPES:
+        raise OptionError(f"compute_type is {compute_type!r}; it can be {', '.join(COMPUTE_TYPES)}")
+    available = available_types(device)
+    if compute_type == "auto":
+        return available[0]
+    if compute_type not in available:
+        raise OptionError(
+            f"compute_type {compute_type!r} does not run on {torch.device(device).type}; "
+            f"there it can be auto, {', '.join(available)}"
+        )
+    return compute_type

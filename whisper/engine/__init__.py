@@ -1,0 +1,4 @@
+"""Many requests on one runner, as one batch that changes with every step."""
+
+from .engine import Engine as Engine
+from .engine import configure as configure

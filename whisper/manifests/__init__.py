@@ -1,0 +1,3 @@
+"""Lists of recordings with transcripts."""
+
+from .read import read_manifest as read_manifest

@@ -1,0 +1,1 @@
+"""Recordings of any container and codec, decoded."""

@@ -1,7 +1,0 @@
-"""``python -m whisper.native``: compiles the kernels in this folder."""
-
-import sys
-
-from ..kernels import main
-
-sys.exit(main())

@@ -1,0 +1,1 @@
+"""Transcripts written as files."""

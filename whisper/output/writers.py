@@ -1,0 +1,578 @@
+"""A result on its way to a file: plain text, WebVTT, SubRip, tab-separated values, JSON.
+
+Subtitles with word times are laid out in three steps, each a function of its input alone: segments -> timed
+words -> lines -> cues. The bytes are openai-whisper's, unless segments have a ``channel`` or a ``language``, which each
+format then shows, or escaping is asked for: only then a cue can hold no arrow, tag or blank line that a reader of the
+file would take for its own. A file appears whole or not at all. Nothing here knows a model, or changes a result.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
+from numbers import Integral
+from typing import Any, NamedTuple, Protocol, TextIO
+
+from .. import utils
+from ..errors import OptionError, ResultError, WhisperError
+from .places import temporary_beside
+
+LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
+UNLIMITED_WIDTH = 1000  # characters, where no width is given
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Layout: words -> lines -> cues
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Word(NamedTuple):
+    """A word as it will be printed, white space included, with its times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How words become cues. Only for results with word times."""
+
+    max_line_width: int | None = None  # characters in a line
+    max_line_count: int | None = None  # lines in a cue
+    highlight_words: bool = False  # one cue per word, with that word underlined
+    max_words_per_line: int | None = None  # words in a cue; without meaning where cues cross segments
+
+    def __post_init__(self) -> None:
+        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Integral) and int(value) >= 0):
+                raise OptionError(f"{name} must be a whole number of at least 0, or None, not {reprlib.repr(value)}")
+
+    @classmethod
+    def merged(cls, options: Mapping[str, Any] | None, **given: Any) -> Layout:
+        """Take what is `given` and truthy, and what is in `options` for the rest."""
+        options = options or {}
+        if not isinstance(options, Mapping):
+            raise OptionError(f"options must be a dictionary of the layout, or None, not {reprlib.repr(options)}")
+        return cls(**{f.name: given[f.name] or options.get(f.name, f.default) for f in fields(cls)})
+
+    @property
+    def crosses_segments(self) -> bool:
+        """Whether cues are filled up regardless of segments: only where both dimensions are set."""
+        return self.max_line_width is not None and self.max_line_count is not None
+
+
+class Line(NamedTuple):
+    """Words that stand on one line of a cue."""
+
+    words: list[Word]
+    opens_cue: bool  # a segment starts here, or the speaker was silent before
+
+    @property
+    def blank(self) -> bool:
+        return not self.words[0].text  # the first word is stripped, and a blank one is alone
+
+
+Cue = list[Word]
+
+
+def chunk_words(segments: Iterable[Mapping[str, Any]], size: int | None) -> Iterator[list[Word]]:
+    """Cut each segment's words into runs of `size`, or none; a segment without word times is one word."""
+    for segment in segments:
+        if "words" in segment:
+            words = [Word(w["word"], w["start"], w["end"]) for w in segment["words"]]
+        else:
+            words = [Word(" " + segment["text"].strip(), segment["start"], segment["end"])]
+        step = size or max(len(words), 1)
+        yield from (words[i : i + step] for i in range(0, len(words), step))
+
+
+def break_lines(chunks: Iterable[list[Word]], layout: Layout) -> list[Line]:
+    """Put words on lines: a new one where the width is used up, after a long pause, and for each chunk.
+
+    The first word of a line loses the white space around it. Chunks count only where cues follow segments,
+    and pauses only where they do not. A word wider than a line has one to itself.
+    """
+    width = layout.max_line_width or UNLIMITED_WIDTH
+    lines: list[Line] = []
+    used = 0  # characters on the last line
+    previous_start: float | None = None
+    for chunk in chunks:
+        for i, word in enumerate(chunk):
+            if layout.crosses_segments:
+                breaks = previous_start is not None and word.start - previous_start > LONG_PAUSE
+            else:
+                breaks = i == 0
+            if used > 0 and not breaks and used + len(word.text) <= width:
+                lines[-1].words.append(word)
+                used += len(word.text)
+            else:
+                lines.append(Line([word._replace(text=word.text.strip())], breaks))
+                used = len(lines[-1].words[0].text)
+            previous_start = word.start
+    return lines
+
+
+def stack_cues(lines: Iterable[Line], max_line_count: int | None) -> list[Cue]:
+    """Stack lines into cues, at most `max_line_count` each; a line break precedes a line's first word."""
+    cues: list[Cue] = []
+    count = 0  # lines in the last cue
+    above: Line | None = None
+    for line in lines:
+        full = max_line_count is not None and count >= max_line_count
+        if above is None or line.opens_cue or full:
+            cues.append(list(line.words))
+            count = 1
+        elif above.blank:  # continues it: an empty line would end the cue for every reader of subtitles
+            cues[-1].extend(line.words)
+        else:
+            first, *rest = line.words
+            cues[-1].extend([first._replace(text="\n" + first.text), *rest])
+            count += 1
+        above = line
+    return cues
+
+
+_SPACE_THEN_WORD = re.compile(r"^(?P<space>\s*)(?P<word>.*)$")
+
+
+def underline(word: str) -> str:
+    """Put ``<u>`` around a word, after the white space before it; a word of two lines stays as it is."""
+    return _SPACE_THEN_WORD.sub(r"\g<space><u>\g<word></u>", word)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What openai-whisper's segments do not have, and what its files do not escape
+# ---------------------------------------------------------------------------------------------------------
+
+Segments = Sequence[Mapping[str, Any]]
+WORD_JOINER = "\u2060"  # has no width; behind it, what would open a tag is text
+
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_ARROW = re.compile(r"-{2,}>")
+_OPENS_TAG = re.compile(r"<(?=[A-Za-z/!?]|$)|\{(?=\\|$)")  # also at the end of a word, since the next may go on with it
+
+
+class Label(NamedTuple):
+    """Who speaks in a segment and what, as far as it says so."""
+
+    channel: Any = None
+    language: Any = None
+
+    @classmethod
+    def of(cls, segment: Mapping[str, Any]) -> Label:
+        """Read it off a segment."""
+        return cls(segment.get("channel"), segment.get("language"))
+
+    @property
+    def prefix(self) -> str:
+        """The label where a format has no place of its own for it: ``[channel 0] [de] ``."""
+        channel = "" if self.channel is None else f"[channel {one_line(str(self.channel))}] "
+        return channel + ("" if self.language is None else f"[{one_line(str(self.language))}] ")
+
+
+def escapes(segments: Segments, options: Mapping[str, Any] | None, given: bool | None) -> bool:
+    """Whether text is escaped: as it is `given`, or in `options`; else where a segment has a label."""
+    asked = (options or {}).get("escape_cues") if given is None else given
+    if asked is None:
+        return any(Label.of(segment) != Label() for segment in segments)
+    if not isinstance(asked, int):
+        raise OptionError(f"escape_cues must be True, False or None, not {reprlib.repr(asked)}")
+    return bool(asked)
+
+
+def one_line(text: str) -> str:
+    """Put a space for each line break, and nothing for what no text file should hold: controls, half characters."""
+    return _CONTROLS.sub("", _BREAKS.sub(" ", text)).encode("utf-8", "replace").decode("utf-8")
+
+
+def on_one_line(segment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a segment whose text and words have no line breaks; text without words counts as one."""
+    cleaned = {**segment, "text": one_line(segment["text"])}
+    words = [{**word, "word": one_line(word["word"])} for word in segment.get("words", ())]
+    words = [word for word in words if word["word"].strip()]
+    cleaned.pop("words", None)
+    return {**cleaned, "words": words} if words else cleaned
+
+
+def voices(segments: Segments) -> Iterator[tuple[Label, Segments]]:
+    """Give the segments that may share a cue: those of a channel, as long as the language stays the same."""
+    channels: dict[Any, list[Mapping[str, Any]]] = {}
+    for segment in segments:
+        channels.setdefault(Label.of(segment).channel, []).append(segment)
+    for own in channels.values():
+        yield from ((label, list(run)) for label, run in groupby(own, Label.of))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Writers
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Writer(Protocol):
+    """Writes the file, or files, of one result: what `get_writer` returns."""
+
+    def __call__(
+        self,
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None: ...
+
+
+class ResultWriter:
+    """Writes results into a folder, each under the recording's name with the writer's `extension`.
+
+    Parameters
+    ----------
+    output_dir
+        A folder that exists.
+    """
+
+    extension: str
+
+    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+        self.output_dir = output_dir
+
+    def __call__(
+        self,
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write `result` to ``output_dir/<name of the recording>.<extension>``, whole or not at all.
+
+        Parameters
+        ----------
+        result
+            What `transcribe` returned.
+        audio_path
+            The recording; only the name counts, without folder and extension.
+        options, **kwargs
+            The layout of subtitles (see `SubtitlesWriter.iterate_result`); keywords win.
+
+        Raises
+        ------
+        OSError
+            The folder is missing or cannot be written to.
+        OptionError
+            The layout, or `audio_path`, is of a wrong kind. (A ValueError.)
+        ResultError
+            The result has not the form of a transcript. (A ValueError, and a TypeError.)
+        """
+        if not isinstance(audio_path, (str, os.PathLike)):
+            raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
+        stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
+        path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
+        temporary = temporary_beside(path)
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                self.write_result(result, file=file, options=options, **kwargs)
+            os.replace(temporary, os.path.realpath(path))  # through a link, as a plain open() would
+        except (WhisperError, OSError):
+            raise
+        except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ResultError(f"{path} cannot be written ({what}); the result must be one of transcribe()") from error
+        finally:  # after Ctrl-C, too: what was there before stays as it was
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Write `result` to an open text file; each format has its own."""
+        raise NotImplementedError
+
+
+class WriteTXT(ResultWriter):
+    """The text alone, one segment a line."""
+
+    extension = "txt"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        escaped = escapes(result["segments"], options, kwargs.get("escape_cues"))
+        for segment in result["segments"]:
+            text, label = segment["text"].strip(), Label.of(segment)
+            if escaped:
+                text = one_line(text)
+            if text or label == Label():
+                print(label.prefix + text, file=file, flush=True)
+
+
+class SubtitlesWriter(ResultWriter):
+    """What WebVTT and SubRip have in common: cues, each with two times and some lines."""
+
+    always_include_hours: bool
+    decimal_marker: str
+    labels_are_tags = False  # and take up no room on a line
+
+    def iterate_result(
+        self,
+        result: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        *,
+        max_line_width: int | None = None,
+        max_line_count: int | None = None,
+        highlight_words: bool = False,
+        max_words_per_line: int | None = None,
+        escape_cues: bool | None = None,
+    ) -> Iterator[tuple[str, str, str]]:
+        """Give the cues of a result: start, end and text. Without word times a cue is a segment.
+
+        Parameters
+        ----------
+        result
+            What `transcribe` returned; whether it has word times is read off its first segment.
+        options
+            The settings below as a dictionary; a keyword given beside it wins.
+        max_line_width, max_line_count
+            Characters in a line and lines in a cue. Where both are set, cues are filled up regardless of
+            segments and a pause of more than 3 s starts a new one; else each segment has its own.
+        highlight_words
+            Give each word a cue of its own in which it is underlined.
+        max_words_per_line
+            Words in a cue, unless cues are filled up regardless of segments.
+        escape_cues
+            True leaves nothing in the text that the format reads as its own: arrows, tags, entities, blank lines.
+            False writes the text as openai-whisper does, with its arrows where there are word times. None is True
+            where segments have a ``channel`` or a ``language``. These are written in any case, and do not share cues.
+
+        Raises
+        ------
+        OptionError
+            A number is not whole and at least 0, or None; or `escape_cues` is no flag.
+        """
+        layout = Layout.merged(
+            options,
+            max_line_width=max_line_width,
+            max_line_count=max_line_count,
+            highlight_words=highlight_words,
+            max_words_per_line=max_words_per_line,
+        )
+        segments = result["segments"]
+        escaped = escapes(segments, options, escape_cues)
+        if escaped or any(Label.of(segment) != Label() for segment in segments):
+            yield from self._own_cues(segments, layout, escaped)
+            return
+        if not segments or "words" not in segments[0]:
+            yield from map(self._segment_cue, segments)
+            return
+        lines = break_lines(chunk_words(segments, layout.max_words_per_line), layout)
+        for cue in stack_cues(lines, layout.max_line_count):
+            yield from self._highlighted(cue) if layout.highlight_words else [self._plain(cue)]
+
+    def format_timestamp(self, seconds: float) -> str:
+        """Write a time the way this format wants it."""
+        return utils.format_timestamp(
+            seconds=seconds,
+            always_include_hours=self.always_include_hours,
+            decimal_marker=self.decimal_marker,
+        )
+
+    def _segment_cue(self, segment: Mapping[str, Any]) -> tuple[str, str, str]:
+        text = segment["text"].strip().replace("-->", "->")  # an arrow inside a cue reads as its times
+        return self.format_timestamp(segment["start"]), self.format_timestamp(segment["end"]), text
+
+    # -- with labels, or escaped -------------------------------------------------------------------------
+
+    def escape(self, text: str) -> str:
+        """Return text that this format does not read as markup."""
+        return text
+
+    def labelled(self, text: str, label: Label) -> str:
+        """Return the text of a cue with who says it in which language; `text` is escaped."""
+        return label.prefix + text
+
+    def _own_cues(self, segments: Segments, layout: Layout, escaped: bool) -> Iterator[tuple[str, str, str]]:
+        """Give the cues of all channels in the order of time, none empty and none without length."""
+        if escaped:
+            segments = [on_one_line(segment) for segment in segments]
+        has_words = any(segment.get("words") for segment in segments)
+        cues: list[tuple[float, float, str]] = []
+        for label, own in voices(segments):
+            if has_words:
+                cues += self._laid_out(own, layout, label, escaped)
+            else:
+                cues += ((s["start"], s["end"], self._written([s["text"].strip()], label, escaped)) for s in own)
+        for start, end, text in sorted((cue for cue in cues if cue[2]), key=lambda cue: cue[:2]):
+            yield self.format_timestamp(start), self.format_timestamp(max(end, start + 0.001)), text
+
+    def _laid_out(
+        self, segments: Segments, layout: Layout, label: Label, escaped: bool
+    ) -> Iterator[tuple[float, float, str]]:
+        """Give the cues of segments with one label; text is empty where there is none."""
+        if layout.max_line_width and not self.labels_are_tags:  # of a narrow line, half is for the text
+            room = max(layout.max_line_width - len(label.prefix), layout.max_line_width // 2, 1)
+            layout = replace(layout, max_line_width=room)
+        lines = break_lines(chunk_words(segments, layout.max_words_per_line), layout)
+        for cue in stack_cues(lines, layout.max_line_count):
+            words = [word.text for word in cue]
+            if not layout.highlight_words:
+                yield cue[0].start, cue[-1].end, self._written(words, label, escaped)
+                continue
+            shown_until = cue[0].start
+            for i, word in enumerate(cue):
+                if word.start > shown_until:
+                    yield shown_until, word.start, self._written(words, label, escaped)
+                yield word.start, word.end, self._written(words, label, escaped, underlined=i)
+                shown_until = word.end
+
+    def _written(self, words: list[str], label: Label, escaped: bool, underlined: int | None = None) -> str:
+        """Return the text of a cue; empty without words."""
+        if escaped:
+            words = [self.escape(word) for word in words]
+        text = "".join(underline(word) if i == underlined else word for i, word in enumerate(words))
+        if escaped:
+            text = _ARROW.sub("->", text)
+        return self.labelled(text, label) if text.strip() else ""
+
+    # -- as openai-whisper writes them -------------------------------------------------------------------
+
+    def _plain(self, cue: Cue) -> tuple[str, str, str]:
+        text = "".join(word.text for word in cue)
+        return self.format_timestamp(cue[0].start), self.format_timestamp(cue[-1].end), text
+
+    def _highlighted(self, cue: Cue) -> Iterator[tuple[str, str, str]]:
+        """Give the cue once per word, that word underlined, and as it is for the silences between them."""
+        shown_until, _, plain = self._plain(cue)
+        for i, word in enumerate(cue):
+            start, end = self.format_timestamp(word.start), self.format_timestamp(word.end)
+            if start != shown_until:
+                yield shown_until, start, plain
+            yield start, end, "".join(underline(w.text) if j == i else w.text for j, w in enumerate(cue))
+            shown_until = end
+
+
+class WriteVTT(SubtitlesWriter):
+    """WebVTT, the subtitles of the web."""
+
+    extension = "vtt"
+    always_include_hours = False
+    decimal_marker = "."
+    labels_are_tags = True
+
+    def escape(self, text: str) -> str:
+        """See `SubtitlesWriter.escape`; entities are WebVTT's own way."""
+        return html.escape(text, quote=False)
+
+    def labelled(self, text: str, label: Label) -> str:
+        """See `SubtitlesWriter.labelled`; a channel is a voice, ``<v channel 0>``."""
+        channel, language = (html.escape(one_line(str(value)), quote=False) for value in label)
+        if label.language is not None:
+            text = f"<lang {language}>{text}</lang>"
+        return text if label.channel is None else f"<v channel {channel}>{text}"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        print("WEBVTT\n", file=file)
+        for start, end, text in self.iterate_result(result, options, **kwargs):
+            print(f"{start} --> {end}\n{text}\n", file=file, flush=True)
+
+
+class WriteSRT(SubtitlesWriter):
+    """SubRip, the subtitles of most players: numbered cues, hours always, a decimal comma."""
+
+    extension = "srt"
+    always_include_hours = True
+    decimal_marker = ","
+
+    def escape(self, text: str) -> str:
+        """See `SubtitlesWriter.escape`; the format has no escapes, so a `WORD_JOINER` parts what opens a tag."""
+        return _OPENS_TAG.sub(lambda opening: opening[0] + WORD_JOINER, text)
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        for number, (start, end, text) in enumerate(self.iterate_result(result, options, **kwargs), start=1):
+            print(f"{number}\n{start} --> {end}\n{text}\n", file=file, flush=True)
+
+
+class WriteTSV(ResultWriter):
+    """Start, end and text of each segment between tabs.
+
+    Times are whole milliseconds, so that no country's decimal sign comes into it. A tab in the text becomes a
+    space. Where segments have a ``channel`` or a ``language``, these are further columns behind the text.
+    """
+
+    extension = "tsv"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        segments = result["segments"]
+        escaped = escapes(segments, options, kwargs.get("escape_cues"))
+        further = [name for name in Label._fields if any(segment.get(name) is not None for segment in segments)]
+        print("start", "end", "text", *further, sep="\t", file=file)
+        for segment in segments:
+            start, end = (round(1000 * segment[key]) for key in ("start", "end"))
+            text = one_line(segment["text"]) if escaped else segment["text"]
+            values = ("" if segment.get(name) is None else one_line(str(segment[name])) for name in further)
+            cells = (text.strip().replace("\t", " "), *(value.replace("\t", " ") for value in values))
+            print(start, end, *cells, sep="\t", file=file, flush=True)
+
+
+class WriteJSON(ResultWriter):
+    """The whole result, as it is."""
+
+    extension = "json"
+
+    def write_result(
+        self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        json.dump(result, file)
+
+
+WRITERS: dict[str, type[ResultWriter]] = {
+    writer.extension: writer for writer in (WriteTXT, WriteVTT, WriteSRT, WriteTSV, WriteJSON)
+}
+OUTPUT_FORMATS = (*WRITERS, "all")
+
+
+def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer:
+    """Return what writes one result to a file of this format, or with ``all`` to one file of each.
+
+    Parameters
+    ----------
+    output_format
+        ``txt``, ``vtt``, ``srt``, ``tsv``, ``json`` or ``all``.
+    output_dir
+        The folder for the files; it must exist when they are written.
+
+    Raises
+    ------
+    OptionError
+        There is no such format, or the folder is neither text nor a path.
+    """
+    if not isinstance(output_dir, (str, os.PathLike)):
+        raise OptionError(f"output_dir must be text or a path, not {reprlib.repr(output_dir)}")
+    if not isinstance(output_format, str) or output_format not in OUTPUT_FORMATS:
+        raise OptionError(f"no writer for {reprlib.repr(output_format)}; there are {', '.join(OUTPUT_FORMATS)}")
+    if output_format != "all":
+        return WRITERS[output_format](output_dir)
+    writers = [writer(output_dir) for writer in WRITERS.values()]
+
+    def write_all(
+        result: dict[str, Any],
+        audio_path: str | os.PathLike[str],
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for writer in writers:
+            writer(result, audio_path, options, **kwargs)
+
+    return write_all

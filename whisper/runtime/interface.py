@@ -1,0 +1,245 @@
+"""What a fast path offers: the network run for whatever rows of text it is given.
+
+A runner holds packed weights and caches, and does as it is told: it decides neither which row runs nor which token
+comes next. Two rooms fill this contract, `torch_runner` with PyTorch alone and `native_runner` with compiled
+kernels; tests fill it with a mock. `fast_path` chooses.
+
+A *row* is one growing text: a greedy text, or one beam. A *batch* is flat: each item is one token of one row, so a
+prompt (many items of one row) and the next tokens of other rows (one item each) run in the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..device.hardware import free_memory
+from ..errors import OptionError, ShapeError
+from ..model import ModelDimensions
+
+ASK_FROM = 1 << 30  # bytes; for fewer it is not worth asking how many are free
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A window that can be listened to: made by `Runner.listen`, and only its runner looks inside."""
+
+    features: Tensor  # (n_audio_ctx, n_audio_state), float32
+    keys_and_values: Any  # of the cross-attention of every layer, in the runner's own form
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each row may not say next; arrays over rows, see `token_rules` for how they are derived.
+
+    A token is forbidden to row ``i`` if it is in ``suppressed[suppressed_by[i]]``, if it is below ``text_from[i]``,
+    or if it is a timestamp below ``timestamps_from[i]`` or not below ``timestamps_to[i]``. After that, where
+    ``weighs[i]``, all text is forbidden if the timestamps together are likelier than the likeliest text token.
+    """
+
+    suppressed: Sequence[Ints]  # distinct sets of token ids, each sorted
+    suppressed_by: Ints  # (n_rows,) index into `suppressed`
+    text_from: Ints  # (n_rows,) 0 where text is allowed
+    timestamps_from: Ints  # (n_rows,) token ids
+    timestamps_to: Ints  # (n_rows,) token ids, exclusive; n_vocab for no limit
+    weighs: npt.NDArray[np.bool_]  # (n_rows,)
+    timestamp_begin: int
+
+
+class Runner(Protocol):
+    """The network for the rows it is given. Not to be called by two threads at once: the engine sees to it."""
+
+    dims: ModelDimensions
+    compute_type: str  # "float32", "bfloat16", "float16" or "int8"
+    row_bytes: int  # memory of one row's cache
+    audio_bytes: int  # memory of one `Audio`
+
+    def twin(self) -> Runner:
+        """Return a runner of the same weights, in the same memory, whose rows and caches are its own."""
+        ...
+
+    def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Encode windows, each ``(n_mels, 3000)``, into features ``(n_audio_ctx, n_audio_state)``, float32."""
+        ...
+
+    def listen(self, features: Tensor) -> Audio:
+        """Prepare a window for the decoder: the keys and values of its cross-attention."""
+        ...
+
+    def take_rows(self, n: int) -> list[int]:
+        """Reserve `n` rows, empty; there are always more, at `row_bytes` each."""
+        ...
+
+    def free_rows(self, rows: Sequence[int]) -> None:
+        """Give rows back."""
+        ...
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """Let each of `rows` continue what the row of `sources` at its place was; a source may come twice."""
+        ...
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        audios: Sequence[Audio],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """Run one flat batch.
+
+        Parameters
+        ----------
+        tokens, rows, positions, audios
+            One entry per item. Items of the same row stand in the order of their positions, and all earlier
+            positions of the row have been run before.
+        wanted
+            Indices of the items whose logits are wanted.
+
+        Returns
+        -------
+        Logits, float32 ``(len(wanted), n_vocab)``; the caller may write into them until the next call.
+        """
+        ...
+
+    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """Apply `rules` to `logits`, ``(n_rows, n_vocab)``, in place, and find the likeliest tokens.
+
+        Returns
+        -------
+        Their ids and log-probabilities (over what is left), ``(n_rows, n_best)`` each, likeliest first; equal
+        ones by id.
+        """
+        ...
+
+    def attend(
+        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    ) -> tuple[Tensor, Tensor]:
+        """Let the decoder read `tokens` whole, and watch where it listens.
+
+        Parameters
+        ----------
+        heads
+            Layer and head of each alignment head.
+        n_skipped, n_text
+            Logits are wanted at the items ``n_skipped`` to ``n_skipped + n_text``, exclusive.
+
+        Returns
+        -------
+        qk
+            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``; each row
+            up to a constant, which the softmax takes away.
+        logits
+            Float32 ``(n_text, n_vocab)``. Both may be written over by the next call.
+        """
+        ...
+
+
+def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None:
+    """Raise `OptionError` where so many rows for one window, in float32, would not fit the memory that is free."""
+    n_bytes = n_rows * 4 * (2 * dims.n_text_layer * dims.n_text_ctx * dims.n_text_state + 2 * dims.n_vocab)
+    if n_bytes > ASK_FROM and 0 < (free := free_memory(device)) < n_bytes:
+        raise OptionError(
+            f"beam_size or best_of asks for {n_rows} texts at once, which take {n_bytes / 2**30:.3g} GiB, and "
+            f"{free / 2**30:.3g} GiB of memory are free: give less"
+        )
+
+
+def check_batch(
+    dims: ModelDimensions,
+    tokens: Sequence[int],
+    rows: Sequence[int],
+    positions: Sequence[int],
+    audios: Sequence[Audio],
+    wanted: Sequence[int],
+) -> None:
+    """Raise `ShapeError` where a flat batch would lead out of some memory; `RowTable` looks at the rows."""
+    n = len(tokens)
+    if not n or not n == len(rows) == len(positions) == len(audios):
+        raise ShapeError(
+            f"a batch of {n} tokens, {len(rows)} rows, {len(positions)} positions and {len(audios)} audios: there must "
+            "be equally many of each, and at least one"
+        )
+    if max(positions) >= dims.n_text_ctx:
+        raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {dims.n_text_ctx}")
+    if min(positions) < 0:
+        raise ShapeError(f"positions are counted from 0, and one of these is {min(positions)}")
+    if not 0 <= min(tokens) <= max(tokens) < dims.n_vocab:
+        raise ShapeError(f"tokens from {min(tokens)} to {max(tokens)} for a vocabulary of {dims.n_vocab}")
+    if len(wanted) and not 0 <= min(wanted) <= max(wanted) < n:
+        raise ShapeError(f"logits are wanted of the items {min(wanted)} to {max(wanted)}, and there are {n}, from 0 on")
+
+
+def check_heads(dims: ModelDimensions, heads: Sequence[tuple[int, int]]) -> None:
+    """Raise `ShapeError` where the decoder does not have one of the heads, each a layer and a head."""
+    for layer, head in heads:
+        if not (0 <= layer < dims.n_text_layer and 0 <= head < dims.n_text_head):
+            raise ShapeError(
+                f"head {head} of layer {layer}: the decoder has {dims.n_text_layer} layers of {dims.n_text_head} "
+                "heads, from 0 on; see Whisper.set_alignment_mask"
+            )
+
+
+class RowTable:
+    """Which physical row holds each position of each row: reordering beams moves numbers, never keys and values.
+
+    Row ``r`` writes its position ``p`` into physical row ``r``, once; whoever continues ``r`` remembers that.
+    """
+
+    def __init__(self, n_ctx: int) -> None:
+        self.table: Ints = np.zeros((0, n_ctx), dtype=np.int32)  # (n_rows, n_ctx)
+        self._free: list[int] = []
+        self._taken: set[int] = set()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that there are, taken and free."""
+        return len(self.table)
+
+    @property
+    def n_taken(self) -> int:
+        """Rows in use."""
+        return self.n_rows - len(self._free)
+
+    def take(self, n: int) -> list[int]:
+        """Reserve `n` rows, the lowest that are free, and new ones where there are too few."""
+        if (missing := n - len(self._free)) > 0:
+            new = np.zeros((missing, self.table.shape[1]), dtype=np.int32)
+            self._free += range(self.n_rows, self.n_rows + missing)
+            self.table = np.concatenate([self.table, new])
+        self._free.sort()
+        taken, self._free = self._free[:n], self._free[n:]
+        self._taken.update(taken)
+        return taken
+
+    def free(self, rows: Sequence[int]) -> None:
+        """Give rows back."""
+        self._check_taken(rows)
+        if len({*rows}) < len(rows):
+            raise ShapeError(f"rows {sorted(rows)[:5]} name one twice; each is given back once")
+        self._taken.difference_update(rows)
+        self._free += rows
+
+    def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
+        """See `Runner.reorder`."""
+        self._check_taken(rows)
+        self._check_taken(sources)
+        self.table[list(rows)] = self.table[list(sources)]
+
+    def write(self, rows: Sequence[int], positions: Sequence[int]) -> None:
+        """Note that each row now writes a position itself."""
+        self._check_taken(rows)
+        self.table[list(rows), list(positions)] = rows
+
+    def _check_taken(self, rows: Sequence[int]) -> None:
+        if not self._taken.issuperset(rows):
+            strange = sorted({*rows} - self._taken)
+            raise ShapeError(f"rows {strange[:5]} are not taken, or were given back: ask take_rows for them")

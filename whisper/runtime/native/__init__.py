@@ -1,0 +1,1 @@
+"""The runner on compiled kernels, and how they are built."""

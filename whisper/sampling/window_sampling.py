@@ -1,0 +1,351 @@
+"""The decoding of one window at one temperature, as a state that advances step by step.
+
+The semantics of `search` and `logit_filters`, on lists: which tokens the decoder reads next, and
+which it has sampled. So any number of windows, each with its own options and its own position,
+share a decoder step (`step`). Does not schedule windows, knows no audio, and uses logits only to
+sample from them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..device import processes
+from ..device.torch_state import clean_state
+from ..runtime.interface import Audio, Ints, Runner
+from .logit_filters import BoostHotwords, RowFilter
+from .search import best_extensions, fill_up
+from .token_rules import RowRule, RowRules, rules
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How a window is sampled: `DecodingOptions`, resolved for a model."""
+
+    initial_tokens: tuple[int, ...]  # prompt, start and prefix
+    sot_index: int  # index of <|startoftranscript|> among them
+    max_steps: int  # most tokens that are sampled
+    rules: RowRules
+    eot: int
+    no_speech: int  # <|nospeech|>, whose probability at the start token indicates silence
+    n_group: int = 1  # beams, or samples of which the best is selected
+    temperature: float = 0.0
+    # finished texts after which a beam search ends; None: no beam search
+    max_candidates: int | None = None
+    seed: int | None = None  # None uses torch's default generator
+    row_filters: tuple[RowFilter, ...] = ()  # applied to the logits before the rules
+    hotwords: BoostHotwords | None = None  # the one of these that needs score corrections
+
+    @property
+    def n_best(self) -> int:
+        """Candidates for each row's next token."""
+        return 1 if self.max_candidates is None else self.n_group + 1
+
+
+class WindowSampling:
+    """The sampling of one window.
+
+    Attributes
+    ----------
+    rows
+        The runner's KV-cache rows, one per text; taken by the first `step`, freed by the last or by
+        `release`.
+    done
+        Whether `candidates` are final.
+    no_speech_prob
+        Probability of <|nospeech|> at the start token; known after the first step.
+    """
+
+    def __init__(self, plan: SamplingPlan, audio: Audio) -> None:
+        self.plan = plan
+        self.audio = audio
+        self.rows: list[int] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Discard everything that was sampled."""
+        n = self.plan.n_group
+        self.n_steps = 0
+        self.done = False
+        self.no_speech_prob = math.nan
+        self._texts: list[tuple[int, ...]] = [()] * n  # without the initial tokens
+        self._sums: list[np.float32] = [np.float32(0)] * n  # summed in float32, as by torch
+        self._live = [0]  # the prefill is shared by all
+        self._finished: dict[tuple[int, ...], float] = {}
+        self._generator: torch.Generator | None = None
+
+    def items(self) -> list[tuple[int, int, int]]:
+        """Return token, row and position of each item that the decoder reads next."""
+        initial = self.plan.initial_tokens
+        if not self.n_steps:
+            return [(token, self.rows[0], position) for position, token in enumerate(initial)]
+        position = len(initial) + self.n_steps - 1
+        return [(self._texts[i][-1], self.rows[i], position) for i in self._live]
+
+    def next_rules(self) -> list[RowRule]:
+        """Return the rule for the next token of each live row."""
+        return [self.plan.rules.next_rule(self._texts[i]) for i in self._live]
+
+    def apply_row_filters(self, logits: Tensor) -> None:
+        """Change the logits of the live rows, ``(n_live, n_vocab)``, in place."""
+        for row_filter in self.plan.row_filters:
+            for i, row in zip(self._live, logits, strict=True):
+                row_filter.apply_to_row(row, self._texts[i])
+
+    def advance(self, ids: Ints, logprobs: Floats, logits: Tensor) -> list[int] | None:
+        """Extend the live texts by one token.
+
+        Parameters
+        ----------
+        ids, logprobs
+            The most probable tokens of each live row, ``(n_live, plan.n_best)``.
+        logits
+            The logits after the rules, ``(n_live, n_vocab)``, to sample from.
+
+        Returns
+        -------
+        For each of `rows` the row that it now continues; None if no row changes.
+        """
+        first = not self.n_steps
+        self.n_steps += 1
+        if self.plan.hotwords is not None:
+            logprobs = logprobs.copy()
+            for at, i in enumerate(self._live):
+                best, logprob = int(ids[at, 0]), float(logprobs[at, 0])
+                logprobs[at] += self.plan.hotwords.score_correction(logits[at], best, logprob, self._texts[i])
+        if self.plan.max_candidates is not None:
+            return self._advance_beams(ids, logprobs)
+        if first:
+            self._live = list(range(self.plan.n_group))
+        if self.plan.temperature > 0:
+            tokens, chosen = self._sample(ids, logprobs, logits)
+        else:
+            tokens, chosen = ids[:, 0].tolist(), logprobs[:, 0]
+        ended = set()
+        for i, token, logprob in zip(self._live, tokens, chosen, strict=True):
+            self._sums[i] += logprob
+            if token == self.plan.eot:
+                ended.add(i)
+            else:
+                self._texts[i] += (token,)
+        self._live = [i for i in self._live if i not in ended]
+        self.done = not self._live or self.n_steps >= self.plan.max_steps
+        return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
+
+    def _sample(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
+        """Sample a token for each live row; returns also log-probabilities, at temperature 1."""
+        plan, n = self.plan, len(self._live)
+        if plan.seed is not None and self._generator is None:
+            self._generator = torch.Generator(device=logits.device).manual_seed(plan.seed)
+        probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
+        if n < plan.n_group:
+            # sample for ended texts, too: the reference loop uses random numbers in this order
+            every = probabilities.new_ones(plan.n_group, logits.shape[1])
+            every[self._live] = probabilities
+            sampled = torch.multinomial(every, 1, replacement=True, generator=self._generator)[self._live]
+        else:
+            sampled = torch.multinomial(probabilities, 1, replacement=True, generator=self._generator)
+        # the difference to the most probable token is the same before and after normalising
+        best = torch.from_numpy(ids[:, :1]).to(logits.device, torch.long).expand(n, -1)
+        pair = logits.expand(n, -1).gather(1, torch.cat([sampled, best], dim=1)).cpu().numpy()
+        return sampled[:, 0].tolist(), logprobs[:, 0] + (pair[:, 0] - pair[:, 1])
+
+    def _advance_beams(self, ids: Ints, logprobs: Floats) -> list[int] | None:
+        plan, texts = self.plan, self._texts
+        assert plan.max_candidates is not None
+        sums = np.array([self._sums[i] for i in self._live], dtype=np.float32)
+        scores = (sums[:, None] + logprobs).tolist()
+        live, ended = best_extensions(self._live, ids.tolist(), scores, plan.n_group, plan.eot)
+        for score, i, token in ended[: max(0, plan.max_candidates - len(self._finished))]:
+            text = (*texts[i], token)
+            self._finished[text] = score
+        self._texts = [(*texts[i], token) for _, i, token in live]
+        self._sums = [np.float32(score) for score, _, _ in live]
+        self._live = list(range(plan.n_group))
+        self.done = len(self._finished) >= plan.max_candidates or self.n_steps >= plan.max_steps
+        sources = [self.rows[i] for _, i, _ in live]
+        return None if sources == self.rows else sources
+
+    def candidates(self) -> tuple[list[list[int]], list[float]]:
+        """Return the candidates, without prompt and end, and their summed log-probabilities."""
+        sums = [float(score) for score in self._sums]
+        if self.plan.hotwords is not None:
+            for i in self._live:
+                sums[i] -= self.plan.hotwords.pending_bias(self._texts[i])
+        if self.plan.max_candidates is None:
+            return [list(text) for text in self._texts], sums
+        finished = dict(self._finished)
+        fill_up(finished, self._texts, sums, self.plan.n_group, self.plan.eot)
+        return [list(text[:-1]) for text in finished], list(finished.values())
+
+
+@clean_state()
+def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
+    """Run one decoder step for several windows; the caller holds the runner exclusively.
+
+    Raises
+    ------
+    Exception
+        Any error of the runner; then the windows must be released and restarted.
+    """
+    # tokens are selected together for windows with equal n_best
+    ordered = sorted(samplings, key=lambda s: s.plan.n_best)
+    tokens: list[int] = []
+    rows: list[int] = []
+    positions: list[int] = []
+    audios: list[Audio] = []
+    logit_indices: list[int] = []
+    # windows in their first step, with the index of the start token
+    starting: list[tuple[WindowSampling, int]] = []
+    for s in ordered:
+        if not s.rows:
+            s.rows = runner.take_rows(s.plan.n_group)
+        n_before = len(tokens)
+        for token, row, position in s.items():
+            tokens.append(token)
+            rows.append(row)
+            positions.append(position)
+            audios.append(s.audio)
+        if s.n_steps:
+            logit_indices += range(n_before, len(tokens))
+        else:
+            logit_indices.append(len(tokens) - 1)
+            starting.append((s, n_before + s.plan.sot_index))
+    starts = [at for _, at in starting]
+    n_live = len(logit_indices)
+    logit_indices += [at for at in starts if at not in logit_indices[:n_live]]
+
+    # logits: (len(logit_indices), n_vocab)
+    logits = runner.forward(tokens, rows, positions, audios, logit_indices)
+    if starting:  # before the rules are applied, in place
+        at_start = logits[[logit_indices.index(at) for at in starts]].float().softmax(dim=-1)
+        for (s, _), probabilities in zip(starting, at_start, strict=True):
+            s.no_speech_prob = float(probabilities[s.plan.no_speech])
+    _select_tokens(runner, ordered, logits[:n_live])
+
+
+def _select_tokens(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
+    """Select the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``."""
+    selected: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
+    end = 0
+    for n_best, together in groupby(ordered, key=lambda s: s.plan.n_best):
+        begin, members, row_rules = end, [], list[RowRule]()
+        for s in together:
+            own_rules = s.next_rules()
+            own = logits[end : end + len(own_rules)]
+            end += len(own_rules)
+            s.apply_row_filters(own)
+            row_rules += own_rules
+            members.append((s, own))
+        ids, logprobs = runner.choose(logits[begin:end], rules(row_rules), n_best)
+        at = 0
+        for s, own in members:
+            selected.append((s, ids[at : at + len(own)], logprobs[at : at + len(own)], own))
+            at += len(own)
+    for s, own_ids, own_logprobs, own_logits in selected:
+        sources = s.advance(own_ids, own_logprobs, own_logits)
+        if s.done:
+            release(runner, s)
+        elif sources is not None:
+            runner.reorder(s.rows, sources)
+
+
+def release(runner: Runner, sampling: WindowSampling) -> None:
+    """Free a window's rows, if it has any."""
+    rows, sampling.rows = sampling.rows, []
+    if rows:
+        runner.free_rows(rows)
+
+
+@clean_state()
+def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages: Sequence[int]) -> list[list[float]]:
+    """Return, for each window, the probability of each language token after `sot`."""
+    rows = runner.take_rows(len(audios))
+    try:
+        n = len(audios)
+        logits = runner.forward([sot] * n, rows, [0] * n, audios, range(n))
+        probs: list[list[float]] = logits[:, list(languages)].float().softmax(dim=-1).tolist()
+    finally:
+        runner.free_rows(rows)
+    return probs
+
+
+# --------------------------------------------------------------------------------------------------
+# One thread at a time may use a runner
+# --------------------------------------------------------------------------------------------------
+
+
+class Turns:
+    """A fair lock: threads get it in the order in which they asked for it."""
+
+    def __init__(self) -> None:
+        self._guard = processes.lock()
+        self._line: deque[threading.Lock] = deque()  # the first holds the lock; the others wait
+
+    def __enter__(self) -> None:
+        if not processes.begin():
+            processes.rest()
+        ticket = threading.Lock()
+        ticket.acquire()
+        with self._guard:
+            self._line.append(ticket)
+            if len(self._line) == 1:
+                return
+        try:
+            ticket.acquire()
+        except BaseException:  # Ctrl-C while waiting
+            self._leave(ticket)
+            processes.end()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._leave(self._line[0])
+        processes.end()
+
+    def _leave(self, ticket: threading.Lock) -> None:
+        with self._guard:
+            had_turn = self._line[0] is ticket
+            self._line.remove(ticket)
+            if had_turn and self._line:
+                self._line[0].release()
+
+
+_TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
+_TURNS_GUARD = processes.lock()
+
+
+def turns(runner: Runner) -> Turns:
+    """Return the lock of a runner: every use of it is inside ``with turns(runner):``."""
+    with _TURNS_GUARD:
+        return _TURNS.setdefault(runner, Turns())
+
+
+class Shared:
+    """A runner that other threads use, too; word timestamps call it under its lock."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def attend(
+        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    ) -> tuple[Tensor, Tensor]:
+        """See `Runner.attend`; returns copies, since another thread may use the runner next."""
+        with turns(self._runner):
+            qk, logits = self._runner.attend(audio, tokens, heads, n_skipped, n_text)
+            return qk.clone(), logits.clone()

@@ -1,0 +1,1 @@
+"""Sound as the model and the voice activity detector take it."""

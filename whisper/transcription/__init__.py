@@ -1,0 +1,1 @@
+"""A recording to its transcript, window after window."""
