@@ -1,40 +1,69 @@
-"""The rooms of the program keep their order, and importing the package stays cheap."""
+"""The import order of the package, and what importing it may load.
+
+The order is also what `docs/architecture.md` shows. Every import counts, at the top of a file or inside a function,
+relative or absolute; those under ``TYPE_CHECKING`` do not, as nothing is loaded by them.
+"""
 
 import ast
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import run_python
+from .conftest import ROOT, run_python
 
-PACKAGE = Path(__file__).resolve().parent.parent / "whisper"
+PACKAGE = ROOT / "whisper"
 
-# from left to right: a room imports only from rooms to its left (the same order stands in CONTRIBUTING.md)
-ROOMS = [
-    "version", "errors", "spans", "rates", "language_names", "places", "console", "processes", "utils", "writers",
-    "results", "declaring", "options", "tokenizer", "normalizers", "spool", "sources", "finite", "tracks",
-    "container_clock", "unread", "containers", "media", "torch_state", "audio", "silero", "vad",
-    "kv_cache", "capabilities", "compute_types", "deferred", "stored", "model", "triton_ops", "weights", "formats",
-    "download", "huggingface", "bundled", "checkpoints",
-    "runner", "kernel_builds", "kernels", "pointers", "fingerprint", "quantize", "cuda_graphs", "loops", "token_rules",
-    "torch_layers", "torch_caches", "torch_static", "torch_runner", "native_runner", "fast_path",
-    "windows", "segments", "hotwords", "logit_filters", "search", "sampling", "decoding", "timing", "snapping",
-    "matching",
-    "pauses", "features", "scheduler", "work", "engine", "hearing", "languages", "channels",
-    "inventions", "coverage", "timeline", "audit", "progress", "plan", "stretch", "audited",
-    "transcribe", "alignment",
-    "manifests", "scoring", "outcomes", "evaluation", "sentences", "voices", "aligner", "datasets", "augment",
-    "composing", "targets", "learner", "lora", "optimisers", "loop", "fit_options", "curves", "listener",
-    "run_folder", "training", "tables", "report_plots", "report", "doctor", "arguments", "eval_command",
-    "train_command", "cli",
-    "__init__", "__main__",
-]  # fmt: skip
-# names that programs look for in a room where they do not live
-RE_EXPORTS = {("utils", "writers"), ("transcribe", "cli")}
+# A name imports only from lines above its own, or from names left of it.
+LAYERS = """
+    errors version results spans files compat triton_ops
+    utils options tokenizer normalizers output
+    media audio manifests
+    lazy_modules model device checkpoints
+    runtime sampling engine
+    decoding timing
+    speech audit
+    transcription transcribe alignment
+    evaluation training
+    cli
+    __init__ __main__
+"""
+ORDER = LAYERS.split()
+# What openai-whisper's modules must hand on from rooms to their right.
+CONTRACT = {("utils", "output"), ("transcribe", "cli")}
+# These handle text and numbers; a tensor has no business there.
+WITHOUT_TORCH = [
+    "tokenizer",
+    "options",
+    "results",
+    "spans",
+    "output",
+    "manifests",
+    "engine.scheduler",
+    "transcription.windows",
+    "transcription.segments",
+]
+MOST_MODULES = 16  # in one folder: what a reader takes in at a glance
+LONGEST_CHAIN = 12
 
 
-def imports_of(path: Path) -> set[str]:
-    """The rooms that a file imports from, at its top or inside functions; not those for types alone."""
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name below the package; a package under its own name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    """The modules of the package that `module` imports."""
+    path = MODULES[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
         id(node)
@@ -42,38 +71,111 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for node in ast.walk(block)
     }
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and id(node) not in for_types:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-    return found
+    found = {
+        target
+        for node in ast.walk(tree)
+        if id(node) not in for_types
+        for name in _imported(node, path.relative_to(PACKAGE).parent.parts)
+        if (target := _nearest_module(name)) is not None
+    }
+    return frozenset(found - {module})
 
 
-def test_every_file_has_a_room() -> None:
-    names = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    assert names <= set(ROOMS), f"no room in the order for {sorted(names - set(ROOMS))}"
-    described = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    missing = [n for n in names - {"__init__", "__main__"} if n not in described]
-    assert not missing, f"CONTRIBUTING.md does not name {missing}"
+def _imported(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
+    """The dotted names below the package that a statement imports."""
+    if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "whisper"):
+        base = list(package[: len(package) - node.level + 1]) if node.level else []
+        name = node.module or ""
+        base += (name if node.level else name.removeprefix("whisper").lstrip(".")).split(".") if name else []
+        yield from (".".join(filter(None, [*base, alias.name])) for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (a.name.removeprefix("whisper.") for a in node.names if a.name.startswith("whisper."))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_from_its_left(room: str) -> None:
-    path = PACKAGE / f"{room}.py"
-    if not path.is_file():
-        path = PACKAGE / room / "__init__.py"
-        assert path.is_file(), f"there is no {room}"
-        return
-    allowed = set(ROOMS[: ROOMS.index(room)]) | {to for at, to in RE_EXPORTS if at == room}
-    assert imports_of(path) <= allowed
+def _nearest_module(name: str) -> str | None:
+    """The module that a dotted name is, or lies in."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
 
 
-def test_segments_windows_and_tokenizer_touch_no_tensors() -> None:
-    for room in ("tokenizer", "windows", "segments", "scheduler", "options", "results", "writers", "utils"):
-        tree = ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))
-        modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-        assert "torch" not in modules, room
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert {room_of(module) for module in MODULES} == set(ORDER)
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_a_room_imports_only_from_above_and_from_its_left(room: str) -> None:
+    allowed = {room, *ORDER[: ORDER.index(room)]} | {to for at, to in CONTRACT if at == room}
+    broken = {
+        f"{module} > {target}"
+        for module in MODULES
+        if room_of(module) == room
+        for target in imports_of(module)
+        if room_of(target) not in allowed
+    }
+    assert not broken
+
+
+def test_the_test_of_the_order_sees_every_kind_of_import(tmp_path: Path) -> None:
+    source = "from ..cli import main\nfrom whisper.cli.main import cli\nimport whisper.cli.main\ndef f():\n    from .. import cli\n"
+    found = [list(_imported(node, ("audio_room",))) for node in ast.walk(ast.parse(source))]
+    assert [names for names in found if names] == [["cli.main"], ["cli.main.cli"], ["cli.main"], ["cli"]]
+
+
+def longest_chain(graph: dict[str, frozenset[str]]) -> list[str]:
+    """The longest path through imports; raises where they form a circle."""
+
+    @functools.cache
+    def below(module: str) -> tuple[str, ...]:
+        if module in walking:
+            raise AssertionError(f"a circle of imports: {' > '.join([*walking[walking.index(module) :], module])}")
+        walking.append(module)
+        longest = max(map(below, sorted(graph[module])), key=len, default=())
+        walking.pop()
+        return (module, *longest)
+
+    walking: list[str] = []
+    return list(max(map(below, graph), key=len))
+
+
+def test_imports_form_no_circle_and_no_long_chain() -> None:
+    graph = {
+        module: frozenset(t for t in imports_of(module) if (room_of(module), room_of(t)) not in CONTRACT)
+        for module in MODULES
+    }
+    chain = longest_chain(graph)
+    assert len(chain) <= LONGEST_CHAIN, " > ".join(chain)
+
+
+def test_no_folder_is_too_full_to_read() -> None:
+    folders: dict[Path, int] = {}
+    for path in MODULES.values():
+        folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
+    assert max(folders.values()) <= MOST_MODULES, folders
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m in WITHOUT_TORCH or room_of(m) in WITHOUT_TORCH])
+def test_what_handles_text_and_numbers_imports_no_torch(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    assert "torch" not in {name.split(".")[0] for name in imported}
+
+
+def test_tests_lie_where_the_code_lies() -> None:
+    """``tests/engine/test_scheduler.py`` is for ``whisper/engine/scheduler.py``."""
+    tests = ROOT / "tests"
+    stray = [
+        str(path.relative_to(tests))
+        for path in tests.rglob("test_*.py")
+        if path.parent != tests and path.parent.name not in ("compat", "fuzzing")
+        and ".".join([*path.parent.relative_to(tests).parts, path.stem.removeprefix("test_")]) not in MODULES
+    ]  # fmt: skip
+    assert not stray
 
 
 def test_loading_and_transcribing_imports_no_compiler() -> None:

@@ -43,7 +43,7 @@ MAX_CHANNELS = 8  # of an array: more are not channels but samples
 BLOCK_FRAMES = 1000
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]] | Tensor"
-Source: TypeAlias = "media.Source | Array"
+Source: TypeAlias = "reader.Source | Array"
 Samples: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 # Full range of the integers that sound comes in. Not int64: nobody records it, and taken by its full range,

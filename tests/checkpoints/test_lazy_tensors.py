@@ -381,7 +381,7 @@ def test_it_lies_on_disk_and_in_memory_where_there_is_no_room(
     assert torch.equal(logits(model), wanted)
     for attribute, replaced in (("temporary_folder", lambda: "/nowhere"), ("os.fstatvfs", _no_room)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"whisper.stored.{attribute}", replaced)
+            patch.setattr(f"whisper.checkpoints.lazy_tensors.{attribute}", replaced)
             model = load_model(file, device="cpu")
             assert ["memfd" in name for name in where(model)] == [True]
             _overwrite(file)

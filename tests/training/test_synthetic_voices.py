@@ -173,9 +173,8 @@ def test_texts_are_escaped_for_festival() -> None:
 )  # fmt: skip
 def test_the_real_engines(engine: str, name: str) -> None:
     if name not in synthetic_voices.installed("fr" if name.startswith("fr") else "en").get(engine, ()):
-        pytest.skip(
-            f"{engine} with the voice {name} is not installed (apt-get install {synthetic_voices.DEBIAN_PACKAGES[engine]})"
-        )
+        package = synthetic_voices.DEBIAN_PACKAGES[engine]
+        pytest.skip(f"{engine} with the voice {name} is not installed (apt-get install {package})")
     texts = ("madame", "madame madame madame madame")
     short, long, fast = (speak(Voice(engine, name, *how), texts[i]) for i, how in ((0, ()), (1, ()), (1, (1.5,))))
     assert 0.1 < len(short) / 16000 < 2
