@@ -1,7 +1,7 @@
 """Runners for tests: one that is the model's own forward, and one without any weights.
 
 Both keep the tokens of each row where a runner keeps keys and values, and refuse what the contract forbids: rows that
-nobody took, positions that nobody has run. So a mix-up of rows, positions or audios gives another text or an error.
+nobody took, positions that nobody has run. So a mix-up of rows, positions or windows gives another text or an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from whisper.model import ModelDimensions, Whisper
-from whisper.runtime.interface import Audio, RowTable, Rules
+from whisper.runtime.interface import Batch, EncodedWindow, RowTable, TokenMask
 from whisper.sampling.token_rules import apply_rules, best_tokens
 
 
@@ -25,7 +25,7 @@ class TokenRunner:
 
     compute_type = "float32"
     row_bytes = 100
-    audio_bytes = 1000
+    window_bytes = 1000
 
     def __init__(self, dims: ModelDimensions) -> None:
         self.dims = dims
@@ -33,15 +33,15 @@ class TokenRunner:
         self.taken: set[int] = set()
         self.written: dict[tuple[int, int], int] = {}  # (physical row, position) -> token
         self.length: dict[int, int] = {}
-        self.audios: weakref.WeakSet[Audio] = weakref.WeakSet()
-        self.most_rows = self.most_audios = self.n_forward = 0
+        self.windows: weakref.WeakSet[EncodedWindow] = weakref.WeakSet()
+        self.most_rows = self.most_windows = self.n_forward = 0
         self.busy = False
 
-    def listen(self, features: Tensor) -> Audio:
-        audio = Audio(features, None)
-        self.audios.add(audio)
-        self.most_audios = max(self.most_audios, len(self.audios))
-        return audio
+    def project(self, features: Tensor) -> EncodedWindow:
+        window = EncodedWindow(features, None)
+        self.windows.add(window)
+        self.most_windows = max(self.most_windows, len(self.windows))
+        return window
 
     def take_rows(self, n: int) -> list[int]:
         rows = self.rows.take(n)
@@ -63,22 +63,15 @@ class TokenRunner:
         lengths = [self.length[source] for source in sources]
         self.length.update(zip(rows, lengths, strict=True))
 
-    def forward(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-    ) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         assert not self.busy, "two threads at once"
         self.busy = True
         try:
             self.n_forward += 1
-            histories = [self._write(*item) for item in zip(tokens, rows, positions, strict=True)]
+            histories = [self._write(*item) for item in zip(batch.tokens, batch.rows, batch.positions, strict=True)]
             logits = []
-            for i in wanted:  # no comprehension: one that fails would keep the audios alive with its error
-                logits.append(self.logits(audios[i], histories[i]))  # noqa: PERF401
+            for i in batch.logit_indices:  # no comprehension: one that fails would keep the windows with its error
+                logits.append(self.logits(batch.windows[i], histories[i]))  # noqa: PERF401
             return torch.stack(logits)
         finally:
             self.busy = False
@@ -91,11 +84,11 @@ class TokenRunner:
         self.length[row] = position + 1
         return [self.written[int(self.rows.table[row, p]), p] for p in range(position + 1)]
 
-    def logits(self, audio: Audio, tokens: list[int]) -> Tensor:
+    def logits(self, window: EncodedWindow, tokens: list[int]) -> Tensor:
         """Logits after `tokens`, ``(n_vocab,)``, in memory of their own."""
         raise NotImplementedError
 
-    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> Any:
+    def select_tokens(self, logits: Tensor, rules: TokenMask, n_best: int) -> Any:
         apply_rules(logits, rules)
         return best_tokens(logits, n_best)
 
@@ -112,8 +105,8 @@ class ModelRunner(TokenRunner):
         return [self.model.encoder(mel[None])[0] for mel in mels]
 
     @torch.no_grad()
-    def logits(self, audio: Audio, tokens: list[int]) -> Tensor:
-        logits: Tensor = self.model.decoder(torch.tensor([tokens]), audio.features[None])[0, -1]
+    def logits(self, window: EncodedWindow, tokens: list[int]) -> Tensor:
+        logits: Tensor = self.model.decoder(torch.tensor([tokens]), window.features[None])[0, -1]
         return logits.clone()
 
 
@@ -130,8 +123,8 @@ class MockRunner(TokenRunner):
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         return [mel[:1, :1] for mel in mels]
 
-    def logits(self, audio: Audio, tokens: list[int]) -> Tensor:
-        key = f"{audio.features.item():.6f} {tokens}".encode()
+    def logits(self, window: EncodedWindow, tokens: list[int]) -> Tensor:
+        key = f"{window.features.item():.6f} {tokens}".encode()
         draw = np.random.Generator(np.random.SFC64(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())))
         logits = draw.normal(size=self.dims.n_vocab).astype(np.float32) * 3
         logits[EOT] += 1 + len(tokens) / 10

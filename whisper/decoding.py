@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from .audio import CHUNK_LENGTH
 from .device.torch_state import clean_state
+from .engine.engine import Engine, engine_for
+from .engine.operations import DetectLanguage, Encode, Operation, Project, Sample, gather
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
 from .options.transcription import DecodingOptions, check_names
 from .options.transcription import verify_options as verify_options
 from .runtime import select
-from .runtime.interface import Audio, Runner, check_room
+from .runtime.interface import EncodedWindow, check_room
 from .sampling import repetition
 from .sampling.hotwords import hotwords_for
 from .sampling.logit_filters import (
@@ -39,7 +41,7 @@ from .sampling.logit_filters import (
 )
 from .sampling.search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
 from .sampling.token_rules import RowRules
-from .sampling.window_sampling import SamplingPlan, WindowSampling, language_probs, release, step, turns
+from .sampling.window_sampling import SamplingPlan, WindowSampling
 from .tokenizer import Tokenizer, get_tokenizer
 from .utils import cached_property, compression_ratio
 
@@ -205,16 +207,26 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
 def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[int]) -> list[list[float]]:
     """Return how probable each language token is in each window of a batch."""
     if mel.dtype == torch.float32 and mel.device == model.device and select.usable(model) and is_window(model, mel):
-        runner = select.runner_for(model, fp16=False)
-        with turns(runner):
-            features = list(mel) if is_encoded(model, mel) else runner.encode(list(mel))
-            return language_probs(runner, [runner.listen(f) for f in features], sot, languages)
+        engine = engine_for(model, fp16=False)
+        windows = (_detect_window(model, window, sot, tuple(languages)) for window in mel)
+        rows: list[list[float]] = engine.submit(gather(windows, 1)).result()
+        return rows
     if not is_encoded(model, mel):
         mel = model.encoder(mel)
     first = torch.full((mel.shape[0], 1), sot, dtype=torch.long, device=mel.device)
     logits = model.logits(first, mel)[:, 0]  # (n_audio, n_vocab)
     probs: list[list[float]] = logits[:, list(languages)].softmax(dim=-1).tolist()
     return probs
+
+
+async def _detect_window(model: Whisper, mel: Tensor, sot: int, languages: tuple[int, ...]) -> list[float]:
+    """Return how probable each language token is in a window: spectrogram or audio features."""
+    return await DetectLanguage(await encode_operation(model, mel), sot, languages)
+
+
+def encode_operation(model: Whisper, mel: Tensor) -> Operation[EncodedWindow]:
+    """Return what to await for a window: ``(n_mels, 3000)``, or audio features."""
+    return Project(mel.float()) if is_encoded(model, mel[None]) else Encode(mel)
 
 
 def is_window(model: Whisper, mel: Tensor) -> bool:
@@ -411,8 +423,9 @@ class DecodingTask:
     @clean_state()
     def run(self, mel: Tensor) -> list[DecodingResult]:
         """Decode a batch: spectrograms ``(n_audio, n_mels, 3000)`` or audio features."""
-        if runner := self._runner(mel):
-            return self._run_fast(runner, mel)
+        if engine := self._engine(mel):
+            results: list[DecodingResult] = engine.submit(self._request(mel)).result()
+            return results
         self.decoder.reset()
         audio_features = self._get_audio_features(mel)
         n_audio = audio_features.shape[0]
@@ -434,13 +447,13 @@ class DecodingTask:
             for i, (j, no_speech) in enumerate(zip(best, no_speech_probs[:: self.n_group], strict=True))
         ]
 
-    # -- the same on a fast path -------------------------------------------------------------------------
+    # -- the same through the engine ---------------------------------------------------------------------
 
     def _parts(self) -> list[object]:
         return [self.inference, self.decoder, self.sequence_ranker, *self.logit_filters]
 
-    def _runner(self, mel: Tensor) -> Runner | None:
-        """Return what runs this task fast; None where only the loop does what was asked for."""
+    def _engine(self, mel: Tensor) -> Engine | None:
+        """Return the engine that runs this task; None where only the loop does what was asked for."""
         model, options = self.model, self.options
         if type(self) is not DecodingTask or is_rebuilt() or not select.usable(model):
             return None
@@ -453,41 +466,26 @@ class DecodingTask:
             return None  # likewise
         if options.temperature > 0 and options.beam_size is None and len(mel) > 1:
             return None  # the loop draws for all windows at once, and so must who wants the same numbers
-        return select.runner_for(model, options.fp16)
+        return engine_for(model, options.fp16)
 
-    def _run_fast(self, runner: Runner, mel: Tensor) -> list[DecodingResult]:
-        with turns(runner):
-            mel = mel.to(self.model.device)
-            features = list(mel.float()) if is_encoded(self.model, mel) else runner.encode(list(mel))
-            audios = [runner.listen(f) for f in features]
-            languages, probs = self._hear_languages(runner, audios)
+    async def _request(self, mel: Tensor) -> list[DecodingResult]:
+        """Decode a batch, its windows side by side."""
+        return await gather(map(self._window_request, mel.to(self.model.device)), self.n_group)
+
+    async def _window_request(self, mel: Tensor) -> DecodingResult:
+        """Decode one window: ``(n_mels, 3000)``, or audio features."""
+        window = await encode_operation(self.model, mel)
+        language, probs = self.options.language or "en", None
+        if self._detects():
+            tokens, codes = self.tokenizer.all_language_tokens, self.tokenizer.all_language_codes
+            probs = dict(zip(codes, await DetectLanguage(window, self.tokenizer.sot, tokens), strict=True))
+            language = max(probs, key=probs.__getitem__)
         if self.options.task == "lang_id":
-            return _named(features, languages, probs or [])
-        samplings = [
-            self.sampling(audio, language if probs else None) for audio, language in zip(audios, languages, strict=True)
-        ]
-        try:
-            while live := [s for s in samplings if not s.done]:
-                with turns(runner):
-                    step(runner, live)
-        finally:
-            with turns(runner):
-                for s in samplings:
-                    release(runner, s)
-        return [self.result(s, language) for s, language in zip(samplings, languages, strict=True)]
+            return DecodingResult(window.features, language, probs)
+        sampling = await Sample(self.sampling(window, language if probs else None))
+        return self.result(sampling, language)
 
-    def _hear_languages(
-        self, runner: Runner, audios: Sequence[Audio]
-    ) -> tuple[list[str], list[dict[str, float]] | None]:
-        """Return each window's language, and the probabilities where they had to be asked for."""
-        if not self._detects():
-            return [self.options.language or "en"] * len(audios), None
-        tokens, codes = self.tokenizer.all_language_tokens, self.tokenizer.all_language_codes
-        rows = language_probs(runner, audios, self.tokenizer.sot, tokens)
-        probs = [dict(zip(codes, row, strict=True)) for row in rows]
-        return [max(p, key=p.__getitem__) for p in probs], probs
-
-    def sampling(self, audio: Audio, language: str | None = None) -> WindowSampling:
+    def sampling(self, window: EncodedWindow, language: str | None = None) -> WindowSampling:
         """Return a window as a state that `sampling.step` brings to its end.
 
         Parameters
@@ -523,13 +521,13 @@ class DecodingTask:
             row_filters=self._row_filters,
             hotwords=self._hotwords,
         )
-        return WindowSampling(plan, audio)
+        return WindowSampling(plan, window)
 
     def result(self, sampling: WindowSampling, language: str) -> DecodingResult:
         """Return what a window of `sampling` gave, once it is done."""
         texts, logprobs = sampling.candidates()
         (best,) = self._rank([texts], [logprobs])
-        features = sampling.audio.features
+        features = sampling.window.features
         return self._result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
 
     def _loop(self, tokens: Sequence[int] | Tensor) -> repetition.Loop | None:

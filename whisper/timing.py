@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
-from .decoding import is_encoded, is_window
+from .decoding import encode_operation, is_encoded, is_window
 from .device.torch_state import clean_state
+from .engine.engine import engine_for
+from .engine.operations import Attend
 from .errors import ShapeError
 from .kv_cache import KVCache
 from .model import disable_sdpa
@@ -29,12 +31,11 @@ from .results import Segment, Word
 from .runtime import select
 from .runtime.native import kernels
 from .runtime.native.pointers import address
-from .sampling.window_sampling import Shared, turns
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from .model import Whisper
-    from .runtime.interface import Audio
+    from .runtime.interface import EncodedWindow
 
 SENTENCE_END_MARKS = ".。!！?？"
 MAX_MEDIAN_DURATION = 0.7  # seconds; a slower typical word than this is not believed
@@ -219,8 +220,7 @@ def find_alignment(
     *,
     medfilt_width: int = 7,
     qk_scale: float = 1.0,
-    runner: Shared | None = None,
-    audio: Audio | None = None,
+    attention: tuple[Tensor, Tensor] | None = None,
 ) -> list[WordTiming]:
     """Place each word of a text in a window.
 
@@ -238,9 +238,9 @@ def find_alignment(
         Width of the median filter over the attention, in steps of 20 ms.
     qk_scale
         Factor on the attention scores before the softmax.
-    runner, audio
-        The fast path that the text was decoded on, and the window as it knows it; by default the exact one, or the
-        model's own modules where they have hooks or replacements.
+    attention
+        The answer to `attend_operation`, where it is known; else the exact engine is asked, or the model's own modules
+        where hooks or replaced parts need them.
 
     Returns
     -------
@@ -249,10 +249,11 @@ def find_alignment(
     """
     if not text_tokens:
         return []
-    if runner is None or audio is None:
-        runner, audio = _heard(model, mel)
-    if runner is not None and audio is not None:
-        qk, text_probs = _attend_fast(runner, audio, model, tokenizer, text_tokens)
+    if attention is None:
+        attention = _engine_attention(model, tokenizer, text_tokens, mel)
+    if attention is not None:
+        qk, logits = attention
+        text_probs = _probabilities(logits, tokenizer.eot, text_tokens)
     else:
         qk, text_probs = _attend(model, tokenizer, text_tokens, mel)
     weights = _normalize_attention(qk, max(1, num_frames // 2), medfilt_width, qk_scale)  # (n_tokens, n_positions)
@@ -305,16 +306,27 @@ def _compiled_normalize_attention(qk: Tensor, n_positions: int, qk_scale: float)
     return None if failed else out
 
 
-@clean_state()
-def _heard(model: Whisper, mel: Tensor) -> tuple[Shared | None, Audio | None]:
-    """Return the exact fast path and the window as it knows it; nothing where only the model's own modules will do."""
+def _engine_attention(
+    model: Whisper, tokenizer: Tokenizer, text_tokens: Sequence[int], mel: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return the attention from the exact engine; None where only the model's own modules will do."""
     given = mel.dtype == torch.float32 and mel.ndim == 2 and mel.device == model.device
     if not given or not select.usable(model) or not is_window(model, mel[None]):
-        return None, None
-    runner = select.runner_for(model, fp16=False)
-    with turns(runner):
-        features = mel if is_encoded(model, mel) else runner.encode([mel])[0]
-        return Shared(runner), runner.listen(features)
+        return None
+
+    async def request() -> tuple[Tensor, Tensor]:
+        window = await encode_operation(model, mel)
+        return await attend_operation(model, tokenizer, text_tokens, window)
+
+    attention: tuple[Tensor, Tensor] = engine_for(model, fp16=False).submit(request()).result()
+    return attention
+
+
+def attend_operation(model: Whisper, tokenizer: Tokenizer, text_tokens: Sequence[int], window: EncodedWindow) -> Attend:
+    """Return what to await for `find_alignment`'s `attention`."""
+    start = (*tokenizer.sot_sequence, tokenizer.no_timestamps)
+    heads = tuple((layer, head) for layer, head in model.alignment_heads.indices().T.tolist())
+    return Attend(window, (*start, *text_tokens, tokenizer.eot), heads, len(start) - 1, len(text_tokens))
 
 
 @clean_state()
@@ -340,16 +352,6 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
     qk = torch.stack([cache.cross_qk[layer][0, head] for layer, head in heads])
 
     return qk, _probabilities(logits[len(tokenizer.sot_sequence) :], tokenizer.eot, text_tokens)
-
-
-def _attend_fast(
-    runner: Shared, audio: Audio, model: Whisper, tokenizer: Tokenizer, text_tokens: list[int]
-) -> tuple[Tensor, list[float]]:
-    """Return what `_attend` returns, from the fast path."""
-    tokens = [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]
-    heads = [(layer, head) for layer, head in model.alignment_heads.indices().T.tolist()]
-    qk, logits = runner.attend(audio, tokens, heads, len(tokenizer.sot_sequence), len(text_tokens))
-    return qk, _probabilities(logits, tokenizer.eot, text_tokens)
 
 
 def _probabilities(logits: Tensor, eot: int, text_tokens: list[int]) -> list[float]:

@@ -8,7 +8,7 @@ and an exception leaves the model as it was.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +17,7 @@ from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit.report import Report
 from .cli.main import cli as cli  # programs import it from here
 from .decoding import DecodingOptions
-from .engine.operations import Deliver, Job, Next, Spawn, Steps, pausing
+from .engine.operations import Deliver, NextDelivery, RequestCoroutine, Spawn, cooperate
 from .engine.scheduler import Group
 from .errors import AudioError, OptionError
 from .media.sources import check_read_once
@@ -333,17 +333,19 @@ def _transcribe_all(settings: TranscribeSettings, audios: Sequence[Source]) -> l
 
 def _recording_steps(
     settings: TranscribeSettings, audio: Source, progress: ProgressCallback | None, label: str = ""
-) -> Steps:
+) -> RequestCoroutine[Any]:
     """Return the steps of one recording, mixed or channel by channel."""
     if settings.options.channels == "separate":
         return _channel_steps(settings, audio, progress, label)
     return Transcription(settings, audio, progress, label, settings.options.of_file()).steps()
 
 
-def _channel_steps(settings: TranscribeSettings, audio: Source, progress: ProgressCallback | None, label: str) -> Steps:
+async def _channel_steps(
+    settings: TranscribeSettings, audio: Source, progress: ProgressCallback | None, label: str
+) -> Any:
     """Transcribe the channels of a recording side by side, and merge the transcripts at the end."""
     reading = channel_tracks.reading(audio, **settings.options.of_file())
-    tracks = yield from pausing(reading, settings.raise_if_cancelled)
+    tracks = await cooperate(reading, settings.raise_if_cancelled)
     done = [(0.0, 0.0)] * len(tracks)
 
     def callback(i: int) -> ProgressCallback:
@@ -357,12 +359,12 @@ def _channel_steps(settings: TranscribeSettings, audio: Source, progress: Progre
     transcriptions, running = [], []
     for i, track in enumerate(tracks):
         transcriptions.append(Transcription(settings, track, callback(i), f"{label}[channel {i}] "))
-        running.append((yield Spawn(transcriptions[i].steps(), settings.n_rows, Group(len(tracks)))))
+        running.append(await Spawn(transcriptions[i].steps(), settings.n_rows, Group(len(tracks))))
     for handle in running:
-        while (yield Next(handle)) is not None:
+        while (await NextDelivery(handle)) is not None:
             pass
     transcript = channel_tracks.merge([one.result[0] for one in transcriptions])
-    yield Deliver(transcript["segments"])
+    await Deliver(transcript["segments"])
     return transcript, Report.of_channels([one.result[1] for one in transcriptions], transcript["language"])
 
 
@@ -396,7 +398,7 @@ class Transcription:
         self._report = Report()
         self._audio, self._progress, self._label = audio, progress, label
 
-    def steps(self) -> Steps:
+    async def steps(self) -> Any:
         """Transcribe to the end."""
         settings, options = self.settings, self.settings.options
         reading = Features.reading(
@@ -406,12 +408,12 @@ class Transcription:
             log_mel_spectrogram=log_mel_spectrogram,
             **self._of_file,
         )
-        self.features = yield from pausing(reading, settings.raise_if_cancelled)
+        self.features = await cooperate(reading, settings.raise_if_cancelled)
         clips = parse_clips(options.clip_timestamps, self.features.n_frames)
         speech: Speech | None = None
         if settings.audits or settings.skips_silence:
             detection = detecting_speech(self.features.samples, self.features.n_samples, settings.vad_options)
-            speech = yield from pausing(detection, settings.raise_if_cancelled)
+            speech = await cooperate(detection, settings.raise_if_cancelled)
         if speech is not None and settings.skips_silence:
             spoken = speech.clips(self.features.n_frames, MAX_PADDED_PAUSE)
             clips = intersection(clips, spoken)
@@ -420,7 +422,7 @@ class Transcription:
         language = settings.decoding.language
         encoded: dict[int, Any] = {}
         if language is None:
-            language = yield from self._detect_language(speech, encoded)
+            language = await self._detect_language(speech, encoded)
         report.language = language
         self.recording = RecordingContext(
             self.features, code_of(language) or "en", self._add_words, report, speech, report.language_probs, encoded
@@ -432,9 +434,9 @@ class Transcription:
             chunks = self._cut_into_chunks(clips)
             self.recording.in_chunks = len(chunks) > 1
             if len(chunks) == 1:
-                yield from self._window_loop(chunks[0], receive).steps()
+                await self._window_loop(chunks[0], receive).steps()
             else:
-                yield from self._run_side_by_side(chunks, receive)
+                await self._run_side_by_side(chunks, receive)
         if bar.n_done < n_frames:
             self._report_progress(n_frames, n_frames)
         tokens = [token for segment in self.segments for token in segment["tokens"]]
@@ -455,7 +457,7 @@ class Transcription:
 
     # -- before the first window -------------------------------------------------------------------
 
-    def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> Generator[Job, Any, str]:
+    async def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> str:
         """Detect the language; `encoded` keeps the encoded windows for the window loop."""
         settings, options = self.settings, self.settings.options
         n = options.language_detection_segments
@@ -463,7 +465,7 @@ class Transcription:
             part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
             self._print(f"Detecting language using {part}. Use `--language` to specify the language")
         spans = () if speech is None else speech.spans
-        detection: Detection = yield from detecting_language(
+        detection: Detection = await detecting_language(
             settings.backend, self.features, n, settings.languages, spans, encoded
         )
         self._report.language_probs = detection.probs
@@ -492,26 +494,24 @@ class Transcription:
                 chunks[-1].append((begin + start, begin + stop))
         return chunks
 
-    def _run_side_by_side(
-        self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]
-    ) -> Generator[Job, Any, None]:
+    async def _run_side_by_side(self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]) -> None:
         """Run a window loop for each chunk; deliver segments in the order of the recording."""
         self.recording.encoded.clear()
         running = []
         for clips in chunks:
             loop = self._window_loop(clips, start=clips[0][0] / FRAMES_PER_SECOND)
-            running.append((yield Spawn(loop.steps(), self.settings.n_rows, self.settings.chunks)))
+            running.append(await Spawn(loop.steps(), self.settings.n_rows, self.settings.chunks))
         for handle in running:
-            while (delivery := (yield Next(handle))) is not None:
+            while (delivery := (await NextDelivery(handle))) is not None:
                 receive(delivery)
-                yield delivery
+                await delivery
 
     @staticmethod
     def _add_words(**arguments: Any) -> None:
         """Add words, by this module's `add_word_timestamps`, which a program may have replaced."""
         # a replacement does not know the fast path
         if add_word_timestamps is not _add_word_timestamps:
-            arguments = {name: value for name, value in arguments.items() if name not in ("runner", "audio")}
+            arguments = {name: value for name, value in arguments.items() if name != "attention"}
         add_word_timestamps(**arguments)
 
     # -- output ------------------------------------------------------------------------------------

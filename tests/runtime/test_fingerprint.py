@@ -22,6 +22,7 @@ from whisper.lazy_modules import deferred
 from whisper.model import ModelDimensions, Whisper
 from whisper.runtime import fingerprint, select
 from whisper.runtime.fingerprint import Fingerprint, digests
+from whisper.runtime.interface import Batch
 from whisper.runtime.native import kernels
 from whisper.runtime.native.build import variants_for
 
@@ -164,10 +165,10 @@ def heard(model: Whisper) -> Tensor:
     """The logits of the fast path."""
     assert select.usable(model)
     runner = select.runner_for(model, False)
-    audio = runner.listen(runner.encode([MEL])[0])
+    audio = runner.project(runner.encode([MEL])[0])
     rows = runner.take_rows(1)
     n = N_TOKENS
-    logits = runner.forward([TOKEN] * n, rows * n, range(n), [audio] * n, range(n)).clone()
+    logits = runner.forward(Batch([TOKEN] * n, rows * n, range(n), [audio] * n, range(n))).clone()
     runner.free_rows(rows)
     return logits
 

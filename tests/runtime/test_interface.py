@@ -19,7 +19,7 @@ from whisper.device.hardware import free_memory
 from whisper.errors import OptionError, ShapeError
 from whisper.kv_cache import KVCache
 from whisper.model import Whisper, disable_sdpa
-from whisper.runtime.interface import Audio, RowTable, Runner, check_room
+from whisper.runtime.interface import Batch, EncodedWindow, RowTable, Runner, check_room
 from whisper.runtime.native import kernels
 from whisper.runtime.native import runner as native_runner
 from whisper.runtime.pytorch.runner import TorchRunner
@@ -121,14 +121,14 @@ def exact(pair: tuple[str, Whisper]) -> bool:
 
 
 @pytest.fixture
-def audios(runner: Runner, features: list[Tensor]) -> list[Audio]:
-    return [runner.listen(f) for f in features]
+def audios(runner: Runner, features: list[Tensor]) -> list[EncodedWindow]:
+    return [runner.project(f) for f in features]
 
 
-def read(runner: Runner, row: int, tokens: Sequence[int], audio: Audio, start: int = 0) -> Tensor:
+def read(runner: Runner, row: int, tokens: Sequence[int], audio: EncodedWindow, start: int = 0) -> Tensor:
     """Run tokens of one row, and return the logits after each."""
     n = len(tokens)
-    return runner.forward(tokens, [row] * n, range(start, start + n), [audio] * n, range(n)).clone()
+    return runner.forward(Batch(tokens, [row] * n, range(start, start + n), [audio] * n, range(n))).clone()
 
 
 @torch.no_grad()
@@ -165,7 +165,7 @@ def test_encode(runner: Runner, model: Whisper, features: list[Tensor]) -> None:
 
 def test_features_of_another_shape_are_refused(runner: Runner, features: list[Tensor]) -> None:
     with pytest.raises(ShapeError, match="1499"):
-        runner.listen(features[0][:1499])
+        runner.project(features[0][:1499])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_features_of_another_shape_are_refused(runner: Runner, features: list[Te
 
 
 def test_a_text_at_once_in_pieces_and_token_by_token(
-    runner: Runner, model: Whisper, features: list[Tensor], audios: list[Audio]
+    runner: Runner, model: Whisper, features: list[Tensor], audios: list[EncodedWindow]
 ) -> None:
     rows = runner.take_rows(3)
     for text in TEXTS:
@@ -189,7 +189,7 @@ def test_a_text_at_once_in_pieces_and_token_by_token(
 
 
 def test_a_long_text_to_the_last_position(
-    runner: Runner, model: Whisper, features: list[Tensor], audios: list[Audio]
+    runner: Runner, model: Whisper, features: list[Tensor], audios: list[EncodedWindow]
 ) -> None:
     n_ctx = model.dims.n_text_ctx
     text = (START + list(range(300, 300 + n_ctx)))[:n_ctx]
@@ -198,7 +198,7 @@ def test_a_long_text_to_the_last_position(
     whole = range(n_ctx)
     for items in (whole[:383], whole[383:384], whole[384:385], whole[385 : n_ctx - 1], whole[n_ctx - 1 :]):
         got = runner.forward(
-            [text[i] for i in items], [row] * len(items), items, [audios[1]] * len(items), [len(items) - 1]
+            Batch([text[i] for i in items], [row] * len(items), items, [audios[1]] * len(items), [len(items) - 1])
         )
         assert_close(runner, got[0], expected[items[-1]])
     with pytest.raises(ShapeError, match="449"):
@@ -209,7 +209,7 @@ def test_a_long_text_to_the_last_position(
 BEFORE = {1: TEXTS[1], 3: (START * 30)[:70], 4: START, 5: (START * 30)[:63], 6: (START * 30)[:64]}  # by row
 
 
-def mixture(rows: list[int], audios: list[Audio]) -> list[tuple[int, int, int, Audio]]:
+def mixture(rows: list[int], audios: list[EncodedWindow]) -> list[tuple[int, int, int, EncodedWindow]]:
     """A batch of two prompts and of single steps at different lengths, as items."""
     items = [(token, rows[0], i, audios[0]) for i, token in enumerate(TEXTS[0])]
     items.append((77, rows[1], len(BEFORE[1]), audios[1]))
@@ -221,18 +221,18 @@ def test_prompts_and_steps_of_any_rows_in_one_call(
     runner: Runner, model: Whisper, features: list[Tensor], exact: bool
 ) -> None:
     """And each row gives what it gives alone: with int8 and bfloat16 to the bit."""
-    audios = [runner.listen(features[i % 2]) for i in range(7)]
+    audios = [runner.project(features[i % 2]) for i in range(7)]
     sets = [runner.take_rows(7) for _ in range(2)]
     for rows in sets:
         for i, text in BEFORE.items():
             read(runner, rows[i], text, audios[i])
     items = mixture(sets[0], audios)
-    together = runner.forward(*_columns(items), range(len(items))).clone()
+    together = runner.forward(Batch(*_columns(items), range(len(items)))).clone()
 
     items = mixture(sets[1], audios)
     for i, row in enumerate(sets[1]):
         own = [j for j, item in enumerate(items) if item[1] == row]
-        alone = runner.forward(*_columns([items[j] for j in own]), range(len(own))).clone()
+        alone = runner.forward(Batch(*_columns([items[j] for j in own]), range(len(own)))).clone()
         if exact:
             assert torch.equal(together[own], alone)
         text = [*BEFORE.get(i, []), *(items[j][0] for j in own)]
@@ -241,32 +241,34 @@ def test_prompts_and_steps_of_any_rows_in_one_call(
         runner.free_rows(rows)
 
 
-def _columns(items: list[tuple[int, int, int, Audio]]) -> Any:
+def _columns(items: list[tuple[int, int, int, EncodedWindow]]) -> Any:
     return [list(column) for column in zip(*items, strict=True)]
 
 
-def test_only_what_is_wanted_comes_back_in_its_order(runner: Runner, audios: list[Audio]) -> None:
+def test_only_what_is_wanted_comes_back_in_its_order(runner: Runner, audios: list[EncodedWindow]) -> None:
     rows = runner.take_rows(2)
     whole = read(runner, rows[0], TEXTS[0], audios[0])
     n = len(TEXTS[0])
-    some = runner.forward(TEXTS[0], [rows[1]] * n, range(n), [audios[0]] * n, [n - 1, 2])
+    some = runner.forward(Batch(TEXTS[0], [rows[1]] * n, range(n), [audios[0]] * n, [n - 1, 2]))
     assert some.shape == (2, whole.shape[1])
     assert_close(runner, some, whole[[n - 1, 2]])
     some.fill_(0)  # the caller may write into it
     backwards = range(n - 1, -1, -1)
-    assert_close(runner, runner.forward(TEXTS[0], [rows[1]] * n, range(n), [audios[0]] * n, backwards), whole.flip(0))
+    assert_close(
+        runner, runner.forward(Batch(TEXTS[0], [rows[1]] * n, range(n), [audios[0]] * n, backwards)), whole.flip(0)
+    )
     runner.free_rows(rows)
 
 
 def test_nine_rows_give_what_one_gives(runner: Runner, features: list[Tensor], exact: bool) -> None:
-    others = [runner.listen(features[0] * (1 + i / 10)) for i in range(9)]
+    others = [runner.project(features[0] * (1 + i / 10)) for i in range(9)]
     rows = runner.take_rows(9)
     for row, audio in zip(rows, others, strict=True):
         read(runner, row, TEXTS[0], audio)
     n = len(TEXTS[0])
-    together = runner.forward(range(9), rows, [n] * 9, others, range(9)).clone()
+    together = runner.forward(Batch(range(9), rows, [n] * 9, others, range(9))).clone()
     for i in range(9):
-        alone = runner.forward([i], [rows[i]], [n], [others[i]], [0])
+        alone = runner.forward(Batch([i], [rows[i]], [n], [others[i]], [0]))
         assert_close(runner, alone[0], together[i])
         if exact:
             assert torch.equal(alone[0], together[i])
@@ -278,7 +280,9 @@ def test_nine_rows_give_what_one_gives(runner: Runner, features: list[Tensor], e
 # ---------------------------------------------------------------------------------------------------------
 
 
-def test_beams_that_change_place(runner: Runner, model: Whisper, features: list[Tensor], audios: list[Audio]) -> None:
+def test_beams_that_change_place(
+    runner: Runner, model: Whisper, features: list[Tensor], audios: list[EncodedWindow]
+) -> None:
     """Each row continues what the row it follows was, through several moves."""
     rows = runner.take_rows(5)[1:4]  # in the middle of others
     texts = {row: list(START) for row in rows}
@@ -288,7 +292,7 @@ def test_beams_that_change_place(runner: Runner, model: Whisper, features: list[
     for step, sources in enumerate(moves):
         new = [100 + 10 * step + i for i in range(3)]
         position = len(START) + step
-        got = runner.forward(new, rows, [position] * 3, [audios[0]] * 3, range(3))
+        got = runner.forward(Batch(new, rows, [position] * 3, [audios[0]] * 3, range(3)))
         for i, row in enumerate(rows):
             texts[row] = [*texts[row], new[i]]
             assert_close(runner, got[i], reference(model, features[0], texts[row])[-1])
@@ -297,7 +301,7 @@ def test_beams_that_change_place(runner: Runner, model: Whisper, features: list[
     runner.free_rows([rows[0] - 1, *rows, rows[-1] + 1])
 
 
-def test_rows_taken_again_remember_nothing(runner: Runner, audios: list[Audio]) -> None:
+def test_rows_taken_again_remember_nothing(runner: Runner, audios: list[EncodedWindow]) -> None:
     fresh = runner.take_rows(4)
     before = [read(runner, row, TEXTS[0], audios[0]) for row in fresh]
     runner.reorder(fresh, [fresh[1]] * 4)
@@ -335,10 +339,10 @@ def test_row_table() -> None:
 @pytest.mark.parametrize("token", [-1, 51865, 2**40])
 def test_tokens_that_are_none_do_not_read_foreign_memory(token: int) -> None:
     runner = native_factory("float32")(random_model(1, n_state=32))
-    audio = runner.listen(torch.zeros(1500, 32))
+    audio = runner.project(torch.zeros(1500, 32))
     rows = runner.take_rows(1)
     with pytest.raises(ShapeError, match="for a vocabulary of 51865"):
-        runner.forward([1, token], rows * 2, [0, 1], [audio] * 2, [1])
+        runner.forward(Batch([1, token], rows * 2, [0, 1], [audio] * 2, [1]))
 
 
 def test_more_rows_than_memory_has_are_refused() -> None:
@@ -360,7 +364,7 @@ def test_the_memory_of_many_rows_is_given_back() -> None:
 
 
 def test_attend_sees_what_the_reference_sees(
-    runner: Runner, model: Whisper, features: list[Tensor], audios: list[Audio]
+    runner: Runner, model: Whisper, features: list[Tensor], audios: list[EncodedWindow]
 ) -> None:
     tokens = [*START, 63, *range(500, 520), 57]
     heads = [(model.dims.n_text_layer - 1, 1), (0, 0), (model.dims.n_text_layer - 1, 0)]
@@ -369,7 +373,7 @@ def test_attend_sees_what_the_reference_sees(
         logits = model.decoder(torch.tensor([tokens]), features[1][None], kv_cache=cache)[0]
     assert cache.cross_qk is not None
     expected = torch.stack([cache.cross_qk[layer][0, head] for layer, head in heads])
-    qk, got = runner.attend(audios[1], tokens, heads, 3, 21)
+    qk, got = runner.attention_scores(audios[1], tokens, heads, 3, 21)
     assert qk.shape == expected.shape
     assert qk.dtype == torch.float32
     qk, expected = (scores - scores.mean(dim=-1, keepdim=True) for scores in (qk, expected))  # all that a softmax sees
@@ -392,7 +396,7 @@ def test_choose_follows_the_rules(runner: Runner, n_best: int) -> None:
         expected = logits.clone()
         apply_rules(expected, row_rules)
         expected_ids, expected_logprobs = best_tokens(expected, n_best)
-        ids, logprobs = runner.choose(logits, row_rules, n_best)
+        ids, logprobs = runner.select_tokens(logits, row_rules, n_best)
         assert ids.tolist() == expected_ids.tolist()
         assert np.allclose(logprobs, expected_logprobs, atol=1e-4)
         assert torch.equal(logits, expected)
@@ -402,4 +406,4 @@ def test_its_memory_is_told(runner: Runner, model: Whisper) -> None:
     d = model.dims
     numbers = 2 * d.n_text_layer * d.n_text_state
     assert runner.row_bytes >= 2 * numbers * d.n_text_ctx
-    assert runner.audio_bytes >= numbers * d.n_audio_ctx  # int8 at the least
+    assert runner.window_bytes >= numbers * d.n_audio_ctx  # int8 at the least

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from whisper import decoding
 from whisper.decoding import DecodingOptions, DecodingTask, LogitFilter, decode
 from whisper.model import Whisper
 from whisper.runtime import select
-from whisper.sampling.window_sampling import Turns, release, step
+from whisper.sampling.window_sampling import release, step
 
 from ..models import random_model
 from ..runners import ModelRunner
@@ -106,7 +104,7 @@ def test_company_changes_nothing(model: Whisper, runner: ModelRunner, mels: Tens
     """Windows of all kinds join and leave at any step, and one is stopped in the middle."""
     several = [{"language": "en", "seed": 5, **o} for o in VARIANTS if o.get("task") != "lang_id"]
     tasks = [DecodingTask(model, DecodingOptions(**{**o, "sample_len": 7, "language": "de"})) for o in several]
-    audios = [runner.listen(f) for f in runner.encode(list(mels))]
+    audios = [runner.project(f) for f in runner.encode(list(mels))]
 
     def make() -> list[Any]:
         return [task.sampling(audios[i % 3]) for i, task in enumerate(tasks)]
@@ -182,23 +180,3 @@ def test_a_seed_determines_the_samples_and_leaves_torch_s_generator_alone(
     assert drawn(seed=1) == drawn(seed=1) != drawn(seed=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert drawn() != drawn()
-
-
-def test_turns_are_given_in_the_order_of_asking() -> None:
-    lock, order = Turns(), []
-
-    def ask(name: int) -> None:
-        with lock:
-            order.append(name)
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
-    with lock:
-        for i, thread in enumerate(threads):
-            thread.start()
-            while len(lock._line) < i + 2:
-                time.sleep(0.001)
-    with lock:  # behind all of them
-        order.append(-1)
-    for thread in threads:
-        thread.join()
-    assert order == [0, 1, 2, 3, -1]

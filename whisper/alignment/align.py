@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 from .. import timing
 from ..audio import FRAMES_PER_SECOND, N_FRAMES, TOKENS_PER_SECOND, pad_or_trim
 from ..decoding import verify_options
-from ..engine.operations import Direct, Job, Steps, pausing
+from ..engine.operations import InlineRequest, cooperate
 from ..errors import AudioError, LanguageError, OptionError
 from ..options.language_names import code_of
 from ..options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, DecodingOptions, TranscribeOptions
@@ -122,19 +122,19 @@ def align(
     codes = _candidate_languages(model, language)
     backend = backend_for(model, fp16)
 
-    def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels, **options.of_file()))
+    async def steps() -> Any:
+        features = await cooperate(Features.reading(audio, model.dims.n_mels, **options.of_file()))
         if features.n_frames < 1:
             raise AudioError("the recording is empty: there is nothing to align the text with")
         vad_options = VadOptions.of(vad_parameters)
-        speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
-        detection = yield from detecting_language(backend, features, 1, codes, speech.spans)
+        speech = await cooperate(detecting_speech(features.samples, features.n_samples, vad_options))
+        detection = await detecting_language(backend, features, 1, codes, speech.spans)
         options_with_language = replace(decoding, language=detection.language)
         alignment = _Alignment(model, backend, options, options_with_language, features, speech)
-        return (yield from alignment.steps(lines))
+        return await alignment.steps(lines)
 
     engine = backend.engine
-    transcript: Transcript = (Direct(steps()) if engine is None else engine.submit(steps())).result()
+    transcript: Transcript = (InlineRequest(steps()) if engine is None else engine.submit(steps())).result()
     return transcript
 
 
@@ -219,7 +219,7 @@ class _Alignment:
         )
         self._encoding = _encoding_of(model, self.tokenizer)
 
-    def steps(self, lines: Sequence[str]) -> Steps:
+    async def steps(self, lines: Sequence[str]) -> Any:
         """Align all words; returns the transcript."""
         words = [word for i, line in enumerate(lines) for word in self._split_into_words(i, line)]
         chunks = self._chunks()
@@ -228,18 +228,18 @@ class _Alignment:
         is_plausible = MIN_LETTERS_PER_SECOND * seconds <= letters <= most
         # one phrase with a plausible text needs no transcription: all words belong to it
         if len(chunks) > 1 or len(self._phrases(chunks[0])) > 1 or not is_plausible:
-            yield from self._transcribe(chunks)
+            await self._transcribe(chunks)
             shares = self._estimate_times(words, chunks)
             cut = [
                 self._phrases(chunk) if share < MIN_RECOGNISED_SHARE else [chunk]
                 for chunk, share in zip(chunks, shares, strict=True)
             ]
             chunks = [phrase for phrases in cut for phrase in phrases]
-            yield from self._transcribe(chunks)
+            await self._transcribe(chunks)
         self._estimate_times(words, chunks)
         position = 0.0
         for chunk, own in _by_chunk(words, chunks):
-            position = yield from self._align_chunk(chunk, own, position)
+            position = await self._align_chunk(chunk, own, position)
         _interpolate(words, self.duration)
         return self._transcript(words, len(lines))
 
@@ -282,20 +282,20 @@ class _Alignment:
         """Return the seconds of speech before a time."""
         return float(np.interp(time, self._edges, self._speech_before_edges))
 
-    def _encode(self, chunk: _Chunk) -> Generator[Job, Any, Any]:
+    async def _encode(self, chunk: _Chunk) -> Any:
         begin, end = chunk.clip
         mel = self.features.window(begin, end - begin)
-        return (yield from self.backend.encode(pad_or_trim(mel, N_FRAMES)))
+        return await self.backend.encode(pad_or_trim(mel, N_FRAMES))
 
     # -- estimated times ---------------------------------------------------------------------------
 
-    def _transcribe(self, chunks: Sequence[_Chunk]) -> Generator[Job, Any, None]:
+    async def _transcribe(self, chunks: Sequence[_Chunk]) -> None:
         """Transcribe each chunk on its own, unless that is done."""
         for i, chunk in enumerate(chunks):
             if chunk.recognised is not None:
                 continue
-            encoded = yield from self._encode(chunk)
-            result = yield from self.backend.decode(encoded, self.decoding)
+            encoded = await self._encode(chunk)
+            result = await self.backend.decode(encoded, self.decoding)
             tokens = [] if is_silence(result, self.options) else result.tokens
             start = chunk.clip[0] / FRAMES_PER_SECOND
             timed = self._timed_words(tokens)
@@ -333,25 +333,21 @@ class _Alignment:
 
     # -- final times -------------------------------------------------------------------------------
 
-    def _align_chunk(self, chunk: _Chunk, words: Sequence[_KnownWord], position: float) -> Generator[Job, Any, float]:
+    async def _align_chunk(self, chunk: _Chunk, words: Sequence[_KnownWord], position: float) -> float:
         """Align the words of a chunk, none before `position`; returns the end of the last one."""
-        encoded = chunk.encoded if chunk.encoded is not None else (yield from self._encode(chunk))
+        encoded = chunk.encoded if chunk.encoded is not None else (await self._encode(chunk))
         room = self.model.dims.n_text_ctx - len(self.tokenizer.sot_sequence) - 2
         words = [w for w, n in zip(words, accumulate(len(w.tokens) for w in words), strict=True) if n <= room]
         begin, end = chunk.clip
-        alignment = timing.find_alignment(
-            self.model,
-            self.tokenizer,
-            [token for word in words for token in word.tokens],
-            num_frames=end - begin,
-            **self.backend.alignment_inputs(encoded),
-        )
+        tokens = [token for word in words for token in word.tokens]
+        inputs = await self.backend.alignment_inputs(encoded, self.tokenizer, tokens)
+        alignment = timing.find_alignment(self.model, self.tokenizer, tokens, num_frames=end - begin, **inputs)
         if not alignment:
             return position
         phrases = self._phrases(chunk)
         if len(phrases) > 1 and np.mean([t.probability for t in alignment]) < MIN_MEAN_PROBABILITY:
             for phrase, own in _by_chunk(words, phrases):
-                position = yield from self._align_chunk(phrase, own, position)
+                position = await self._align_chunk(phrase, own, position)
             return position
         shorten_at_sentence_ends(alignment, 2 * typical_duration(alignment))
         start, stop = begin / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND

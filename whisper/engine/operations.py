@@ -1,105 +1,170 @@
-"""What a request may ask for while it runs, and how it runs where there is no engine.
+"""What a request may await, and how a request runs without an engine.
 
-A request is a generator (`Steps`): it yields what it needs (a *job*) and is sent the answer, so that whatever it does
-in between is ordinary code, written once, and several requests can be interleaved. Schedules nothing.
+A request is a coroutine. Between two awaits it is ordinary code; each await hands one of these operations to the
+engine and is answered with its result, so that many requests share the device. Schedules nothing, runs no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from ..device import processes
 from ..device.torch_state import clean_state
 from ..results import Segment
-from ..runtime.interface import Audio
+from ..runtime.interface import EncodedWindow
 from ..sampling.window_sampling import WindowSampling
 from .scheduler import Group
 
+T = TypeVar("T")
+
+
+class Operation(Generic[T]):
+    """Something that is awaited; `T` is what the await gives."""
+
+    def __await__(self) -> Generator[Operation[T], T, T]:
+        return (yield self)
+
+
+RequestCoroutine = Coroutine[Operation[Any], Any, T]
+
 
 @dataclass(frozen=True, eq=False)
-class Encode:
-    """A full window, ``(n_mels, 3000)``, to be listened to; the answer is an `Audio`."""
+class Encode(Operation[EncodedWindow]):
+    """Run the encoder on a full window, and project it for the decoder's cross-attention."""
 
-    mel: Tensor
+    mel: Tensor  # (n_mels, 3000)
 
 
 @dataclass(frozen=True, eq=False)
-class Detect:
-    """The probability of each language token after `sot`; the answer is a list of them."""
+class Project(Operation[EncodedWindow]):
+    """Project a window that was encoded before."""
 
-    audio: Audio
+    features: Tensor  # (n_audio_ctx, n_audio_state)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectLanguage(Operation[list[float]]):
+    """The probability of each language token after the start of the transcript."""
+
+    window: EncodedWindow
     sot: int
     languages: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Pause:
-    """Nothing: a good moment for others to work."""
+class Sample(Operation[WindowSampling]):
+    """Decode a window to its end; the answer is the same `WindowSampling`, done."""
+
+    sampling: WindowSampling
 
 
 @dataclass(frozen=True, eq=False)
-class Deliver:
-    """Segments that are ready for whoever asked for the request."""
+class Attend(Operation[tuple[Tensor, Tensor]]):
+    """Run the decoder over a known text, and record where its alignment heads attend.
+
+    The answer is what `Runner.attention_scores` returns, in memory of its own.
+    """
+
+    window: EncodedWindow
+    tokens: tuple[int, ...]
+    heads: tuple[tuple[int, int], ...]  # layer and head of each alignment head
+    n_skipped: int  # the logits of items ``n_skipped`` to ``n_skipped + n_text`` are returned
+    n_text: int
+
+
+@dataclass(frozen=True, eq=False)
+class Yield(Operation[None]):
+    """Nothing: lets other requests run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deliver(Operation[None]):
+    """Segments that are final, for the consumer of the request."""
 
     segments: list[Segment]
     n_frames: int = 0  # how much of the recording is done with them
-    lines: tuple[str, ...] = ()  # the same for people
+    lines: tuple[str, ...] = ()  # the same, formatted for a terminal
 
 
 @dataclass(frozen=True, eq=False)
-class Spawn:
-    """A part of the request that may run beside its other parts; the answer stands for it in `Next`.
+class Spawn(Operation[Any]):
+    """Start a part of the request that may run beside its other parts; the answer is for `NextDelivery`.
 
-    A request that has parts only waits for them and asks nothing of the network any more.
+    From then on the request itself only waits for its parts: it gives its place in the batch to them.
     """
 
-    steps: Steps
+    coroutine: RequestCoroutine[Any]
     n_rows: int
     group: Group
 
 
 @dataclass(frozen=True, eq=False)
-class Next:
-    """What a part delivers next; the answer is a `Deliver`, or None when it has ended. Its error is raised here."""
+class NextDelivery(Operation["Deliver | None"]):
+    """What a part delivers next, or None when it has ended. An error of the part is raised here."""
 
     part: Any
 
 
-Job = Encode | Detect | Pause | WindowSampling | Deliver | Spawn | Next  # a sampling comes back done
-Steps = Generator[Job, Any, Any]  # returns the result
+async def gather(coroutines: Iterable[RequestCoroutine[T]], n_rows: int, group: Group | None = None) -> list[T]:
+    """Run coroutines side by side, each with `n_rows` rows, and give their results; what they deliver is dropped."""
+    group = group or Group()
+    parts = [await Spawn(coroutine, n_rows, group) for coroutine in coroutines]
+    for part in parts:
+        while await NextDelivery(part) is not None:
+            pass
+    return [part.value for part in parts]
 
 
-class Direct:
-    """A request that asks nothing of the network, and runs at once where its result is waited for."""
+async def cooperate(steps: Generator[Any, None, T], check: Callable[[], None] | None = None) -> T:
+    """Run through a generator that needs no network, yielding to other requests in between; gives what it returns.
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+    `check` is called after each step, and may raise.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if check is not None:
+            check()
+        await Yield()
+
+
+class InlineRequest:
+    """A request that needs no engine (the reference model answers it), run where its result is waited for.
+
+    The same interface as `engine.Handle`.
+    """
+
+    def __init__(self, coroutine: RequestCoroutine[Any]) -> None:
+        self._coroutine = coroutine
         self._deliveries = self._run()
-        self._value: Any = None
+        self.value: Any = None
         self._error: BaseException | None = None
 
     def result(self) -> Any:
-        """Run to the end and return what came out; raises what ended it."""
+        """Run to the end and return the result; raises what ended it."""
         for _ in self._deliveries:
             pass
         if self._error is not None:
             raise self._error
-        return self._value
+        return self.value
 
     def cancel(self) -> None:
         """End it."""
         self._deliveries.close()
-        self._steps.close()
+        self._coroutine.close()
 
     def __iter__(self) -> Iterator[Segment]:
-        """Run from segment to segment; closing the iterator ends it."""
+        """Run from segment to segment; closing the iterator ends the request."""
         try:
-            for news in self._deliveries:
-                yield from news.segments
+            for delivery in self._deliveries:
+                yield from delivery.segments
         finally:
             self.cancel()
 
@@ -109,34 +174,19 @@ class Direct:
         try:
             while True:
                 with processes.piece(), clean_state():
-                    job = self._steps.send(answer)
+                    operation = self._coroutine.send(answer)
                 answer = None
-                if isinstance(job, Deliver):
-                    yield job
-                elif isinstance(job, Spawn):
-                    answer = Direct(job.steps)
-                elif isinstance(job, Next):
-                    answer = next(job.part._deliveries, None)
-                elif not isinstance(job, Pause):
-                    raise TypeError(f"without an engine nobody can answer {job!r}")
+                if isinstance(operation, Deliver):
+                    yield operation
+                elif isinstance(operation, Spawn):
+                    answer = InlineRequest(operation.coroutine)
+                elif isinstance(operation, NextDelivery):
+                    answer = next(operation.part._deliveries, None)
+                elif not isinstance(operation, Yield):
+                    raise TypeError(f"without an engine there is nothing to answer {operation!r}")
         except StopIteration as end:
-            self._value = end.value
-        except BaseException as error:  # also Ctrl-C: the request is over, and gives back what it has
+            self.value = end.value
+        except BaseException as error:  # Ctrl-C too: the request is over and releases what it holds
             self._error = error
-            self._steps.close()
+            self._coroutine.close()
             raise
-
-
-def pausing(steps: Generator[float, None, Any], look: Callable[[], None] | None = None) -> Generator[Job, Any, Any]:
-    """Run through steps that need no network, with others at work in between; returns what they return.
-
-    `look` is called after each, and may raise.
-    """
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-        if look is not None:
-            look()
-        yield Pause()

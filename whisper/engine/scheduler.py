@@ -64,7 +64,7 @@ class Scheduler:
 
     Parameters
     ----------
-    row_bytes, audio_bytes
+    row_bytes, window_bytes
         Memory of a row, and of the window that a request listens to.
     max_rows
         Rows of all running requests together.
@@ -77,8 +77,8 @@ class Scheduler:
         A limit is not a whole number of at least 1.
     """
 
-    def __init__(self, row_bytes: int, audio_bytes: int, max_rows: int, memory_limit: int | None = None) -> None:
-        self.row_bytes, self.audio_bytes = row_bytes, audio_bytes
+    def __init__(self, row_bytes: int, window_bytes: int, max_rows: int, memory_limit: int | None = None) -> None:
+        self.row_bytes, self.window_bytes = row_bytes, window_bytes
         self.n_rows = self.n_bytes = self.n_running = 0
         self._groups: dict[Group, None] = {}  # those that have somebody waiting
         check_limits(max_rows, memory_limit)
@@ -132,7 +132,7 @@ class Scheduler:
         )
 
     def _bytes_of(self, ticket: Ticket) -> int:
-        return self.audio_bytes + ticket.n_rows * self.row_bytes
+        return self.window_bytes + ticket.n_rows * self.row_bytes
 
     def _count(self, ticket: Ticket, sign: int) -> None:
         self.n_running += sign

@@ -29,20 +29,20 @@ Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
-class Audio:
-    """A window that can be listened to: made by `Runner.listen`, and only its runner looks inside."""
+class EncodedWindow:
+    """A window after the encoder, made by `Runner.project`; only its runner looks inside."""
 
     features: Tensor  # (n_audio_ctx, n_audio_state), float32
-    keys_and_values: Any  # of the cross-attention of every layer, in the runner's own form
+    cross_kv: Any  # keys and values of every layer's cross-attention, in the runner's own form
 
 
 @dataclass(frozen=True)
-class Rules:
+class TokenMask:
     """What each row may not say next; arrays over rows, see `token_rules` for how they are derived.
 
     A token is forbidden to row ``i`` if it is in ``suppressed[suppressed_by[i]]``, if it is below ``text_from[i]``,
     or if it is a timestamp below ``timestamps_from[i]`` or not below ``timestamps_to[i]``. After that, where
-    ``weighs[i]``, all text is forbidden if the timestamps together are likelier than the likeliest text token.
+    ``timestamp_mass[i]``, all text is forbidden if the timestamps together are likelier than the likeliest text token.
     """
 
     suppressed: Sequence[Ints]  # distinct sets of token ids, each sorted
@@ -50,8 +50,64 @@ class Rules:
     text_from: Ints  # (n_rows,) 0 where text is allowed
     timestamps_from: Ints  # (n_rows,) token ids
     timestamps_to: Ints  # (n_rows,) token ids, exclusive; n_vocab for no limit
-    weighs: npt.NDArray[np.bool_]  # (n_rows,)
+    timestamp_mass: npt.NDArray[np.bool_]  # (n_rows,)
     timestamp_begin: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What the decoder runs in one call: flat, each item is one token of one row.
+
+    A prefill (many items of one row) and the next tokens of other rows (one item each) stand in the
+    same batch. Items of one row stand in the order of their positions, and all earlier positions of
+    the row have been run before.
+    """
+
+    tokens: Sequence[int]
+    rows: Sequence[int]
+    positions: Sequence[int]  # in the row
+    windows: Sequence[EncodedWindow]  # that each item attends to
+    logit_indices: Sequence[int]  # the items whose logits are returned, in this order
+
+    @classmethod
+    def of_row(cls, tokens: Sequence[int], row: int, window: EncodedWindow, logit_indices: Sequence[int]) -> Batch:
+        """A row from its beginning."""
+        n = len(tokens)
+        return cls(tokens, [row] * n, range(n), [window] * n, logit_indices)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, items: Sequence[int]) -> Batch:
+        """The batch of some of the items, with the logits of those among them that are asked for."""
+        place = {item: i for i, item in enumerate(items)}
+        return Batch(
+            [self.tokens[i] for i in items],
+            [self.rows[i] for i in items],
+            [self.positions[i] for i in items],
+            [self.windows[i] for i in items],
+            [place[i] for i in self.logit_indices if i in place],
+        )
+
+    def validate(self, dims: ModelDimensions) -> None:
+        """Raise `ShapeError` where a batch would reach outside of some memory; `RowTable` checks the rows."""
+        n, n_rows, n_positions, n_windows = map(len, (self.tokens, self.rows, self.positions, self.windows))
+        if not n or not n == n_rows == n_positions == n_windows:
+            raise ShapeError(
+                f"a batch of {n} tokens, {n_rows} rows, {n_positions} positions and {n_windows} windows: there must be "
+                "equally many of each, and at least one"
+            )
+        if max(self.positions) >= dims.n_text_ctx:
+            raise ShapeError(f"{max(self.positions) + 1} tokens do not fit the decoder's context of {dims.n_text_ctx}")
+        if min(self.positions) < 0:
+            raise ShapeError(f"positions are counted from 0, and one of these is {min(self.positions)}")
+        if not 0 <= min(self.tokens) <= max(self.tokens) < dims.n_vocab:
+            raise ShapeError(f"tokens from {min(self.tokens)} to {max(self.tokens)} for a vocabulary of {dims.n_vocab}")
+        indices = self.logit_indices
+        if len(indices) and not 0 <= min(indices) <= max(indices) < n:
+            raise ShapeError(
+                f"logits are asked for of the items {min(indices)} to {max(indices)}, and there are {n}, from 0 on"
+            )
 
 
 class Runner(Protocol):
@@ -60,7 +116,7 @@ class Runner(Protocol):
     dims: ModelDimensions
     compute_type: str  # "float32", "bfloat16", "float16" or "int8"
     row_bytes: int  # memory of one row's cache
-    audio_bytes: int  # memory of one `Audio`
+    window_bytes: int  # memory of one `EncodedWindow`
 
     def twin(self) -> Runner:
         """Return a runner of the same weights, in the same memory, whose rows and caches are its own."""
@@ -70,7 +126,7 @@ class Runner(Protocol):
         """Encode windows, each ``(n_mels, 3000)``, into features ``(n_audio_ctx, n_audio_state)``, float32."""
         ...
 
-    def listen(self, features: Tensor) -> Audio:
+    def project(self, features: Tensor) -> EncodedWindow:
         """Prepare a window for the decoder: the keys and values of its cross-attention."""
         ...
 
@@ -86,31 +142,14 @@ class Runner(Protocol):
         """Let each of `rows` continue what the row of `sources` at its place was; a source may come twice."""
         ...
 
-    def forward(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-    ) -> Tensor:
-        """Run one flat batch.
+    def forward(self, batch: Batch) -> Tensor:
+        """Run a batch; logits, float32 ``(len(batch.logit_indices), n_vocab)``.
 
-        Parameters
-        ----------
-        tokens, rows, positions, audios
-            One entry per item. Items of the same row stand in the order of their positions, and all earlier
-            positions of the row have been run before.
-        wanted
-            Indices of the items whose logits are wanted.
-
-        Returns
-        -------
-        Logits, float32 ``(len(wanted), n_vocab)``; the caller may write into them until the next call.
+        The caller may write into them until the next call.
         """
         ...
 
-    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+    def select_tokens(self, logits: Tensor, rules: TokenMask, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
         """Apply `rules` to `logits`, ``(n_rows, n_vocab)``, in place, and find the likeliest tokens.
 
         Returns
@@ -120,10 +159,15 @@ class Runner(Protocol):
         """
         ...
 
-    def attend(
-        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    def attention_scores(
+        self,
+        window: EncodedWindow,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_skipped: int,
+        n_text: int,
     ) -> tuple[Tensor, Tensor]:
-        """Let the decoder read `tokens` whole, and watch where it listens.
+        """Run the decoder over all of `tokens`, and record where its heads attend.
 
         Parameters
         ----------
@@ -151,31 +195,6 @@ def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None
             f"beam_size or best_of asks for {n_rows} texts at once, which take {n_bytes / 2**30:.3g} GiB, and "
             f"{free / 2**30:.3g} GiB of memory are free: give less"
         )
-
-
-def check_batch(
-    dims: ModelDimensions,
-    tokens: Sequence[int],
-    rows: Sequence[int],
-    positions: Sequence[int],
-    audios: Sequence[Audio],
-    wanted: Sequence[int],
-) -> None:
-    """Raise `ShapeError` where a flat batch would lead out of some memory; `RowTable` looks at the rows."""
-    n = len(tokens)
-    if not n or not n == len(rows) == len(positions) == len(audios):
-        raise ShapeError(
-            f"a batch of {n} tokens, {len(rows)} rows, {len(positions)} positions and {len(audios)} audios: there must "
-            "be equally many of each, and at least one"
-        )
-    if max(positions) >= dims.n_text_ctx:
-        raise ShapeError(f"{max(positions) + 1} tokens do not fit the decoder's context of {dims.n_text_ctx}")
-    if min(positions) < 0:
-        raise ShapeError(f"positions are counted from 0, and one of these is {min(positions)}")
-    if not 0 <= min(tokens) <= max(tokens) < dims.n_vocab:
-        raise ShapeError(f"tokens from {min(tokens)} to {max(tokens)} for a vocabulary of {dims.n_vocab}")
-    if len(wanted) and not 0 <= min(wanted) <= max(wanted) < n:
-        raise ShapeError(f"logits are wanted of the items {min(wanted)} to {max(wanted)}, and there are {n}, from 0 on")
 
 
 def check_heads(dims: ModelDimensions, heads: Sequence[tuple[int, int]]) -> None:

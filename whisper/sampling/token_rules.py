@@ -18,19 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..runtime.interface import Ints, Rules
+from ..runtime.interface import Ints, TokenMask
 from ..tokenizer import Tokenizer
 from . import repetition
 
 
 class RowRule(NamedTuple):
-    """The tokens that one row may not sample next: a single row of `runner.Rules`."""
+    """The tokens that one row may not sample next: a single row of `runner.TokenMask`."""
 
     suppressed: Ints
     text_from: int
     timestamps_from: int
     timestamps_to: int
-    weighs: bool
+    timestamp_mass: bool
     timestamp_begin: int
 
 
@@ -124,17 +124,17 @@ class RowRules:
         return RowRule(self.suppressed, self.eot, latest, n_vocab, True, begin)
 
 
-def rules(rows: Sequence[RowRule]) -> Rules:
+def rules(rows: Sequence[RowRule]) -> TokenMask:
     """Batch the rules of at least one row of the same model."""
     sets: dict[int, tuple[int, Ints]] = {}  # by identity, since equal sets are one object
     indices = [sets.setdefault(id(row.suppressed), (len(sets), row.suppressed))[0] for row in rows]
-    return Rules(
+    return TokenMask(
         suppressed=[ids for _, ids in sets.values()],
         suppressed_by=np.array(indices, dtype=np.int32),
         text_from=np.array([row.text_from for row in rows], dtype=np.int32),
         timestamps_from=np.array([row.timestamps_from for row in rows], dtype=np.int32),
         timestamps_to=np.array([row.timestamps_to for row in rows], dtype=np.int32),
-        weighs=np.array([row.weighs for row in rows], dtype=np.bool_),
+        timestamp_mass=np.array([row.timestamp_mass for row in rows], dtype=np.bool_),
         timestamp_begin=rows[0].timestamp_begin,
     )
 
@@ -144,7 +144,7 @@ def rules(rows: Sequence[RowRule]) -> Rules:
 # --------------------------------------------------------------------------------------------------
 
 
-def apply_rules(logits: Tensor, rules: Rules) -> None:
+def apply_rules(logits: Tensor, rules: TokenMask) -> None:
     """Mask the forbidden tokens in float32 `logits`, ``(n_rows, n_vocab)``, in place."""
     for i, ids in enumerate(rules.suppressed):
         _forbid(logits, rules.suppressed_by == i, ids)
@@ -158,10 +158,10 @@ def apply_rules(logits: Tensor, rules: Rules) -> None:
         steps = torch.arange(begin, n_vocab, dtype=torch.int32, device=logits.device)
         limits = torch.from_numpy(np.stack([rules.timestamps_from, rules.timestamps_to])).to(logits.device)
         timestamps.masked_fill_((steps < limits[0, :, None]) | (steps >= limits[1, :, None]), -torch.inf)
-    if rules.weighs.any():
+    if rules.timestamp_mass.any():
         text = logits[:, :begin]
         forbidden = timestamps.logsumexp(dim=-1) > text.amax(dim=-1)  # (n_rows,)
-        forbidden &= torch.from_numpy(rules.weighs).to(logits.device)
+        forbidden &= torch.from_numpy(rules.timestamp_mass).to(logits.device)
         if logits.device.type != "cpu" or forbidden.any():  # on a GPU, any() would synchronise
             text.masked_fill_(forbidden[:, None], -torch.inf)
 

@@ -9,14 +9,9 @@ sample from them.
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from types import TracebackType
-from typing import Any
-from weakref import WeakKeyDictionary
+from itertools import accumulate, groupby, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device import processes
 from ..device.torch_state import clean_state
-from ..runtime.interface import Audio, Ints, Runner
+from ..runtime.interface import Batch, EncodedWindow, Ints, Runner
 from .logit_filters import BoostHotwords, RowFilter
 from .search import best_extensions, fill_up
 from .token_rules import RowRule, RowRules, rules
@@ -72,9 +66,9 @@ class WindowSampling:
         Probability of <|nospeech|> at the start token; known after the first step.
     """
 
-    def __init__(self, plan: SamplingPlan, audio: Audio) -> None:
+    def __init__(self, plan: SamplingPlan, window: EncodedWindow) -> None:
         self.plan = plan
-        self.audio = audio
+        self.window = window
         self.rows: list[int] = []
         self.restart()
 
@@ -204,60 +198,63 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
     Exception
         Any error of the runner; then the windows must be released and restarted.
     """
-    # tokens are selected together for windows with equal n_best
-    ordered = sorted(samplings, key=lambda s: s.plan.n_best)
-    tokens: list[int] = []
-    rows: list[int] = []
-    positions: list[int] = []
-    audios: list[Audio] = []
-    logit_indices: list[int] = []
-    # windows in their first step, with the index of the start token
-    starting: list[tuple[WindowSampling, int]] = []
+    ordered = sorted(samplings, key=lambda s: s.plan.n_best)  # so that those of equal n_best are adjacent
     for s in ordered:
         if not s.rows:
             s.rows = runner.take_rows(s.plan.n_group)
-        n_before = len(tokens)
-        for token, row, position in s.items():
-            tokens.append(token)
-            rows.append(row)
-            positions.append(position)
-            audios.append(s.audio)
-        if s.n_steps:
-            logit_indices += range(n_before, len(tokens))
-        else:
-            logit_indices.append(len(tokens) - 1)
-            starting.append((s, n_before + s.plan.sot_index))
-    starts = [at for _, at in starting]
-    n_live = len(logit_indices)
-    logit_indices += [at for at in starts if at not in logit_indices[:n_live]]
-
-    # logits: (len(logit_indices), n_vocab)
-    logits = runner.forward(tokens, rows, positions, audios, logit_indices)
-    if starting:  # before the rules are applied, in place
-        at_start = logits[[logit_indices.index(at) for at in starts]].float().softmax(dim=-1)
-        for (s, _), probabilities in zip(starting, at_start, strict=True):
+    batch, prefills, n_sampled = _batch_of(ordered)
+    logits = runner.forward(batch)  # (len(batch.logit_indices), n_vocab)
+    if prefills:  # before the token rules change the logits in place
+        at_sot = logits[list(prefills.values())].float().softmax(dim=-1)
+        for s, probabilities in zip(prefills, at_sot, strict=True):
             s.no_speech_prob = float(probabilities[s.plan.no_speech])
-    _select_tokens(runner, ordered, logits[:n_live])
+    _select_tokens(runner, ordered, logits[:n_sampled])
+
+
+def _batch_of(ordered: Sequence[WindowSampling]) -> tuple[Batch, dict[WindowSampling, int], int]:
+    """Put the next tokens of all windows into one batch.
+
+    Returns
+    -------
+    The batch; for each window that begins, the index of its start of transcript among the logits;
+    and how many of the logits, the first ones, are sampled from.
+    """
+    items: list[tuple[int, int, int]] = []  # token, row and position
+    windows: list[EncodedWindow] = []
+    logit_indices: list[int] = []
+    sot_items: dict[WindowSampling, int] = {}
+    for s in ordered:
+        n_before = len(items)
+        items += s.items()
+        windows += [s.window] * (len(items) - n_before)
+        if s.n_steps:
+            logit_indices += range(n_before, len(items))
+        else:
+            logit_indices.append(len(items) - 1)
+            sot_items[s] = n_before + s.plan.sot_index
+    n_sampled = len(logit_indices)
+    logit_indices += sorted(set(sot_items.values()).difference(logit_indices))
+    tokens, rows, positions = zip(*items, strict=True)
+    prefills = {s: logit_indices.index(item) for s, item in sot_items.items()}
+    return Batch(tokens, rows, positions, windows, logit_indices), prefills, n_sampled
 
 
 def _select_tokens(runner: Runner, ordered: Sequence[WindowSampling], logits: Tensor) -> None:
     """Select the next tokens from the logits of all live rows, ``(n_rows, n_vocab)``."""
     selected: list[tuple[WindowSampling, Ints, Floats, Tensor]] = []
-    end = 0
-    for n_best, together in groupby(ordered, key=lambda s: s.plan.n_best):
-        begin, members, row_rules = end, [], list[RowRule]()
-        for s in together:
-            own_rules = s.next_rules()
-            own = logits[end : end + len(own_rules)]
-            end += len(own_rules)
-            s.apply_row_filters(own)
-            row_rules += own_rules
-            members.append((s, own))
-        ids, logprobs = runner.choose(logits[begin:end], rules(row_rules), n_best)
-        at = 0
-        for s, own in members:
-            selected.append((s, ids[at : at + len(own)], logprobs[at : at + len(own)], own))
-            at += len(own)
+    begin = 0
+    for n_best, group in groupby(ordered, key=lambda s: s.plan.n_best):
+        members = list(group)
+        rules_of = [s.next_rules() for s in members]
+        ends = [begin, *(begin + n for n in accumulate(map(len, rules_of)))]
+        for s, (first, last) in zip(members, pairwise(ends), strict=True):
+            s.apply_row_filters(logits[first:last])
+        mask = rules([rule for own_rules in rules_of for rule in own_rules])
+        ids, logprobs = runner.select_tokens(logits[begin : ends[-1]], mask, n_best)
+        for s, (first, last) in zip(members, pairwise(ends), strict=True):
+            own = slice(first - begin, last - begin)
+            selected.append((s, ids[own], logprobs[own], logits[first:last]))
+        begin = ends[-1]
     for s, own_ids, own_logprobs, own_logits in selected:
         sources = s.advance(own_ids, own_logprobs, own_logits)
         if s.done:
@@ -274,78 +271,15 @@ def release(runner: Runner, sampling: WindowSampling) -> None:
 
 
 @clean_state()
-def language_probs(runner: Runner, audios: Sequence[Audio], sot: int, languages: Sequence[int]) -> list[list[float]]:
+def language_probs(
+    runner: Runner, windows: Sequence[EncodedWindow], sot: int, languages: Sequence[int]
+) -> list[list[float]]:
     """Return, for each window, the probability of each language token after `sot`."""
-    rows = runner.take_rows(len(audios))
+    n = len(windows)
+    rows = runner.take_rows(n)
     try:
-        n = len(audios)
-        logits = runner.forward([sot] * n, rows, [0] * n, audios, range(n))
+        logits = runner.forward(Batch([sot] * n, rows, [0] * n, windows, range(n)))
         probs: list[list[float]] = logits[:, list(languages)].float().softmax(dim=-1).tolist()
     finally:
         runner.free_rows(rows)
     return probs
-
-
-# --------------------------------------------------------------------------------------------------
-# One thread at a time may use a runner
-# --------------------------------------------------------------------------------------------------
-
-
-class Turns:
-    """A fair lock: threads get it in the order in which they asked for it."""
-
-    def __init__(self) -> None:
-        self._guard = processes.lock()
-        self._line: deque[threading.Lock] = deque()  # the first holds the lock; the others wait
-
-    def __enter__(self) -> None:
-        if not processes.begin():
-            processes.rest()
-        ticket = threading.Lock()
-        ticket.acquire()
-        with self._guard:
-            self._line.append(ticket)
-            if len(self._line) == 1:
-                return
-        try:
-            ticket.acquire()
-        except BaseException:  # Ctrl-C while waiting
-            self._leave(ticket)
-            processes.end()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._leave(self._line[0])
-        processes.end()
-
-    def _leave(self, ticket: threading.Lock) -> None:
-        with self._guard:
-            had_turn = self._line[0] is ticket
-            self._line.remove(ticket)
-            if had_turn and self._line:
-                self._line[0].release()
-
-
-_TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
-_TURNS_GUARD = processes.lock()
-
-
-def turns(runner: Runner) -> Turns:
-    """Return the lock of a runner: every use of it is inside ``with turns(runner):``."""
-    with _TURNS_GUARD:
-        return _TURNS.setdefault(runner, Turns())
-
-
-class Shared:
-    """A runner that other threads use, too; word timestamps call it under its lock."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    def attend(
-        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
-    ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attend`; returns copies, since another thread may use the runner next."""
-        with turns(self._runner):
-            qk, logits = self._runner.attend(audio, tokens, heads, n_skipped, n_text)
-            return qk.clone(), logits.clone()

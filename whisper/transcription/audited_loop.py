@@ -9,8 +9,7 @@ fails, the best one is kept, with a finding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable
 
 from ..audio import FRAMES_PER_SECOND, N_FRAMES
 from ..audit.coverage import (
@@ -25,7 +24,7 @@ from ..audit.coverage import (
 from ..audit.hallucinations import Evidence, hallucination_reason
 from ..audit.report import Finding, Kind, finding
 from ..decoding import DecodingResult
-from ..engine.operations import Deliver, Job
+from ..engine.operations import Deliver
 from ..results import Segment
 from ..spans import FrameRange, Span
 from ..speech.rates import CROWDED_TEXT_BYTES_PER_SECOND, MAX_TEXT_BYTES_PER_SECOND, MAX_TEXT_TOKENS_PER_SECOND
@@ -66,14 +65,14 @@ class AuditedWindowLoop(WindowLoop):
         self._was_repetitive = False  # a repetitive text makes the next one repetitive
         self._findings: list[Finding] = []  # of the current window
 
-    def _transcribe_window(self, window: Window) -> Generator[Job, Any, WindowResult]:
+    async def _transcribe_window(self, window: Window) -> WindowResult:
         """See `WindowLoop`."""
         self._findings, last_speech = [], self._last_speech
         tries_longer = self._n_good >= GOOD_WINDOWS
         window = self._shorten(window, 2 * self._max_seconds if tries_longer else self._max_seconds)
         if self._windows_are_short or self._was_repetitive:
             self._history.reset()  # with a prompt, models skip the first word of a short window
-        result = yield from self._decode_whole(window)
+        result = await self._decode_whole(window)
         if not result.retry:
             speech = self._speech.within(window.start, min(result.seek / FRAMES_PER_SECOND, window.end))
             is_too_sparse = self._can_be_split(window, speech, result) and is_sparse(_text(result.segments), speech)
@@ -81,7 +80,7 @@ class AuditedWindowLoop(WindowLoop):
                 whole, last_speech_of_whole, findings_of_whole = result, self._last_speech, self._findings
                 self._findings, self._last_speech = [], last_speech
                 speech, seek = self._leave_out_cut_segment(speech, result.seek)
-                segments = yield from self._decode_in_chunks(window, speech, seek)
+                segments = await self._decode_in_chunks(window, speech, seek)
                 result = WindowResult(segments, seek)
                 if n_bytes(_text(segments)) < MIN_GAIN * n_bytes(_text(whole.segments)):
                     result, self._last_speech, self._findings = whole, last_speech_of_whole, findings_of_whole
@@ -91,7 +90,7 @@ class AuditedWindowLoop(WindowLoop):
                 self._n_good = 0
             elif self._windows_are_short:
                 self._n_good += 1
-            yield from self._decode_uncovered_speech(window, result)
+            await self._decode_uncovered_speech(window, result)
         self._texts = [*self._texts, *(s["text"] for s in result.segments)][-MAX_KEPT_TEXTS:]
         self._was_repetitive = any(self._is_repetitive(s["compression_ratio"]) for s in result.segments)
         self.recording.report.findings += self._findings
@@ -107,33 +106,33 @@ class AuditedWindowLoop(WindowLoop):
 
     # -- a window, whole and in chunks -------------------------------------------------------------
 
-    def _decode_whole(self, window: Window) -> Generator[Job, Any, WindowResult]:
-        prepared = yield from self._prepare(window)
-        result = yield from self._decode_with_fallback(prepared)
+    async def _decode_whole(self, window: Window) -> WindowResult:
+        prepared = await self._prepare(window)
+        result = await self._decode_with_fallback(prepared)
         if self._can_be_halved(result, window):
             self._add_finding("loop", (window.start, window.end), result.text, "decoded again in halves")
             self._history.reset()
-            return (yield from self._decode_whole(self._shorten(window, window.duration / 2)))
-        window_result = self._window_result(prepared, result)
+            return await self._decode_whole(self._shorten(window, window.duration / 2))
+        window_result = await self._window_result(prepared, result)
         texts = [*self._texts, *(s["text"] for s in window_result.segments)]
         if self._history.prompt() and ends_in_repetition(texts):
             self._history.reset()  # the prompt may be the cause
-            window_result = self._window_result(prepared, (yield from self._decode_with_fallback(prepared)))
+            window_result = await self._window_result(prepared, await self._decode_with_fallback(prepared))
         window_result.segments = [s for s in window_result.segments if self._is_kept(s, prepared.language)]
         return window_result
 
-    def _decode_in_chunks(self, window: Window, speech: list[Span], seek: int) -> Generator[Job, Any, list[Segment]]:
+    async def _decode_in_chunks(self, window: Window, speech: list[Span], seek: int) -> list[Segment]:
         """Decode the speech of a window in chunks, and sparse text in shorter ones."""
         segments: list[Segment] = []
         for chunk in self._split(speech):
-            prepared = yield from self._prepare(self._window_around(chunk, window, seek))
-            result = yield from self._decode_without_prompt(prepared, self.settings.decoding.beam_size)
-            found = [] if result.is_loop else self._window_result(prepared, result).segments
+            prepared = await self._prepare(self._window_around(chunk, window, seek))
+            result = await self._decode_without_prompt(prepared, self.settings.decoding.beam_size)
+            found = [] if result.is_loop else (await self._window_result(prepared, result)).segments
             found = [s for s in found if self._is_kept(s, prepared.language)]
             within = self._speech.within(*chunk)
             is_lost = result.is_loop or (is_sparse(_text(found), within) and not self._is_surely_silent(found))
             if is_lost and len(self._split(within)) > 1:
-                shorter = yield from self._decode_in_chunks(window, within, seek)
+                shorter = await self._decode_in_chunks(window, within, seek)
                 found = shorter if n_bytes(_text(shorter)) >= MIN_GAIN * n_bytes(_text(found)) else found
             segments += found
         return segments
@@ -190,14 +189,14 @@ class AuditedWindowLoop(WindowLoop):
 
     # -- decoding ----------------------------------------------------------------------------------
 
-    def _decode_with_fallback(self, prepared: PreparedWindow) -> Generator[Job, Any, DecodingResult]:
+    async def _decode_with_fallback(self, prepared: PreparedWindow) -> DecodingResult:
         """Decode with temperature fallback; return the best result if none passes."""
         best: DecodingResult | None = None
         n_worse = 0
         window = prepared.window
         changes = {"stop_loops": True, "sample_len": self._max_tokens(window)}
         for temperature in self.settings.options.temperatures():
-            result = yield from self._decode(prepared, temperature, prompt=self._history.prompt(), **changes)
+            result = await self._decode(prepared, temperature, prompt=self._history.prompt(), **changes)
             if self._passes(result, window) or self._can_be_halved(result, window):
                 return result
             if best is None or self._rank(result, window) > self._rank(best, window):
@@ -213,19 +212,15 @@ class AuditedWindowLoop(WindowLoop):
         self._add_finding(kind, (window.start, window.end), best.text, reason)
         return best
 
-    def _decode_without_prompt(
-        self, prepared: PreparedWindow, beam_size: int | None
-    ) -> Generator[Job, Any, DecodingResult]:
+    async def _decode_without_prompt(self, prepared: PreparedWindow, beam_size: int | None) -> DecodingResult:
         """Decode once, at temperature 0, without the text before."""
-        return (
-            yield from self._decode(
-                prepared,
-                0.0,
-                prompt=self._history.carried(),
-                beam_size=beam_size,
-                stop_loops=True,
-                sample_len=self._max_tokens(prepared.window),
-            )
+        return await self._decode(
+            prepared,
+            0.0,
+            prompt=self._history.carried(),
+            beam_size=beam_size,
+            stop_loops=True,
+            sample_len=self._max_tokens(prepared.window),
         )
 
     def _can_be_halved(self, result: DecodingResult, window: Window) -> bool:
@@ -277,7 +272,7 @@ class AuditedWindowLoop(WindowLoop):
             self._add_finding("dropped", span, segment["text"], reason)
         return reason is None
 
-    def _decode_uncovered_speech(self, window: Window, result: WindowResult) -> Generator[Job, Any, None]:
+    async def _decode_uncovered_speech(self, window: Window, result: WindowResult) -> None:
         """Decode the speech of a window that has no text, and add its segments to the result."""
         end = min(result.seek / FRAMES_PER_SECOND, window.end)
         for gap in uncovered_speech(self._speech.spans, text_spans(result.segments), window.start, end):
@@ -285,18 +280,18 @@ class AuditedWindowLoop(WindowLoop):
                 self._add_finding("uncovered", gap, "", "the text beside it repeats itself, and may belong here")
                 continue
             around = self._window_around(gap, window, result.seek)
-            recovered = yield from self._recover(gap, around, result.segments)
+            recovered = await self._recover(gap, around, result.segments)
             result.segments = sorted([*result.segments, *recovered], key=lambda s: s["start"])
 
-    def _recover(self, gap: Span, around: Window, others: list[Segment]) -> Generator[Job, Any, list[Segment]]:
+    async def _recover(self, gap: Span, around: Window, others: list[Segment]) -> list[Segment]:
         """Decode a span of speech on its own; returns the segments that pass all checks."""
         last_speech, n_findings = self._last_speech, len(self._findings)
-        prepared = yield from self._prepare(around)
+        prepared = await self._prepare(around)
         beam_size = self.settings.decoding.beam_size or RETRY_BEAM_SIZE
-        result = yield from self._decode_without_prompt(prepared, beam_size)
+        result = await self._decode_without_prompt(prepared, beam_size)
         segments: list[Segment] = []
         if self._passes(result, around) and not is_silence(result, self.settings.options):
-            segments = [s for s in self._window_result(prepared, result).segments if s["text"].strip()]
+            segments = [s for s in (await self._window_result(prepared, result)).segments if s["text"].strip()]
             segments = [s for s in segments if self._is_kept(s, prepared.language)]
             self._last_speech = max(last_speech, self._last_speech)
         del self._findings[n_findings:]

@@ -1,13 +1,13 @@
 """Model backends of a transcription: the model's own methods, or the engine of the fast path.
 
-The reference backend is for models with hooks or replaced parts; see `fast_path.usable`. Both
-backends are generators of `work`'s jobs, although the reference backend yields none. Knows no
-recording: windows in, results out.
+The reference backend is for models with hooks or replaced parts; see `select.usable`. Both are
+awaited, although the reference backend asks nothing of an engine. Knows no recording: windows in,
+results out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -24,12 +24,11 @@ from ..decoding import (
 )
 from ..device.torch_state import clean_state
 from ..engine.engine import Engine, engine_for
-from ..engine.operations import Detect, Encode, Job
+from ..engine.operations import DetectLanguage, Encode, Sample
 from ..runtime import select
-from ..runtime.interface import Audio
-from ..sampling.window_sampling import Shared
-from ..timing import find_alignment
-from ..tokenizer import get_tokenizer
+from ..runtime.interface import EncodedWindow
+from ..timing import attend_operation, find_alignment
+from ..tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -40,20 +39,20 @@ class Backend(Protocol):
 
     engine: Engine | None
 
-    def encode(self, mel: Tensor) -> Generator[Job, Any, Any]:
+    async def encode(self, mel: Tensor) -> Any:
         """Encode a full window, ``(n_mels, 3000)``, once for detection, decoding and alignment."""
         ...
 
-    def detect(self, window: Any) -> Generator[Job, Any, dict[str, float]]:
+    async def detect(self, window: Any) -> dict[str, float]:
         """Return the probability of each language."""
         ...
 
-    def decode(self, window: Any, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
+    async def decode(self, window: Any, options: DecodingOptions) -> DecodingResult:
         """Decode a window; its language is in the options."""
         ...
 
-    def alignment_inputs(self, window: Any) -> dict[str, Any]:
-        """Return the arguments of `timing.find_alignment` that stand for a window."""
+    async def alignment_inputs(self, window: Any, tokenizer: Tokenizer, text_tokens: Sequence[int]) -> dict[str, Any]:
+        """Return the arguments of `timing.find_alignment` that stand for a window with a known text."""
         ...
 
 
@@ -66,28 +65,27 @@ class ReferenceBackend:
         self._model = model
         self._dtype = compute_dtype(fp16, model.device)
 
-    def encode(self, mel: Tensor) -> Generator[Job, Any, Tensor]:
+    async def encode(self, mel: Tensor) -> Tensor:
         """See `Backend`; returns ``(n_audio_ctx, n_audio_state)``."""
-        yield from ()
         mel = mel.to(self._model.device).to(self._dtype)
         with clean_state():
             features: Tensor = self._model.encoder(mel.unsqueeze(0))[0]
         return features
 
-    def detect(self, window: Tensor) -> Generator[Job, Any, dict[str, float]]:
+    async def detect(self, window: Tensor) -> dict[str, float]:
         """See `Backend`."""
-        yield from ()
         _, probs = self._model.detect_language(window)
         language_probs: dict[str, float] = probs
         return language_probs
 
-    def decode(self, window: Tensor, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
+    async def decode(self, window: Tensor, options: DecodingOptions) -> DecodingResult:
         """See `Backend`."""
-        yield from ()
         result: DecodingResult = self._model.decode(window, options)
         return result
 
-    def alignment_inputs(self, window: Tensor) -> dict[str, Any]:
+    async def alignment_inputs(
+        self, window: Tensor, tokenizer: Tokenizer, text_tokens: Sequence[int]
+    ) -> dict[str, Any]:
         """See `Backend`."""
         return {"mel": window}
 
@@ -99,29 +97,30 @@ class EngineBackend:
         self.engine: Engine | None = engine
         self._model = model
 
-    def encode(self, mel: Tensor) -> Generator[Job, Any, Audio]:
+    async def encode(self, mel: Tensor) -> EncodedWindow:
         """See `Backend`."""
-        audio: Audio = yield Encode(mel.to(self._model.device))
-        return audio
+        return await Encode(mel.to(self._model.device))
 
-    def detect(self, window: Audio) -> Generator[Job, Any, dict[str, float]]:
+    async def detect(self, window: EncodedWindow) -> dict[str, float]:
         """See `Backend`."""
         tokenizer = get_tokenizer(self._model.is_multilingual, num_languages=self._model.num_languages)
-        probs = yield Detect(window, tokenizer.sot, tokenizer.all_language_tokens)
+        probs = await DetectLanguage(window, tokenizer.sot, tokenizer.all_language_tokens)
         return dict(zip(tokenizer.all_language_codes, probs, strict=True))
 
-    def decode(self, window: Audio, options: DecodingOptions) -> Generator[Job, Any, DecodingResult]:
+    async def decode(self, window: EncodedWindow, options: DecodingOptions) -> DecodingResult:
         """See `Backend`."""
         task = DecodingTask(self._model, options)
-        sampling = yield task.sampling(window)
+        sampling = await Sample(task.sampling(window))
         return task.result(sampling, options.language or "en")
 
-    def alignment_inputs(self, window: Audio) -> dict[str, Any]:
+    async def alignment_inputs(
+        self, window: EncodedWindow, tokenizer: Tokenizer, text_tokens: Sequence[int]
+    ) -> dict[str, Any]:
         """See `Backend`."""
-        if timing.find_alignment is not find_alignment:
+        if not text_tokens or timing.find_alignment is not find_alignment:
             return {"mel": window.features}
-        assert self.engine is not None
-        return {"mel": window.features, "runner": Shared(self.engine.runner), "audio": window}
+        attention = await attend_operation(self._model, tokenizer, text_tokens, window)
+        return {"mel": window.features, "attention": attention}
 
 
 def backend_for(model: Whisper, fp16: bool) -> Backend:

@@ -7,13 +7,13 @@ text, cuts no audio, and never overrules a language that was given.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
-from ..engine.operations import Direct, Job, Steps, pausing
+from ..engine.operations import InlineRequest, cooperate
 from ..errors import LanguageError, OptionError
 from ..media.tracks import check_track
 from ..options.language_names import code_of
@@ -98,13 +98,13 @@ def identify_language(
         raise LanguageError("this model is English-only and cannot detect languages")
     codes, vad_options, backend = candidates(model, languages), VadOptions.of(vad_parameters), backend_for(model, fp16)
 
-    def steps() -> Steps:
-        features = yield from pausing(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
-        speech = yield from pausing(detecting_speech(features.samples, features.n_samples, vad_options))
-        return (yield from detecting_language(backend, features, int(segments), codes, speech.spans))
+    async def steps() -> Any:
+        features = await cooperate(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
+        speech = await cooperate(detecting_speech(features.samples, features.n_samples, vad_options))
+        return await detecting_language(backend, features, int(segments), codes, speech.spans)
 
     engine = backend.engine
-    detection: Detection = (Direct(steps()) if engine is None else engine.submit(steps())).result()
+    detection: Detection = (InlineRequest(steps()) if engine is None else engine.submit(steps())).result()
     return detection
 
 
@@ -184,14 +184,14 @@ def option_warnings(model: Whisper, options: TranscribeOptions, decoding: Decodi
 # --------------------------------------------------------------------------------------------------
 
 
-def detecting_language(
+async def detecting_language(
     backend: Backend,
     features: Features,
     n_windows: int,
     codes: Sequence[str],
     spans: Sequence[Span] = (),
     encoded: dict[int, Any] | None = None,
-) -> Generator[Job, Any, Detection]:
+) -> Detection:
     """Detect the language of a recording from several of its windows.
 
     Parameters
@@ -215,10 +215,10 @@ def detecting_language(
     spans = spans or [(0.0, features.n_frames / FRAMES_PER_SECOND)]
     windows, weights = [], []
     for seek in window_starts(spans, n_windows):
-        window = yield from backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
+        window = await backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
         if encoded is not None:
             encoded[seek] = window
-        probs = yield from backend.detect(window)
+        probs = await backend.detect(window)
         start = seek / FRAMES_PER_SECOND
         end = start + N_FRAMES / FRAMES_PER_SECOND
         windows.append((start, restrict(probs, codes)))
@@ -306,10 +306,10 @@ class LanguageTracker:
     def __init__(self, probs: Mapping[str, float]) -> None:
         self._probs = dict(probs)
 
-    def detect(self, backend: Backend, window: Any) -> Generator[Job, Any, str]:
+    async def detect(self, backend: Backend, window: Any) -> str:
         """Return the language of the next window, encoded by `backend`."""
         if len(self._probs) > 1:
-            self.update((yield from backend.detect(window)))
+            self.update(await backend.detect(window))
         return most_probable(self._probs)
 
     def update(self, probs: Mapping[str, float]) -> None:

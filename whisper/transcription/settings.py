@@ -8,13 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..decoding import DecodingOptions, suppressed_tokens
 from ..engine.engine import Caller, Handle
-from ..engine.operations import Direct, Steps
+from ..engine.operations import InlineRequest, RequestCoroutine
 from ..engine.scheduler import Group
 from ..errors import CancelledError, OptionError
 from ..options.transcription import TranscribeOptions
@@ -124,9 +124,11 @@ class TranscribeSettings:
         engine, cancel = self.backend.engine, self.options.cancel
         return None if engine is None else engine.caller(None if cancel is None else cancel.is_set)
 
-    def start(self, steps: Steps, caller: Caller | None = None, group: Group | None = None) -> Handle | Direct:
+    def start(
+        self, steps: RequestCoroutine[Any], caller: Caller | None = None, group: Group | None = None
+    ) -> Handle | InlineRequest:
         """Return a request that runs the steps when its result is waited for."""
         engine = self.backend.engine
         if engine is None:
-            return Direct(steps)
+            return InlineRequest(steps)
         return engine.submit(steps, self.n_rows, caller=caller or self.caller(), group=group)

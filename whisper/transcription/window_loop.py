@@ -7,7 +7,7 @@ adds the comparison of speech and text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..audio import N_FRAMES, pad_or_trim
 from ..audit.report import Report
 from ..decoding import DecodingResult
-from ..engine.operations import Deliver, Job, Steps
+from ..engine.operations import Deliver
 from ..results import Segment
 from ..spans import FrameRange
 from ..speech.features import Features
@@ -121,12 +121,12 @@ class WindowLoop:
         """Runs the model."""
         return self.settings.backend
 
-    def steps(self) -> Steps:
+    async def steps(self) -> Any:
         """Decode window after window."""
         clip = seek = 0
         while (window := next_window(self._clips, clip, seek)) is not None:
             self.settings.raise_if_cancelled()
-            result = yield from self._transcribe_window(window)
+            result = await self._transcribe_window(window)
             lines = self._finish_window(result)
             # always advance: timestamps that lead back to the window's start would do so again
             seek, clip = max(result.seek, window.seek + 1), window.clip
@@ -134,44 +134,42 @@ class WindowLoop:
             delivery = Deliver([] if result.retry else result.segments, n_done, lines)
             if self._receive is not None:
                 self._receive(delivery)
-            yield delivery
+            await delivery
 
-    def _transcribe_window(self, window: Window) -> Generator[Job, Any, WindowResult]:
-        prepared = yield from self._prepare(window)
-        result = yield from self._decode_with_fallback(prepared)
-        return self._window_result(prepared, result)
+    async def _transcribe_window(self, window: Window) -> WindowResult:
+        prepared = await self._prepare(window)
+        result = await self._decode_with_fallback(prepared)
+        return await self._window_result(prepared, result)
 
-    def _prepare(self, window: Window) -> Generator[Job, Any, PreparedWindow]:
+    async def _prepare(self, window: Window) -> PreparedWindow:
         """Encode a window, and detect its language where each window has its own."""
         encoded = self.recording.take_encoded(window)
         if encoded is None:
             mel: Tensor = self.recording.features.window(window.seek, window.size)
-            encoded = yield from self.backend.encode(pad_or_trim(mel, N_FRAMES))
+            encoded = await self.backend.encode(pad_or_trim(mel, N_FRAMES))
         language = self.recording.language
         if self._tracker is not None:
-            language = yield from self._tracker.detect(self.backend, encoded)
+            language = await self._tracker.detect(self.backend, encoded)
         return PreparedWindow(window, encoded, language, self.settings.tokenizer(language))
 
-    def _decode_with_fallback(self, prepared: PreparedWindow) -> Generator[Job, Any, DecodingResult]:
+    async def _decode_with_fallback(self, prepared: PreparedWindow) -> DecodingResult:
         """Decode with temperature fallback; return the last result if none passes."""
         for temperature in self.settings.options.temperatures():
-            result = yield from self._decode(prepared, temperature, prompt=self._history.prompt())
+            result = await self._decode(prepared, temperature, prompt=self._history.prompt())
             if not needs_fallback(result, self.settings.options):
                 break
             self.settings.raise_if_cancelled()
         return result
 
-    def _decode(
-        self, prepared: PreparedWindow, temperature: float, **changes: Any
-    ) -> Generator[Job, Any, DecodingResult]:
+    async def _decode(self, prepared: PreparedWindow, temperature: float, **changes: Any) -> DecodingResult:
         """Decode once."""
         seed = self.settings.seed(prepared.window, temperature)
         options = self.settings.decoding.at(temperature, language=prepared.language, seed=seed, **changes)
-        return (yield from self.backend.decode(prepared.encoded, options))
+        return await self.backend.decode(prepared.encoded, options)
 
     # -- from tokens to segments -------------------------------------------------------------------
 
-    def _window_result(self, prepared: PreparedWindow, result: DecodingResult) -> WindowResult:
+    async def _window_result(self, prepared: PreparedWindow, result: DecodingResult) -> WindowResult:
         """Make segments of a window's tokens, and find the next seek."""
         window, options, tokenizer = prepared.window, self.settings.options, prepared.tokenizer
         if is_silence(result, options):
@@ -186,7 +184,7 @@ class WindowLoop:
                 segment["language"] = prepared.language
         window_result = WindowResult(segments, split.seek, result.temperature)
         if options.word_timestamps:
-            self._add_words(prepared, segments)
+            await self._add_words(prepared, segments)
             window_result.seek = seek_after_words(split, segments, window)
             threshold = options.hallucination_silence_threshold
             if threshold is not None:
@@ -198,8 +196,9 @@ class WindowLoop:
                 self._last_speech = last_end
         return window_result
 
-    def _add_words(self, prepared: PreparedWindow, segments: list[Segment]) -> None:
+    async def _add_words(self, prepared: PreparedWindow, segments: list[Segment]) -> None:
         """Add words to the segments."""
+        text_tokens = [token for s in segments for token in s["tokens"] if token < prepared.tokenizer.eot]
         window, options, speech = prepared.window, self.settings.options, self.recording.speech
         self.recording.add_words(
             segments=segments,
@@ -209,7 +208,7 @@ class WindowLoop:
             prepend_punctuations=options.prepend_punctuations,
             append_punctuations=options.append_punctuations,
             last_speech_timestamp=self._last_speech,
-            **self.backend.alignment_inputs(prepared.encoded),
+            **await self.backend.alignment_inputs(prepared.encoded, prepared.tokenizer, text_tokens),
         )
         if speech is not None:
             padding = self.settings.vad_options.speech_pad_ms / 1000

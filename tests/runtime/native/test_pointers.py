@@ -12,7 +12,7 @@ import torch
 from whisper import timing
 from whisper.errors import ShapeError
 from whisper.model import Whisper
-from whisper.runtime.interface import Audio, RowTable, Rules
+from whisper.runtime.interface import Batch, EncodedWindow, RowTable, TokenMask
 from whisper.runtime.native import kernels
 from whisper.runtime.native.pointers import address
 from whisper.tokenizer import get_tokenizer
@@ -68,8 +68,8 @@ def runner(model: Whisper) -> Any:
 
 
 @pytest.fixture(scope="module")
-def heard(runner: Any) -> Audio:
-    audio: Audio = runner.listen(runner.encode([torch.randn(80, 3000)])[0])
+def heard(runner: Any) -> EncodedWindow:
+    audio: EncodedWindow = runner.project(runner.encode([torch.randn(80, 3000)])[0])
     return audio
 
 
@@ -90,14 +90,16 @@ BAD: dict[str, dict[str, Any]] = {
 
 @needs_kernels
 @pytest.mark.parametrize("what", BAD)
-def test_a_batch_that_leads_elsewhere_is_refused(what: str, runner: Any, heard: Audio) -> None:
+def test_a_batch_that_leads_elsewhere_is_refused(what: str, runner: Any, heard: EncodedWindow) -> None:
     row = runner.take_rows(1)
     assert row == [0]
     given = {**GOOD, **BAD[what]}
     try:
         with pytest.raises(ShapeError):
             runner.forward(
-                given["tokens"], given["rows"], given["positions"], [heard] * len(given["tokens"]), given["wanted"]
+                Batch(
+                    given["tokens"], given["rows"], given["positions"], [heard] * len(given["tokens"]), given["wanted"]
+                )
             )
         expected = runner.forward(*items(heard)).clone()
         assert torch.equal(runner.forward(*items(heard)), expected)
@@ -105,25 +107,25 @@ def test_a_batch_that_leads_elsewhere_is_refused(what: str, runner: Any, heard: 
         runner.free_rows(row)
 
 
-def items(heard: Audio) -> tuple[Any, ...]:
+def items(heard: EncodedWindow) -> tuple[Any, ...]:
     return GOOD["tokens"], GOOD["rows"], GOOD["positions"], [heard, heard], GOOD["wanted"]
 
 
 @needs_kernels
-def test_audios_of_others_and_features_of_no_sound_are_refused(runner: Any, heard: Audio) -> None:
+def test_audios_of_others_and_features_of_no_sound_are_refused(runner: Any, heard: EncodedWindow) -> None:
     row = runner.take_rows(1)
     others = [
-        dataclasses.replace(heard, keys_and_values=heard.keys_and_values[:-1]),
-        dataclasses.replace(heard, keys_and_values=heard.keys_and_values.float()),
-        dataclasses.replace(heard, keys_and_values=None),
+        dataclasses.replace(heard, cross_kv=heard.cross_kv[:-1]),
+        dataclasses.replace(heard, cross_kv=heard.cross_kv.float()),
+        dataclasses.replace(heard, cross_kv=None),
     ]
     for audio in others:
         with pytest.raises(ShapeError):
-            runner.forward([5], row, [0], [audio], [0])
+            runner.forward(Batch([5], row, [0], [audio], [0]))
     runner.free_rows(row)
     for features in (torch.zeros(1500, 63), torch.zeros(1499, 64), torch.zeros(1, 1500, 64)):
         with pytest.raises(ShapeError):
-            runner.listen(features)
+            runner.project(features)
     for mel in (torch.zeros(80, 2999), torch.zeros(128, 3000), torch.zeros(1, 80, 3000)):
         with pytest.raises(ShapeError):
             runner.encode([mel])
@@ -131,37 +133,39 @@ def test_audios_of_others_and_features_of_no_sound_are_refused(runner: Any, hear
 
 
 @needs_kernels
-def test_features_of_any_precision_and_layout_are_heard_alike(runner: Any, heard: Audio) -> None:
+def test_features_of_any_precision_and_layout_are_heard_alike(runner: Any, heard: EncodedWindow) -> None:
     row = runner.take_rows(1)
-    expected = runner.forward([5], row, [0], [heard], [0]).clone()
+    expected = runner.forward(Batch([5], row, [0], [heard], [0])).clone()
     for features in (
         heard.features.double(),
         heard.features.t().contiguous().t(),
         heard.features.clone().requires_grad_(),
     ):
-        assert torch.equal(runner.forward([5], row, [0], [runner.listen(features)], [0]), expected)
+        assert torch.equal(runner.forward(Batch([5], row, [0], [runner.project(features)], [0])), expected)
     runner.free_rows(row)
 
 
 @needs_kernels
 @pytest.mark.parametrize("head", [(2, 0), (0, 2), (-1, 0), (0, -1)])
-def test_heads_that_the_decoder_does_not_have_are_refused(head: tuple[int, int], runner: Any, heard: Audio) -> None:
+def test_heads_that_the_decoder_does_not_have_are_refused(
+    head: tuple[int, int], runner: Any, heard: EncodedWindow
+) -> None:
     with pytest.raises(ShapeError, match="head"):
-        runner.attend(heard, [5, 6, 7], [head], 1, 1)
+        runner.attention_scores(heard, [5, 6, 7], [head], 1, 1)
     with pytest.raises(ShapeError):
-        runner.attend(heard, [5, 6, 7], [(0, 0)], 2, 2)
-    assert runner.attend(heard, [5, 6, 7], [(0, 0)], 1, 2)[0].shape == (1, 3, 1500)
+        runner.attention_scores(heard, [5, 6, 7], [(0, 0)], 2, 2)
+    assert runner.attention_scores(heard, [5, 6, 7], [(0, 0)], 1, 2)[0].shape == (1, 3, 1500)
 
 
-def rules(**changes: Any) -> Rules:
+def rules(**changes: Any) -> TokenMask:
     def ints(value: int) -> Any:
         return np.full(2, value, np.int32)
 
     given: dict[str, Any] = {
         "suppressed": [np.array([1, 2], np.int32)], "suppressed_by": ints(0), "text_from": ints(0),
-        "timestamps_from": ints(50), "timestamps_to": ints(60), "weighs": np.zeros(2, np.bool_), "timestamp_begin": 50,
+        "timestamps_from": ints(50), "timestamps_to": ints(60), "timestamp_mass": np.zeros(2, np.bool_), "timestamp_begin": 50,
     }  # fmt: skip
-    return Rules(**{**given, **changes})
+    return TokenMask(**{**given, **changes})
 
 
 @needs_kernels
@@ -176,7 +180,7 @@ def rules(**changes: Any) -> Rules:
         {"suppressed_by": np.zeros(1, np.int32)},
         {"text_from": np.zeros(2)},
         {"timestamps_to": np.zeros((2, 2), np.int32)[:, 0]},
-        {"weighs": np.zeros(2, np.int32)},
+        {"timestamp_mass": np.zeros(2, np.int32)},
         {"timestamp_begin": 61},
         {"timestamp_begin": -1},
     ],
@@ -185,18 +189,18 @@ def rules(**changes: Any) -> Rules:
 def test_rules_that_do_not_fit_the_logits_are_refused(changes: dict[str, Any], runner: Any) -> None:
     logits = torch.randn(2, 60)
     with pytest.raises(ShapeError):
-        runner.choose(logits, rules(**changes), 1)
-    assert runner.choose(logits, rules(), 1)[0].shape == (2, 1)
+        runner.select_tokens(logits, rules(**changes), 1)
+    assert runner.select_tokens(logits, rules(), 1)[0].shape == (2, 1)
 
 
 @needs_kernels
 def test_logits_that_are_none_are_refused(runner: Any) -> None:
     for logits in (torch.randn(60), torch.randn(0, 60), torch.randn(2, 60).half(), torch.randn(2, 120)[:, ::2]):
         with pytest.raises(ShapeError):
-            runner.choose(logits, rules(), 1)
+            runner.select_tokens(logits, rules(), 1)
     for n_best in (0, -1, 61):
         with pytest.raises(ShapeError):
-            runner.choose(torch.randn(2, 60), rules(), n_best)
+            runner.select_tokens(torch.randn(2, 60), rules(), n_best)
 
 
 @needs_kernels

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from whisper.errors import ShapeError
+from whisper.runtime.interface import Batch
 from whisper.runtime.pytorch.cuda_graphs import VARIABLE, CudaCapture, Graphed, enabled
 from whisper.runtime.pytorch.runner import TorchRunner
 
@@ -55,19 +56,19 @@ def test_a_step_is_captured_once_per_bucket_and_again_when_a_cache_has_moved() -
 
     model = small_model()
     runner = TorchRunner(model.dims, model.state_dict(), "float32", capture=capture)
-    audios = [runner.listen(torch.randn(1500, 64)) for _ in range(2)]
+    audios = [runner.project(torch.randn(1500, 64)) for _ in range(2)]
     rows = runner.take_rows(4)
 
     def step(n: int, position: int) -> int:
         """How many captures a step of `n` rows took."""
         before = len(captured)
-        runner.forward([5] * n, rows[:n], [position] * n, [audios[i % 2] for i in range(n)], range(n))
+        runner.forward(Batch([5] * n, rows[:n], [position] * n, [audios[i % 2] for i in range(n)], range(n)))
         return len(captured) - before
 
     assert [step(3, 0), step(3, 1), step(4, 2), step(2, 3)] == [1, 0, 0, 1]  # 3 and 4 are one bucket
     rows += runner.take_rows(9)  # the cache of rows moves
     assert [step(4, 4), step(4, 5)] == [1, 0]
-    audios.append(runner.listen(torch.randn(1500, 64)))  # that of audios moves
+    audios.append(runner.project(torch.randn(1500, 64)))  # that of audios moves
     assert [step(4, 6), step(4, 7)] == [1, 0]
 
 
@@ -75,15 +76,15 @@ def test_slots_of_audios_that_are_gone_are_used_again() -> None:
     model = small_model()
     runner = TorchRunner(model.dims, model.state_dict(), "float32", capture=run_again)
     features = torch.randn(1500, 64)
-    held = [runner.listen(features) for _ in range(12)]
-    assert [audio.keys_and_values.slot for audio in held] == list(range(12))
+    held = [runner.project(features) for _ in range(12)]
+    assert [audio.cross_kv.slot for audio in held] == list(range(12))
     del held[3]
-    assert runner.listen(features).keys_and_values.slot == 3
+    assert runner.project(features).cross_kv.slot == 3
     held.clear()
-    last = runner.listen(features)
+    last = runner.project(features)
     static = runner._static
     assert static is not None
-    assert (last.keys_and_values.slot, static.slots.pool.shape[2]) == (0, 1)  # nor is their memory kept
+    assert (last.cross_kv.slot, static.slots.pool.shape[2]) == (0, 1)  # nor is their memory kept
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...checkpoints.weights import expected_shapes
 from ...errors import OptionError, ShapeError
 from ...model import ModelDimensions
-from ..interface import Audio, Ints, RowTable, Rules, check_batch, check_heads
+from ..interface import Batch, EncodedWindow, Ints, RowTable, TokenMask, check_heads
 from . import kernels
 from .pointers import address
 
@@ -81,7 +81,7 @@ class NativeRunner:
         self._weights_of: NativeRunner | None = None  # the runner of which this is a twin
         self._begin()
         self.row_bytes: int = library.sotto_kv_row_bytes(self._decoder)
-        self.audio_bytes: int = library.sotto_cross_kv_bytes(self._decoder)
+        self.window_bytes: int = library.sotto_cross_kv_bytes(self._decoder)
         self.weight_bytes: int = packer.n_bytes()
 
     def _begin(self) -> None:
@@ -122,19 +122,19 @@ class NativeRunner:
         self._call("sotto_encode", self._encoder, at_mel, at_features, torch.get_num_threads())
         return features
 
-    def listen(self, features: Tensor) -> Audio:
-        """See `Runner.listen`."""
+    def project(self, features: Tensor) -> EncodedWindow:
+        """See `Runner.project`."""
         shape = (self.dims.n_audio_ctx, self.dims.n_audio_state)
         if tuple(features.shape) != shape:
             raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
         features = features.detach().to("cpu", torch.float32).contiguous()
         # what lies behind the last position must be zero; the kernels never write there
-        memory = self._spare.pop() if self._spare else _memory(self.audio_bytes)
+        memory = self._spare.pop() if self._spare else _memory(self.window_bytes)
         at_features, at_memory = _pointer(features, "features"), ctypes.c_void_p(self._address_of(memory))
         self._call("sotto_project_cross_kv", self._decoder, at_features, at_memory, torch.get_num_threads())
-        audio = Audio(features, memory)
-        weakref.finalize(audio, _give_back, self._spare, memory)
-        return audio
+        window = EncodedWindow(features, memory)
+        weakref.finalize(window, _give_back, self._spare, memory)
+        return window
 
     # -- KV cache ----------------------------------------------------------------------------------------
 
@@ -162,17 +162,10 @@ class NativeRunner:
 
     # -- decoder -----------------------------------------------------------------------------------------
 
-    def forward(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-    ) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """See `Runner.forward`."""
-        logits = self._room_for_logits(len(wanted))
-        self._run(tokens, rows, positions, audios, wanted, logits)
+        logits = self._room_for_logits(len(batch.logit_indices))
+        self._run(batch, logits)
         return logits
 
     def _room_for_logits(self, n: int) -> Tensor:
@@ -180,10 +173,15 @@ class NativeRunner:
             self._logits = _floats(n, self.dims.n_vocab)
         return self._logits[:n]
 
-    def attend(
-        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    def attention_scores(
+        self,
+        window: EncodedWindow,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_skipped: int,
+        n_text: int,
     ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attend`."""
+        """See `Runner.attention_scores`."""
         n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
         if n_scores > len(self._scores):
             self._scores = _floats(n_scores)
@@ -191,38 +189,30 @@ class NativeRunner:
         logits = self._room_for_logits(n_text)
         rows = self.take_rows(1)
         try:
-            n = len(tokens)
-            wanted = range(n_skipped, n_skipped + n_text)
-            self._run(tokens, rows * n, range(n), [audio] * n, wanted, logits, heads, qk)
+            batch = Batch.of_row(tokens, rows[0], window, range(n_skipped, n_skipped + n_text))
+            self._run(batch, logits, heads, qk)
         finally:
             self.free_rows(rows)
         return qk, logits
 
     def _run(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-        logits: Tensor,
-        heads: Sequence[tuple[int, int]] = (),
-        qk: Tensor | None = None,
+        self, batch: Batch, logits: Tensor, heads: Sequence[tuple[int, int]] = (), qk: Tensor | None = None
     ) -> None:
-        check_batch(self.dims, tokens, rows, positions, audios, wanted)
+        batch.validate(self.dims)
         check_heads(self.dims, heads)
-        self._table.write(rows, positions)
-        n, n_rows, dims = len(tokens), self._table.n_rows, self.dims
-        items = [np.asarray(numbers, dtype=np.int32) for numbers in (tokens, rows, positions)]
+        self._table.write(batch.rows, batch.positions)
+        n, n_logits, n_rows, dims = len(batch), len(batch.logit_indices), self._table.n_rows, self.dims
+        columns = (batch.tokens, batch.rows, batch.positions)
+        items = [np.asarray(numbers, dtype=np.int32) for numbers in columns]
         at_items = [address(array, np.int32, n, "a batch") for array in items]
-        logit_indices = np.asarray(wanted, dtype=np.int32)
-        pointers = {id(audio): self._address_of(audio.keys_and_values) for audio in audios}
-        cross_kv = np.array([pointers[id(audio)] for audio in audios], dtype=np.uintp)
+        logit_indices = np.asarray(batch.logit_indices, dtype=np.int32)
+        pointers = {id(window): self._address_of(window.cross_kv) for window in batch.windows}
+        cross_kv = np.array([pointers[id(window)] for window in batch.windows], dtype=np.uintp)
         recorded = np.array([layer * dims.n_text_head + head for layer, head in heads], dtype=np.int32)
         n_scores = len(heads) * n * dims.n_audio_ctx
-        batch = kernels.Batch(
+        arguments = kernels.Batch(
             n_items=n,
-            n_logits=len(wanted),
+            n_logits=n_logits,
             n_threads=torch.get_num_threads(),
             n_heads=len(heads),
             tokens=at_items[0],
@@ -230,20 +220,20 @@ class NativeRunner:
             positions=at_items[2],
             row_table=address(self._table.table, np.int32, n_rows * dims.n_text_ctx, "the table of rows"),
             kv_rows=address(self._kv_row_pointers, np.uintp, n_rows, "the rows of the KV cache"),
-            cross_kv=address(cross_kv, np.uintp, n, "audios"),
-            logit_indices=address(logit_indices, np.int32, len(wanted), "a batch"),
-            logits=address(logits, torch.float32, len(wanted) * dims.n_vocab, "logits"),
+            cross_kv=address(cross_kv, np.uintp, n, "encoded windows"),
+            logit_indices=address(logit_indices, np.int32, n_logits, "a batch"),
+            logits=address(logits, torch.float32, n_logits * dims.n_vocab, "logits"),
             heads=address(recorded, np.int32, len(heads), "heads"),
             qk=None if qk is None else address(qk, torch.float32, n_scores, "scores"),
         )
-        self._call("sotto_forward", self._decoder, ctypes.byref(batch))
+        self._call("sotto_forward", self._decoder, ctypes.byref(arguments))
 
     def _address_of(self, memory: object) -> int:
-        """Return where keys and values of an audio lie; raises `ShapeError` for those of another runner."""
-        return address(memory, torch.uint8, self.audio_bytes, "an audio's keys and values")  # type: ignore[arg-type]
+        """Return where a window's keys and values lie; raises `ShapeError` for those of another runner."""
+        return address(memory, torch.uint8, self.window_bytes, "a window's keys and values")  # type: ignore[arg-type]
 
-    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """See `Runner.choose`."""
+    def select_tokens(self, logits: Tensor, rules: TokenMask, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """See `Runner.select_tokens`."""
         n_rows, n_vocab = _checked_choice(logits, rules, n_best)
         ids, logprobs = np.empty((n_rows, n_best), np.int32), np.empty((n_rows, n_best), np.float32)
         sets = np.array([address(s, np.int32, len(s), "suppressed") for s in rules.suppressed], dtype=np.uintp)
@@ -261,7 +251,7 @@ class NativeRunner:
             text_from=address(rules.text_from, np.int32, n_rows, "text_from"),
             timestamps_from=address(rules.timestamps_from, np.int32, n_rows, "timestamps_from"),
             timestamps_to=address(rules.timestamps_to, np.int32, n_rows, "timestamps_to"),
-            timestamp_mass=address(rules.weighs, np.bool_, n_rows, "weighs"),
+            timestamp_mass=address(rules.timestamp_mass, np.bool_, n_rows, "timestamp_mass"),
             ids=address(ids, np.int32, n_rows * n_best, "ids"),
             logprobs=address(logprobs, np.float32, n_rows * n_best, "logprobs"),
         )
@@ -278,7 +268,7 @@ def _give_back(spare: list[Tensor], memory: Tensor) -> None:
         spare.append(memory)
 
 
-def _checked_choice(logits: Tensor, rules: Rules, n_best: int) -> tuple[int, int]:
+def _checked_choice(logits: Tensor, rules: TokenMask, n_best: int) -> tuple[int, int]:
     """Return the shape of `logits`; raises `ShapeError` where `rules` do not fit them."""
     if logits.ndim != 2 or not logits.numel():
         raise ShapeError(f"logits of shape {tuple(logits.shape)}; they must be (n_rows, n_vocab), of at least one row")

@@ -1,6 +1,6 @@
-"""Where keys and values lie: rows of text in one tensor, and audios each for itself or in slots of one tensor.
+"""The KV caches: rows of text in one tensor, and each window's cross-attention alone or in a slot of one tensor.
 
-Grows by doubling, and lets go of what it grew when nobody holds anything. Decides nothing.
+They grow by doubling, and release what they grew when nothing is held. They decide nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RowCache:
         self.table = RowTable(dims.n_text_ctx)
 
     def _make(self, n_rows: int) -> Tensor:
-        # zeros, because 0 times what nobody wrote must be 0
+        # zeros: 0 times what was never written must be 0
         shape = (*self._shape[:2], n_rows, *self._shape[3:])
         return torch.zeros(shape, dtype=self._precision.activations, device=self._precision.device)
 
@@ -44,7 +44,7 @@ class RowCache:
         return n_layer * kinds * n_head * n_ctx * width * self.pool.element_size()
 
     def take(self, n: int) -> list[int]:
-        """See `Runner.take_rows`; one row more than all is there for whoever needs a place to write nothing."""
+        """See `Runner.take_rows`; there is always one row more, the padding row."""
         rows = self.table.take(n)
         if (n_rows := self.table.n_rows + 1) > self.pool.shape[2]:
             old = self.pool
@@ -63,8 +63,8 @@ class RowCache:
                 self.pool = self._make(0)
 
     @property
-    def nobody(self) -> int:
-        """The physical row that is no row."""
+    def padding_row(self) -> int:
+        """The physical row that padding items read and write."""
         return self.pool.shape[2] - 1
 
     def places(self, rows: npt.NDArray[Any], positions: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -74,8 +74,8 @@ class RowCache:
         return flat
 
 
-class Heard(Protocol):
-    """Keys and values of one audio for the cross-attention."""
+class CrossAttentionCache(Protocol):
+    """Keys and values of one window for the cross-attention."""
 
     def keys(self, layer: int) -> Tensor:
         """Return ``(n_head, width, n_audio_ctx)``."""
@@ -86,7 +86,7 @@ class Heard(Protocol):
         ...
 
 
-class HeardAlone:
+class CrossKV:
     """Keys and values in tensors of their own, the keys turned as the product reads them."""
 
     def __init__(self, n_head: int) -> None:
@@ -99,16 +99,16 @@ class HeardAlone:
         self._layers.append((k.permute(1, 2, 0).contiguous(), v.transpose(0, 1).contiguous()))
 
     def keys(self, layer: int) -> Tensor:
-        """See `Heard`."""
+        """See `CrossAttentionCache`."""
         return self._layers[layer][0]
 
     def values(self, layer: int) -> Tensor:
-        """See `Heard`."""
+        """See `CrossAttentionCache`."""
         return self._layers[layer][1]
 
 
-class AudioSlots:
-    """Keys and values of all audios in one tensor, ``(n_layer, 2, n_slots, n_head, n_audio_ctx, width)``."""
+class WindowSlots:
+    """Keys and values of all windows in one tensor, ``(n_layer, 2, n_slots, n_head, n_audio_ctx, width)``."""
 
     def __init__(self, dims: ModelDimensions, precision: Precision) -> None:
         self._shape = (dims.n_text_head, dims.n_audio_ctx, dims.n_text_state // dims.n_text_head)
@@ -121,8 +121,8 @@ class AudioSlots:
         shape = (self._n_layer, 2, n_slots, *self._shape)
         return torch.zeros(shape, dtype=self._precision.activations, device=self._precision.device)
 
-    def take(self) -> HeardInSlot:
-        """Return the lowest free slot, free again when nobody holds what is returned."""
+    def take(self) -> CrossKVInSlot:
+        """Return the lowest free slot; it is free again when what is returned is garbage-collected."""
         while self._returned:
             self._free.append(self._returned.popleft())
         n_slots = self.pool.shape[2]
@@ -136,15 +136,15 @@ class AudioSlots:
             self._free += range(n_slots, self.pool.shape[2])
         slot = min(self._free)
         self._free.remove(slot)
-        heard = HeardInSlot(self, slot)
-        weakref.finalize(heard, self._returned.append, slot).atexit = False
-        return heard
+        cross_kv = CrossKVInSlot(self, slot)
+        weakref.finalize(cross_kv, self._returned.append, slot).atexit = False
+        return cross_kv
 
 
-class HeardInSlot:
+class CrossKVInSlot:
     """Keys and values in a slot, where a step of fixed shapes finds them."""
 
-    def __init__(self, slots: AudioSlots, slot: int) -> None:
+    def __init__(self, slots: WindowSlots, slot: int) -> None:
         self._slots, self.slot = slots, slot
         self._n_added = 0
 
@@ -156,9 +156,9 @@ class HeardInSlot:
         self._n_added += 1
 
     def keys(self, layer: int) -> Tensor:
-        """See `Heard`."""
+        """See `CrossAttentionCache`."""
         return self._slots.pool[layer, 0, self.slot].transpose(1, 2)
 
     def values(self, layer: int) -> Tensor:
-        """See `Heard`."""
+        """See `CrossAttentionCache`."""
         return self._slots.pool[layer, 1, self.slot]

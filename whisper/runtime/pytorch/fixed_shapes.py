@@ -1,6 +1,6 @@
 """One step of the decoder with shapes that repeat, so that a CUDA graph can hold it; the same code runs anywhere.
 
-Items are padded to a bucket, all attend to a bucket of positions under a mask, and audios live in slots of one tensor,
+Items are padded to a bucket, all attend to a bucket of positions under a mask, and windows live in slots of one tensor,
 so that the cross-attention reads them where they are. Each item stands for itself: prompts and next tokens mix. A
 result may differ in its last bits with the bucket. `torch_runner` decides what comes here.
 """
@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...model import ModelDimensions
-from .caches import AudioSlots, RowCache
+from ..interface import Batch
+from .caches import RowCache, WindowSlots
 from .cuda_graphs import Capture, Graphed
 from .layers import Block, Decoder
 
 # buckets: few, because every combination is a graph of its own
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # more run without a graph
 LENGTHS = (128, 256, 448)
-ITEMS_OF_AN_AUDIO = (1, 8, 32)
+ITEMS_OF_A_WINDOW = (1, 8, 32)
 MAX_GRAPHS = 64
 
 
@@ -34,20 +35,20 @@ def bucket(n: int, buckets: Sequence[int]) -> int:
 
 @dataclass
 class Grid:
-    """Where each item's query stands when the queries of each audio are put beside its slot."""
+    """Where each item's query stands when the queries of each window are put beside its slot."""
 
     items: Tensor  # (n_slots, n_each): the item that stands there, or any
     places: Tensor  # (n_items,): where it stands, counted row by row
 
 
 def grid(slots: Sequence[int], n_items: int, device: torch.device) -> Grid:
-    """Put the items, listening to `slots`, into a grid with buckets of slots and of items of each."""
+    """Put the items, which attend to `slots`, into a grid with buckets of slots and of items of each."""
     count: dict[int, int] = {}
     where = []
     for slot in slots:
         count[slot] = count.get(slot, 0) + 1
         where.append((slot, count[slot] - 1))
-    n_slots, n_each = bucket(max(slots) + 1, ITEMS), bucket(max(count.values()), ITEMS_OF_AN_AUDIO)
+    n_slots, n_each = bucket(max(slots) + 1, ITEMS), bucket(max(count.values()), ITEMS_OF_A_WINDOW)
     items = np.zeros((n_slots, n_each), dtype=np.int64)
     places = np.zeros(n_items, dtype=np.int64)
     for i, (slot, nth) in enumerate(where):
@@ -57,7 +58,7 @@ def grid(slots: Sequence[int], n_items: int, device: torch.device) -> Grid:
 
 
 class StaticStep:
-    """Runs items of any rows and audios as one step.
+    """Runs items of any rows and windows as one step.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class StaticStep:
     """
 
     def __init__(
-        self, dims: ModelDimensions, decoder: Decoder, cache: RowCache, slots: AudioSlots, capture: Capture | None
+        self, dims: ModelDimensions, decoder: Decoder, cache: RowCache, slots: WindowSlots, capture: Capture | None
     ) -> None:
         self.dims, self.decoder, self.cache, self.slots, self.capture = dims, decoder, cache, slots, capture
         self.width = dims.n_text_state // dims.n_text_head
@@ -76,21 +77,14 @@ class StaticStep:
         self._graphs: dict[tuple[int, ...], Graphed] = {}
         self._of: tuple[int, int] = (0, 0)  # the memory that the graphs were captured with
 
-    def __call__(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        slots: Sequence[int],
-        wanted: Sequence[int],
-    ) -> Tensor:
-        """Return the logits of the wanted items; the rows' table has been written."""
-        inputs = self._padded(tokens, rows, positions, slots)
-        if self.capture is None or len(tokens) > ITEMS[-1]:
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the logits that the batch asks for; the table of its rows has been written."""
+        inputs = self._padded(batch)
+        if self.capture is None or len(batch) > ITEMS[-1]:
             logits = self._step(**inputs)
         else:
             logits = self._graph(inputs, self.capture)(**inputs)
-        return logits[torch.tensor(wanted, dtype=torch.long, device=self.device)]
+        return logits[torch.tensor(batch.logit_indices, dtype=torch.long, device=self.device)]
 
     def _graph(self, inputs: dict[str, Tensor], capture: Capture) -> Graphed:
         memory = (self.cache.pool.data_ptr(), self.slots.pool.data_ptr())
@@ -104,17 +98,16 @@ class StaticStep:
             self._graphs[key] = Graphed(self._step, inputs, capture)
         return self._graphs[key]
 
-    def _padded(
-        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], slots: Sequence[int]
-    ) -> dict[str, Tensor]:
-        """Return the inputs of `_step`; items that pad read and write the cache's row that is nobody's."""
-        n, n_items = len(tokens), bucket(len(tokens), ITEMS)
-        length = min(bucket(max(positions) + 1, LENGTHS), self.cache.n_ctx)
-        table = np.full((n_items, length), self.cache.nobody, dtype=np.int64)
-        table[:n] = self.cache.table.table[list(rows), :length]
+    def _padded(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the inputs of `_step`; items that pad read and write the cache's padding row."""
+        n, n_items = len(batch), bucket(len(batch), ITEMS)
+        length = min(bucket(max(batch.positions) + 1, LENGTHS), self.cache.n_ctx)
+        table = np.full((n_items, length), self.cache.padding_row, dtype=np.int64)
+        table[:n] = self.cache.table.table[list(batch.rows), :length]
         numbers = np.zeros((3, n_items), dtype=np.int64)
-        numbers[2] = self.cache.nobody
-        numbers[:, :n] = tokens, positions, rows
+        numbers[2] = self.cache.padding_row
+        numbers[:, :n] = batch.tokens, batch.positions, batch.rows
+        slots = [window.cross_kv.slot for window in batch.windows]
         own = grid(slots, n_items, self.device)
         return {
             "numbers": torch.from_numpy(numbers).to(self.device),

@@ -1,7 +1,7 @@
 """The fast path in PyTorch alone, on any device: see `runner.Runner` for what it does.
 
-One flat batch runs through the layers together; only the attention looks at which item belongs to which row and
-to which audio. On a CPU a row's result in bfloat16 and int8 does not depend on the other rows: every product of several
+A batch runs through the layers together; only the attention depends on which item belongs to which row and which
+window. On a CPU a row's result in bfloat16 and int8 does not depend on the other rows: every product of several
 rows gives each the sums that it gets alone, and rows share an attention only with rows whose own text rounds up to
 the same length. On CUDA short texts go through `torch_static`, whose shapes repeat.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from ...device.torch_state import clean_state
 from ...errors import ShapeError
 from ...model import ModelDimensions
 from ...sampling.token_rules import apply_rules, best_tokens
-from ..interface import Audio, Ints, Rules, check_batch, check_heads
-from .caches import AudioSlots, Heard, HeardAlone, RowCache
+from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_heads
+from .caches import CrossAttentionCache, CrossKV, RowCache, WindowSlots
 from .cuda_graphs import Capture, CudaCapture, enabled
 from .fixed_shapes import StaticStep
 from .layers import Block, Decoder, Encoder, Precision
@@ -36,12 +36,12 @@ Index = slice | Tensor  # of items
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Who attends to what
+# The attention of a batch
 # ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Part:
+class AttentionGroup:
     """Items that attend to texts of equal length together: single ones of several rows, or several of one row."""
 
     items: Index
@@ -60,23 +60,27 @@ class Part:
 
 
 @dataclass
-class Plan:
+class AttentionPlan:
     """One batch, as the attention sees it."""
 
     tokens: Tensor
     positions: Tensor
     writes: Tensor  # (n_items * n_head) vectors of the cache
-    parts: list[Part]
-    listeners: list[tuple[Index, Heard]]  # the items of each audio
-    wanted: Tensor
+    groups: list[AttentionGroup]
+    cross_groups: list[tuple[Index, CrossAttentionCache]]  # the items of each window
+    logit_indices: Tensor
 
 
-@dataclass
-class Watch:
-    """Which heads to watch, as layer and head, and the scores seen."""
+class AttentionRecord:
+    """The cross-attention scores of some heads, before the softmax."""
 
-    heads: Sequence[tuple[int, int]]
-    seen: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (n_items, n_audio_ctx) each
+    def __init__(self, heads: Sequence[tuple[int, int]]) -> None:
+        self._heads = heads  # layer and head
+        self.scores: dict[tuple[int, int], Tensor] = {}  # (n_items, n_audio_ctx) each
+
+    def add(self, layer: int, scores: Tensor) -> None:
+        """Keep what is asked for of a layer's scores, ``(n_head, n_items, n_audio_ctx)``."""
+        self.scores.update({(at, head): scores[head].float() for at, head in self._heads if at == layer})
 
 
 def as_index(numbers: Sequence[int], device: torch.device) -> Index:
@@ -86,64 +90,58 @@ def as_index(numbers: Sequence[int], device: torch.device) -> Index:
     return torch.tensor(numbers, dtype=torch.long, device=device)
 
 
-def planned(
-    cache: RowCache,
-    tokens: Sequence[int],
-    rows: Sequence[int],
-    positions: Sequence[int],
-    audios: Sequence[Audio],
-    wanted: Sequence[int],
-    device: torch.device,
-) -> Plan:
-    """Sort the items of a batch by rows, by lengths and by audios."""
+def plan_attention(cache: RowCache, batch: Batch, device: torch.device) -> AttentionPlan:
+    """Sort the items of a batch by rows, by lengths and by windows."""
     by_row: dict[int, list[int]] = {}
-    by_audio: dict[int, list[int]] = {}
-    for i, (row, audio) in enumerate(zip(rows, audios, strict=True)):
+    by_window: dict[int, list[int]] = {}
+    for i, (row, window) in enumerate(zip(batch.rows, batch.windows, strict=True)):
         by_row.setdefault(row, []).append(i)
-        by_audio.setdefault(id(audio), []).append(i)
+        by_window.setdefault(id(window), []).append(i)
     singles: dict[int, list[int]] = {}
-    parts = []
+    groups = []
     for items in by_row.values():
         if len(items) == 1:
-            singles.setdefault(positions[items[0]] // LENGTHS, []).append(items[0])
+            singles.setdefault(batch.positions[items[0]] // LENGTHS, []).append(items[0])
         else:
-            parts.append(_part(cache, rows, positions, items, [rows[items[0]]], positions[items[-1]] + 1, device))
+            rows, length = [batch.rows[items[0]]], batch.positions[items[-1]] + 1
+            groups.append(_attention_group(cache, batch, items, rows, length, device))
     for bucket, items in singles.items():
-        length = min((bucket + 1) * LENGTHS, cache.n_ctx)
-        parts.append(_part(cache, rows, positions, items, [rows[i] for i in items], length, device))
-    writes = cache.places(np.array(rows)[:, None], np.array(positions)[:, None])
-    return Plan(
-        torch.tensor(tokens, dtype=torch.long, device=device),
-        torch.tensor(positions, dtype=torch.long, device=device),
+        rows, length = [batch.rows[i] for i in items], min((bucket + 1) * LENGTHS, cache.n_ctx)
+        groups.append(_attention_group(cache, batch, items, rows, length, device))
+    writes = cache.places(np.array(batch.rows)[:, None], np.array(batch.positions)[:, None])
+    return AttentionPlan(
+        torch.tensor(batch.tokens, dtype=torch.long, device=device),
+        torch.tensor(batch.positions, dtype=torch.long, device=device),
         torch.from_numpy(writes.ravel()).to(device),
-        parts,
-        [(as_index(items, device), audios[items[0]].keys_and_values) for items in by_audio.values()],
-        torch.tensor(wanted, dtype=torch.long, device=device),
+        groups,
+        [(as_index(items, device), batch.windows[items[0]].cross_kv) for items in by_window.values()],
+        torch.tensor(batch.logit_indices, dtype=torch.long, device=device),
     )
 
 
-def _part(
+def _attention_group(
     cache: RowCache,
-    rows: Sequence[int],
-    positions: Sequence[int],
+    batch: Batch,
     items: Sequence[int],
-    whose: Sequence[int],
+    rows: Sequence[int],
     length: int,
     device: torch.device,
-) -> Part:
-    """Plan the attention of `items`, which are all of one row or one of each row of `whose`."""
+) -> AttentionGroup:
+    """The self-attention of `items`, all of one row or one of each of `rows`, to `length` positions."""
     steps = np.arange(length)
-    own = np.array([positions[i] for i in items]).reshape(len(whose), -1, 1)  # (n_rows, n_items of each, 1)
+    own = np.array([batch.positions[i] for i in items]).reshape(len(rows), -1, 1)  # (n_rows, n_items of each, 1)
     mask = np.where(steps <= own, np.float32(0), np.float32(-np.inf))[:, None]
-    physical = cache.table.table[list(whose), :length]  # (n_rows, length)
-    is_own = physical == np.array(whose)[:, None]
+    physical = cache.table.table[list(rows), :length]  # (n_rows, length)
+    is_own = physical == np.array(rows)[:, None]
     first_row, places = None, None
-    neighbours = whose[-1] - whose[0] == len(whose) - 1 and list(whose) == sorted(whose)
-    if neighbours and (is_own | (steps > own[:, -1])).all():
-        first_row = whose[0]
+    adjacent = rows[-1] - rows[0] == len(rows) - 1 and list(rows) == sorted(rows)
+    if adjacent and (is_own | (steps > own[:, -1])).all():
+        first_row = rows[0]
     else:
         places = torch.from_numpy(cache.places(physical, steps).ravel()).to(device)
-    return Part(as_index(items, device), len(whose), first_row, places, length, torch.from_numpy(mask).to(device))
+    return AttentionGroup(
+        as_index(items, device), len(rows), first_row, places, length, torch.from_numpy(mask).to(device)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -191,12 +189,12 @@ class TorchRunner:
             if capture is not None or self.device.type == "cuda":
                 if capture is None and enabled(self.device, graphs):
                     capture = CudaCapture()
-                slots = AudioSlots(dims, precision)
+                slots = WindowSlots(dims, precision)
                 self._static = StaticStep(dims, self._decoder, self._cache, slots, capture)
         self._width = dims.n_text_state // dims.n_text_head
         self._q_scale = self._width**-0.5
         self.row_bytes = self._cache.row_bytes
-        self.audio_bytes = (
+        self.window_bytes = (
             dims.n_text_layer * 2 * dims.n_audio_ctx * dims.n_text_state * self._cache.pool.element_size()
         )
 
@@ -206,7 +204,7 @@ class TorchRunner:
         twin._cache = RowCache(self.dims, self.precision)
         return twin
 
-    # -- sound -------------------------------------------------------------------------------------------
+    # -- encoder -----------------------------------------------------------------------------------------
 
     @clean_state()
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
@@ -218,18 +216,18 @@ class TorchRunner:
         return features
 
     @clean_state()
-    def listen(self, features: Tensor) -> Audio:
-        """See `Runner.listen`."""
+    def project(self, features: Tensor) -> EncodedWindow:
+        """See `Runner.project`."""
         if tuple(features.shape) != (expected := (self.dims.n_audio_ctx, self.dims.n_audio_state)):
             raise ShapeError(f"audio features of this model have shape {expected}, not {tuple(features.shape)}")
         features = features.to(self.device)
         x = features.to(self.precision.activations)
-        heard = HeardAlone(self.dims.n_text_head) if self._static is None else self._static.slots.take()
+        cross_kv = CrossKV(self.dims.n_text_head) if self._static is None else self._static.slots.take()
         for block in self._decoder.blocks:
-            heard.add(*block.cross_kv.linear(x))
-        return Audio(features.float(), heard)
+            cross_kv.add(*block.cross_kv.linear(x))
+        return EncodedWindow(features.float(), cross_kv)
 
-    # -- rows --------------------------------------------------------------------------------------------
+    # -- KV cache ----------------------------------------------------------------------------------------
 
     @clean_state()
     def take_rows(self, n: int) -> list[int]:
@@ -245,100 +243,66 @@ class TorchRunner:
         """See `Runner.reorder`."""
         self._cache.table.reorder(rows, sources)
 
-    # -- text --------------------------------------------------------------------------------------------
+    # -- decoder -----------------------------------------------------------------------------------------
 
     @clean_state()
-    def forward(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-    ) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """See `Runner.forward`."""
-        return self._run(tokens, rows, positions, audios, wanted)
+        return self._run(batch)
 
-    def choose(self, logits: Tensor, rules: Rules, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """See `Runner.choose`."""
+    def select_tokens(self, logits: Tensor, rules: TokenMask, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """See `Runner.select_tokens`."""
         apply_rules(logits, rules)
         return best_tokens(logits, n_best)
 
     @clean_state()
-    def attend(
-        self, audio: Audio, tokens: Sequence[int], heads: Sequence[tuple[int, int]], n_skipped: int, n_text: int
+    def attention_scores(
+        self,
+        window: EncodedWindow,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_skipped: int,
+        n_text: int,
     ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attend`."""
+        """See `Runner.attention_scores`."""
         check_heads(self.dims, heads)
-        watch = Watch([(layer, head) for layer, head in heads])
+        record = AttentionRecord(heads)
         rows = self.take_rows(1)
         try:
-            n = len(tokens)
-            logits = self._run(tokens, rows * n, range(n), [audio] * n, range(n_skipped, n_skipped + n_text), watch)
+            batch = Batch.of_row(tokens, rows[0], window, range(n_skipped, n_skipped + n_text))
+            logits = self._run(batch, record)
         finally:
             self.free_rows(rows)
-        return torch.stack([watch.seen[at] for at in watch.heads]), logits
+        return torch.stack([record.scores[layer, head] for layer, head in heads]), logits
 
-    def _run(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-        watch: Watch | None = None,
-    ) -> Tensor:
-        check_batch(self.dims, tokens, rows, positions, audios, wanted)
-        self._cache.table.write(rows, positions)
-        if self._static is None or watch is not None:
-            return self._run_ragged(tokens, rows, positions, audios, wanted, watch)
-        counts = Counter(rows)
-        groups: tuple[list[int], list[int]] = ([], [])  # items of short texts, and of long ones
-        for i, row in enumerate(rows):
-            groups[counts[row] > SHORT].append(i)
-        logits = torch.empty(len(wanted), self.dims.n_vocab, dtype=torch.float32, device=self.device)
-        for run, group in zip((self._run_static, self._run_ragged), groups, strict=True):
-            if group:
-                place = {item: i for i, item in enumerate(group)}
-                own = [i for i, item in enumerate(wanted) if item in place]
-                logits[own] = run(
-                    [tokens[i] for i in group],
-                    [rows[i] for i in group],
-                    [positions[i] for i in group],
-                    [audios[i] for i in group],
-                    [place[wanted[i]] for i in own],
-                )
+    def _run(self, batch: Batch, record: AttentionRecord | None = None) -> Tensor:
+        batch.validate(self.dims)
+        self._cache.table.write(batch.rows, batch.positions)
+        if self._static is None or record is not None:
+            return self._run_ragged(batch, record)
+        n_items = Counter(batch.rows)
+        short = [i for i, row in enumerate(batch.rows) if n_items[row] <= SHORT]
+        long = [i for i, row in enumerate(batch.rows) if n_items[row] > SHORT]
+        shape = (len(batch.logit_indices), self.dims.n_vocab)
+        logits = torch.empty(shape, dtype=torch.float32, device=self.device)
+        for run, items in ((self._static, short), (self._run_ragged, long)):
+            if items:
+                among = set(items)
+                own = [i for i, item in enumerate(batch.logit_indices) if item in among]
+                logits[own] = run(batch.take(items))
         return logits
 
-    def _run_static(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-    ) -> Tensor:
-        assert self._static is not None
-        return self._static(tokens, rows, positions, [audio.keys_and_values.slot for audio in audios], wanted)
-
-    def _run_ragged(
-        self,
-        tokens: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        audios: Sequence[Audio],
-        wanted: Sequence[int],
-        watch: Watch | None = None,
-    ) -> Tensor:
-        plan = planned(self._cache, tokens, rows, positions, audios, wanted, self.device)
+    def _run_ragged(self, batch: Batch, record: AttentionRecord | None = None) -> Tensor:
+        plan = plan_attention(self._cache, batch, self.device)
         x = self._decoder.embed(plan.tokens, plan.positions)  # (n_items, n_state)
         for layer, block in enumerate(self._decoder.blocks):
             x = self._self_attention(block, layer, x, plan)
-            x = self._cross_attention(block, layer, x, plan, watch)
+            x = self._cross_attention(block, layer, x, plan, record)
             x = block.mlp(x)
-        return self._decoder.logits(x if list(wanted) == list(range(len(tokens))) else x[plan.wanted])
+        every_item = list(batch.logit_indices) == list(range(len(batch)))
+        return self._decoder.logits(x if every_item else x[plan.logit_indices])
 
-    def _self_attention(self, block: Block, layer: int, x: Tensor, plan: Plan) -> Tensor:
+    def _self_attention(self, block: Block, layer: int, x: Tensor, plan: AttentionPlan) -> Tensor:
         heads = (len(x), self.dims.n_text_head, self._width)
         q, k, v = block.qkv.linear(block.attn_ln(x))
         keys, values = self._cache.pool[layer]  # (n_physical, n_head, n_ctx, width) each
@@ -346,21 +310,23 @@ class TorchRunner:
         values.view(-1, self._width).index_copy_(0, plan.writes, v.reshape(-1, self._width))
         q = (q * self._q_scale).view(heads)
         mixed = torch.empty_like(q)
-        for part in plan.parts:
-            own = q[part.items].view(part.n_rows, -1, *heads[1:]).transpose(1, 2)  # (n_rows, n_head, n_each, width)
-            scores = torch.bmm(own.flatten(0, 1), part.take(keys).transpose(1, 2))
-            weights = scores.view(*own.shape[:3], -1).add_(part.mask).softmax(dim=-1)
-            out = torch.bmm(weights.flatten(0, 1), part.take(values)).view(own.shape)
-            mixed[part.items] = out.transpose(1, 2).flatten(0, 1)
+        for group in plan.groups:
+            own = q[group.items].view(group.n_rows, -1, *heads[1:]).transpose(1, 2)  # (n_rows, n_head, n_each, width)
+            scores = torch.bmm(own.flatten(0, 1), group.take(keys).transpose(1, 2))
+            weights = scores.view(*own.shape[:3], -1).add_(group.mask).softmax(dim=-1)
+            out = torch.bmm(weights.flatten(0, 1), group.take(values)).view(own.shape)
+            mixed[group.items] = out.transpose(1, 2).flatten(0, 1)
         return x.add_(block.out.linear(mixed.flatten(1)))
 
-    def _cross_attention(self, block: Block, layer: int, x: Tensor, plan: Plan, watch: Watch | None) -> Tensor:
+    def _cross_attention(
+        self, block: Block, layer: int, x: Tensor, plan: AttentionPlan, record: AttentionRecord | None
+    ) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).mul_(self._q_scale)
         q = q.view(len(x), self.dims.n_text_head, self._width)
         mixed = torch.empty_like(q)
-        for items, heard in plan.listeners:
-            scores = torch.bmm(q[items].transpose(0, 1), heard.keys(layer))  # (n_head, n_items, n_audio_ctx)
-            if watch is not None:
-                watch.seen.update({at: scores[at[1]].float() for at in watch.heads if at[0] == layer})
-            mixed[items] = torch.bmm(scores.softmax(dim=-1), heard.values(layer)).transpose(0, 1)
+        for items, cross_kv in plan.cross_groups:
+            scores = torch.bmm(q[items].transpose(0, 1), cross_kv.keys(layer))  # (n_head, n_items, n_audio_ctx)
+            if record is not None:
+                record.add(layer, scores)
+            mixed[items] = torch.bmm(scores.softmax(dim=-1), cross_kv.values(layer)).transpose(0, 1)
         return x.add_(block.cross_out.linear(mixed.flatten(1)))
