@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from whisper.audit.report import Report
 from whisper.decoding import DecodingOptions, DecodingResult
-from whisper.engine.operations import Direct
+from whisper.engine.operations import InlineRequest
 from whisper.options.transcription import TranscribeOptions
 from whisper.speech.vad import Speech
 from whisper.tokenizer import get_tokenizer
@@ -47,11 +47,10 @@ class ScriptedBackend:
     def __init__(self, say: Callable[[Window, DecodingOptions], DecodingResult]) -> None:
         self.say, self.asked = say, list[tuple[Window, DecodingOptions]]()
 
-    def encode(self, mel: Any) -> Generator[Any, Any, None]:
-        yield from ()
+    async def encode(self, mel: Any) -> None:
+        return None
 
-    def decode(self, window: Any, options: DecodingOptions) -> Generator[Any, Any, DecodingResult]:
-        yield from ()
+    async def decode(self, window: Any, options: DecodingOptions) -> DecodingResult:
         self.asked.append((self.now, options))
         return self.say(self.now, options)
 
@@ -87,7 +86,7 @@ def audit(
         return prepare(window)
 
     monkeypatch.setattr(loop, "_prepare", recording_prepare)
-    Direct(loop.steps()).result()
+    InlineRequest(loop.steps()).result()
     texts = [(round(s["start"], 2), s["text"]) for s in segments]
     found = [(f.kind, f.text) for f in recording.report.findings]
     return SimpleNamespace(texts=texts, found=found, asked=backend.asked, findings=recording.report.findings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 import whisper
 from whisper.decoding import DecodingOptions
+from whisper.engine.operations import InlineRequest
 from whisper.errors import LanguageError, OptionError
 from whisper.model import Whisper
 from whisper.options.transcription import TranscribeOptions
@@ -127,12 +127,10 @@ class ScriptedBackend:
     def __init__(self, probs: dict[int, dict[str, float]]) -> None:
         self.probs, self.asked = probs, 0
 
-    def encode(self, mel: Any) -> Generator[Any, Any, int]:
-        yield from ()
-        return mel
+    async def encode(self, mel: Any) -> int:
+        return int(mel)
 
-    def detect(self, window: Any) -> Generator[Any, Any, dict[str, float]]:
-        yield from ()
+    async def detect(self, window: Any) -> dict[str, float]:
         self.asked += 1
         return self.probs[window]
 
@@ -149,10 +147,8 @@ def detected(
 ) -> Any:
     monkeypatch.setattr("whisper.transcription.languages.pad_or_trim", lambda mel, length: mel)
     backend: Any = ScriptedBackend(probs)
-    steps = detecting_language(backend, Frames(n_frames=12000), n, codes, **given)
-    with pytest.raises(StopIteration) as end:
-        next(steps)
-    return end.value.value, backend
+    detection = InlineRequest(detecting_language(backend, Frames(n_frames=12000), n, codes, **given)).result()
+    return detection, backend
 
 
 def test_several_windows_are_surer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,3 +2,4 @@
 
 from .engine import Engine as Engine
 from .engine import configure as configure
+from .engine import engine_for as engine_for

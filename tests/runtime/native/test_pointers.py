@@ -96,19 +96,16 @@ def test_a_batch_that_leads_elsewhere_is_refused(what: str, runner: Any, heard: 
     given = {**GOOD, **BAD[what]}
     try:
         with pytest.raises(ShapeError):
-            runner.forward(
-                Batch(
-                    given["tokens"], given["rows"], given["positions"], [heard] * len(given["tokens"]), given["wanted"]
-                )
-            )
-        expected = runner.forward(*items(heard)).clone()
-        assert torch.equal(runner.forward(*items(heard)), expected)
+            runner.forward(batch_of(heard, given))
+        expected = runner.forward(batch_of(heard, GOOD)).clone()
+        assert torch.equal(runner.forward(batch_of(heard, GOOD)), expected)
     finally:
         runner.free_rows(row)
 
 
-def items(heard: EncodedWindow) -> tuple[Any, ...]:
-    return GOOD["tokens"], GOOD["rows"], GOOD["positions"], [heard, heard], GOOD["wanted"]
+def batch_of(window: EncodedWindow, given: dict[str, Any]) -> Batch:
+    windows = [window] * len(given["tokens"])
+    return Batch(given["tokens"], given["rows"], given["positions"], windows, given["wanted"])
 
 
 @needs_kernels
