@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import atomic_write
 from ..model import ModelDimensions, Whisper, sinusoids
-from .download import written_whole
 from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, outline
 from .tensor_files import read_safetensors
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
@@ -86,7 +86,7 @@ def pack(
             f"packed, the model has {len(content)} bytes, and {MAX_BYTES} are allowed; "
             "pack with int8=True, fewer used tokens or a smaller model"
         )
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     return len(content)
 

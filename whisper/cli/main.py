@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, OptionError
+from ..files import atomic_write
 from ..media.sources import check_read_once, may_be_there, shown
 from ..options.language_names import code_of
 from ..output.console import show, standard_streams
@@ -385,12 +386,8 @@ def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: di
 
 def write_report(report: Report, path: str) -> None:
     """Print a report's table, and write it to ``path.json`` and, where matplotlib is installed, ``path.png``."""
-    from ..checkpoints.download import written_whole
-
     show(report.table(), sys.stderr)
-    with written_whole(f"{path}.json") as file:
+    with atomic_write(f"{path}.json") as file:
         file.write(json.dumps(report.to_dict(), ensure_ascii=False).encode("utf-8"))
     if importlib.util.find_spec("matplotlib"):
-        unfinished = f"{path}.{os.getpid()}.tmp.png"
-        report.plot(unfinished)
-        os.replace(unfinished, f"{path}.png")
+        report.plot(f"{path}.png")

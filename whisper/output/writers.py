@@ -14,7 +14,6 @@ import os
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from numbers import Integral
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 from .. import utils
 from ..errors import OptionError, ResultError, WhisperError
-from .places import temporary_beside
+from ..files import atomic_write
 
 LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
 UNLIMITED_WIDTH = 1000  # characters, where no width is given
@@ -275,19 +274,14 @@ class ResultWriter:
             raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
         stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
         path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
-        temporary = temporary_beside(path)
         try:
-            with open(temporary, "x", encoding="utf-8") as file:
+            with atomic_write(path, fsync=False, encoding="utf-8") as file:
                 self.write_result(result, file=file, options=options, **kwargs)
-            os.replace(temporary, os.path.realpath(path))  # through a link, as a plain open() would
         except (WhisperError, OSError):
             raise
         except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ResultError(f"{path} cannot be written ({what}); the result must be one of transcribe()") from error
-        finally:  # after Ctrl-C, too: what was there before stays as it was
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
 
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, load_audio
-from ..checkpoints.download import written_whole
 from ..errors import TrainingError, WhisperError
+from ..files import atomic_write
 from ..manifests.read import resolve_language
 from .synthetic_texts import number_texts, read_texts
 
@@ -405,7 +405,7 @@ def make_folder(
             log.info("%d of %d utterances, %.2f h", number, len(utterances), total / 3600)
     if not total:
         raise TrainingError("every utterance failed; the warnings say why")
-    with written_whole(out / "manifest.tsv") as file:
+    with atomic_write(out / "manifest.tsv") as file:
         file.write(("\n".join(lines) + "\n").encode())
     return total
 

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from .. import timing
+from .. import compat
 from ..decoding import (
     DecodingOptions,
     DecodingResult,
     DecodingTask,
     compute_dtype,
-    decode,
-    detect_language,
-    is_rebuilt,
 )
 from ..device.torch_state import clean_state
 from ..engine.engine import Engine, engine_for
@@ -28,7 +25,6 @@ from ..engine.operations import Detect, Encode, Job
 from ..runtime import select
 from ..runtime.interface import Audio
 from ..sampling.window_sampling import Shared
-from ..timing import find_alignment
 from ..tokenizer import get_tokenizer
 
 if TYPE_CHECKING:
@@ -118,7 +114,7 @@ class EngineBackend:
 
     def alignment_inputs(self, window: Audio) -> dict[str, Any]:
         """See `Backend`."""
-        if timing.find_alignment is not find_alignment:
+        if compat.replaced("timing.find_alignment"):
             return {"mel": window.features}
         assert self.engine is not None
         return {"mel": window.features, "runner": Shared(self.engine.runner), "audio": window}
@@ -126,7 +122,6 @@ class EngineBackend:
 
 def backend_for(model: Whisper, fp16: bool) -> Backend:
     """Return the engine's backend, unless hooks or replaced parts need the model's own methods."""
-    bound = type(model).decode is decode and type(model).detect_language is detect_language
-    if not bound or is_rebuilt() or not select.usable(model):
+    if compat.replaced("decoding") or compat.replaced("Whisper.decode") or not select.usable(model):
         return ReferenceBackend(model, fp16)
     return EngineBackend(model, engine_for(model, fp16))
