@@ -22,8 +22,9 @@ from ..files import atomic_write
 from ..media.sources import check_read_once, may_be_there, shown
 from ..options.language_names import code_of
 from ..output.console import show, standard_streams
+from ..output.layout import Layout
 from ..output.places import check_file, make_folder
-from ..output.writers import OUTPUT_FORMATS, WRITERS, Layout, Writer, get_writer
+from ..output.writers import OUTPUT_FORMATS, WRITERS, Writer, get_writer
 from ..utils import optional_bool, optional_int, str2bool
 from ..version import __release__, __version__
 from .common import DEBUG_VARIABLE as DEBUG_VARIABLE
