@@ -384,6 +384,16 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 
     A paired difference needs far fewer clips than two rates with separate intervals.
 
+    Parameters
+    ----------
+    first, second
+        Evaluations of two models; clips that both have, with the same text, are compared.
+
+    Returns
+    -------
+    Comparison
+        The differences, `second` minus `first`.
+
     Raises
     ------
     DataError

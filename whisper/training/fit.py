@@ -102,6 +102,11 @@ def fit(
     stopped
         Called after every step; if it returns true, the run is saved and KeyboardInterrupt raised.
 
+    Returns
+    -------
+    Fitted
+        The trained model, and how the training went.
+
     Raises
     ------
     DataError

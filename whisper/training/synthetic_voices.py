@@ -1,7 +1,7 @@
 """Synthetic speech from free voices (espeak-ng, flite, festival), for training with few recordings.
 
 `plan` draws texts, voices, tempo and pitch from a seed; `speak` and `speak_all` synthesize them;
-``python -m whisper.voices`` makes a folder of recordings with a manifest. The engines must be
+``python -m whisper.training.synthetic_voices`` makes a folder of recordings with a manifest. The engines must be
 installed; a missing one is reported and left out. Downloads nothing, knows no model, and adds no
 noise or room (`augment` does).
 """
@@ -422,8 +422,8 @@ def _write_audio(path: Path, samples: Samples) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m whisper.voices``: make a folder of synthetic recordings with a manifest."""
-    parser = argparse.ArgumentParser(prog="python -m whisper.voices", description=main.__doc__)
+    """``python -m whisper.training.synthetic_voices``: make a folder of synthetic recordings with a manifest."""
+    parser = argparse.ArgumentParser(prog="python -m whisper.training.synthetic_voices", description=main.__doc__)
     parser.add_argument("--texts", nargs="*", default=[], metavar="PATH", help="files or folders of sentences")
     parser.add_argument("--numbers", type=int, default=0, metavar="N", help="number of utterances of spelled numbers")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="number of utterances of the texts")

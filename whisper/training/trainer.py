@@ -336,6 +336,11 @@ def train(
         Called every 25 steps, after every evaluation, and at the end.
     stopped
         Called after every step; if it returns true, the run is saved and returned as it is.
+
+    Returns
+    -------
+    Run
+        The state at the end; `load_best` and `export` make a model of it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

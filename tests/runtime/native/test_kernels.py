@@ -64,7 +64,7 @@ def processor_has(monkeypatch: pytest.MonkeyPatch, *names: str, machine: str = "
 @needs_compiler
 def test_the_best_that_is_built_and_can_run_is_loaded(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.load() is None
-    assert "python -m whisper.native" in kernels.why_not() or not build.variants_for(HERE)
+    assert "python -m whisper.runtime.native" in kernels.why_not() or not build.variants_for(HERE)
     said: list[str] = []
     built = build.build_all(native, HERE, said.append)
     assert [path.name for path in built] == [v.file_name for v in build.variants_for(HERE)], said
@@ -87,7 +87,7 @@ def test_a_choice_that_cannot_be_had_is_an_error(native: Path, monkeypatch: pyte
         ("fast", r"SOTTO_KERNELS is 'fast'; it can be avx512, vnni, avx2 or off"),
         ("avx512", "this processor has no avx512_bf16, avx512_vnni, avx512bw"),
         ("dotprod", "this processor is x86_64"),
-        ("avx2", "not built; python -m whisper.native"),
+        ("avx2", "not built; python -m whisper.runtime.native"),
     ):
         monkeypatch.setenv(kernels.VARIABLE, value)
         with pytest.raises(OptionError, match=says):
@@ -168,13 +168,13 @@ def test_a_compiler_that_is_missing_or_fails_is_reported_in_one_line(
 
 
 def test_importing_the_package_loads_no_kernels() -> None:
-    code = "import whisper; from whisper import kernels; print(kernels._loaded.cache_info().currsize)"
+    code = "import whisper; from whisper.runtime.native import kernels; print(kernels._loaded.cache_info().currsize)"
     assert run_python(code).split() == ["0"]
 
 
 def test_they_can_be_compiled_later() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "whisper.native"], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-m", "whisper.runtime.native"], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "CXX": "nonsense"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
@@ -189,12 +189,13 @@ def test_a_wheel_is_for_one_platform_only_where_it_holds_kernels(tmp_path: Path,
     source.mkdir()
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    (source / "whisper" / "native").mkdir(parents=True)
+    native = Path("whisper", "runtime", "native")
+    (source / native / "src").mkdir(parents=True)
     (source / "whisper" / "assets").mkdir()
     shutil.copy(ROOT / "whisper" / "assets" / "LICENSE.openai-whisper", source / "whisper" / "assets")
-    for name in ("version.py", "kernel_builds.py"):
-        shutil.copy(ROOT / "whisper" / name, source / "whisper")
-    (source / "whisper" / "native" / build.MAIN_SOURCE).write_text(interface())
+    for path in (Path("whisper", "version.py"), native / "build.py"):
+        shutil.copy(ROOT / path, source / path)
+    (source / native / "src" / build.MAIN_SOURCE).write_text(interface())
 
     environment = {key: value for key, value in os.environ.items() if key not in ("CXX", "SOTTO_NO_KERNELS")}
     done = subprocess.run(
@@ -203,7 +204,7 @@ def test_a_wheel_is_for_one_platform_only_where_it_holds_kernels(tmp_path: Path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [wheel] = (source / "dist").glob("*.whl")
-    libraries = [n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("whisper/native/kernels-")]
+    libraries = [n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("whisper/runtime/native/src/kernels-")]
     if compiler:
         assert libraries == []
         assert wheel.name.endswith("-py3-none-any.whl")
@@ -214,4 +215,4 @@ def test_a_wheel_is_for_one_platform_only_where_it_holds_kernels(tmp_path: Path,
     zipfile.ZipFile(wheel).extractall(tmp_path / "out")
     for variant in build.variants_for(HERE):
         if variant.needs <= hardware.processor():
-            ctypes.CDLL(str(tmp_path / "out" / "whisper" / "native" / variant.file_name))
+            ctypes.CDLL(str(tmp_path / "out" / native / "src" / variant.file_name))
