@@ -1,8 +1,8 @@
 """What a program has replaced: functions of openai-whisper's modules, and methods on whole classes.
 
-What a program puts in the place of ours must run. So whoever has a faster way asks `replaced` first.
-Each module hands its originals to `remember` at its end. What is replaced in a single model, or
-watched by hooks, is seen by `runtime.select.usable`, as that depends on the model.
+What a program puts in the place of ours must run, so every faster way asks `replaced` first. Each
+module hands its originals to `remember` at its end. What is replaced in a single model, or watched
+by hooks, is seen by `runtime.select.usable`, as that depends on the model.
 """
 
 from __future__ import annotations

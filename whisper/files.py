@@ -20,17 +20,17 @@ def atomic_write(
 ) -> Iterator[Any]:
     """Open a file for writing that takes its place at the end of the ``with`` block, or leaves no trace.
 
-    Whoever opens `path` meanwhile finds what was there before; afterwards all that was written. An
-    error in the block, Ctrl-C included, leaves what was there before. Through a symbolic link the
-    file is written that the link leads to, as by `open`.
+    Until then `path` is what it was before, also after an error in the block or Ctrl-C; afterwards it
+    is all that was written. Through a symbolic link the file is written that the link leads to, as by
+    `open`.
 
     Parameters
     ----------
     path
         Where the file is to be. Its folder must exist.
     fsync
-        Wait until the contents are on the disk: so even a power failure leaves the old file or the
-        new one. Without it (quicker) that holds for the end of the process only.
+        Wait until the contents are on the disk, so that even a power failure leaves the old file or
+        the new one. Without it, which is quicker, that holds only where the process alone ends.
     encoding
         Of a text file; None for bytes.
     temporary

@@ -32,6 +32,7 @@ from ..audio import SAMPLE_RATE, load_audio
 from ..errors import TrainingError, WhisperError
 from ..files import atomic_write
 from ..manifests.read import resolve_language
+from ..output.console import show
 from .synthetic_texts import number_texts, read_texts
 
 log = logging.getLogger(__name__)
@@ -446,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = make_folder(utterances, args.out, format=args.format, threads=args.threads)
     except WhisperError as error:
         sys.exit(f"{error}")
-    print(f"{args.out}: {len(utterances)} utterances planned, {seconds / 3600:.2f} h of speech")
+    show(f"{args.out}: {len(utterances)} utterances planned, {seconds / 3600:.2f} h of speech", sys.stdout)
 
 
 if __name__ == "__main__":
