@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whisper.model import ModelDimensions, Whisper
 from whisper.runtime.interface import Batch, EncodedWindow, RowTable, TokenMask
-from whisper.sampling.token_rules import apply_rules, best_tokens
+from whisper.runtime.pytorch.token_selection import apply_rules, best_tokens
 
 
 class TokenRunner:

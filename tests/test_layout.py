@@ -6,6 +6,8 @@ relative or absolute; those under ``TYPE_CHECKING`` do not, as nothing is loaded
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +21,11 @@ PACKAGE = ROOT / "whisper"
 LAYERS = """
     errors version results spans files compat triton_ops
     utils options tokenizer normalizers output
-    media audio manifests
-    lazy_modules model device checkpoints
+    device media audio speech manifests
+    lazy_modules model checkpoints
     runtime sampling engine
     decoding timing
-    speech audit
-    transcription transcribe alignment
+    audit transcription transcribe alignment
     evaluation training
     cli
     __init__ __main__
@@ -103,6 +104,16 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
+def test_the_architecture_page_shows_this_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## The import order")[2].split("```text\n")[1].split("```")[0]
+    assert [line.split() for line in table.splitlines()] == [line.split() for line in LAYERS.split("\n")[1:-2]]
+
+
+def test_the_architecture_page_shows_every_module() -> None:
+    subprocess.run([sys.executable, ROOT / "scripts" / "architecture-docs", "--check"], check=True)
+
+
 def test_every_module_has_a_place_in_the_order() -> None:
     assert {room_of(module) for module in MODULES} == set(ORDER)
 
@@ -121,7 +132,12 @@ def test_a_room_imports_only_from_above_and_from_its_left(room: str) -> None:
 
 
 def test_the_test_of_the_order_sees_every_kind_of_import(tmp_path: Path) -> None:
-    source = "from ..cli import main\nfrom whisper.cli.main import cli\nimport whisper.cli.main\ndef f():\n    from .. import cli\n"
+    source = (
+        "from ..cli import main\n"
+        "from whisper.cli.main import cli\n"
+        "import whisper.cli.main\n"
+        "def f():\n    from .. import cli\n"
+    )
     found = [list(_imported(node, ("audio_room",))) for node in ast.walk(ast.parse(source))]
     assert [names for names in found if names] == [["cli.main"], ["cli.main.cli"], ["cli.main"], ["cli"]]
 

@@ -90,7 +90,7 @@ def test_the_writers_are_found_here_too() -> None:
         utils.WriteDOC  # noqa: B018
 
 
-@pytest.mark.parametrize("first", ["utils", "writers"])
+@pytest.mark.parametrize("first", ["utils", "output.writers"])
 def test_either_module_can_be_imported_first_and_loads_nothing_heavy(first: str) -> None:
     """Run on a bare package object, because `whisper` itself loads torch."""
     code = (

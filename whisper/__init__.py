@@ -5,6 +5,7 @@
 >>> model.transcribe("audio.wav")["text"]
 """
 
+from . import compat
 from .alignment.align import align as align
 from .audio import load_audio as load_audio
 from .audio import log_mel_spectrogram as log_mel_spectrogram
@@ -31,3 +32,4 @@ Whisper.decode = decode
 Whisper.detect_language = detect_language
 Whisper.transcribe = transcribe
 Whisper.refresh = fast_path.refresh
+compat.remember("Whisper.decode", (vars(Whisper), ["decode", "detect_language"]))

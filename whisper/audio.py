@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import compat
 from .device.torch_state import clean_state
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .media import reader
@@ -372,3 +373,6 @@ def channels_first(array: Array) -> Tensor:
         f"samples of shape {tuple(samples.shape)}: it is not clear which axis holds the channels (at most "
         f"{MAX_CHANNELS}); mix them down to (n_samples,)"
     )
+
+
+compat.remember("audio.load_audio", (globals(), ["load_audio"]))

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from . import compat
 from .audio import CHUNK_LENGTH
 from .device.torch_state import clean_state
 from .engine.engine import Engine, engine_for
 from .engine.operations import DetectLanguage, Encode, Operation, Project, Sample, gather
 from .errors import LanguageError, OptionError, ShapeError
-from .kv_cache import KVCache
+from .model import KVCache
 from .options.transcription import DecodingOptions, check_names
 from .options.transcription import verify_options as verify_options
 from .runtime import select
@@ -455,7 +456,7 @@ class DecodingTask:
     def _engine(self, mel: Tensor) -> Engine | None:
         """Return the engine that runs this task; None where only the loop does what was asked for."""
         model, options = self.model, self.options
-        if type(self) is not DecodingTask or is_rebuilt() or not select.usable(model):
+        if type(self) is not DecodingTask or compat.replaced("decoding") or not select.usable(model):
             return None
         parts = self._parts()
         if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):
@@ -618,20 +619,15 @@ def decode(
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Who changed something here
+# What a program may replace
 # ---------------------------------------------------------------------------------------------------------
 
 _CLASSES = (
     DecodingTask, PyTorchInference, Inference, GreedyDecoder, BeamSearchDecoder, TokenDecoder, MaximumLikelihoodRanker,
     SequenceRanker, SuppressBlank, SuppressTokens, ApplyTimestampRules, LogitFilter,
 )  # fmt: skip
-_METHODS = [(c, name, f) for c in _CLASSES for name, f in vars(c).items() if inspect.isfunction(f)]
-_NAMES = {name: globals()[name] for name in (*__all__, "compute_dtype", "suppressed_tokens", "compression_ratio")}
-
-
-def is_rebuilt() -> bool:
-    """Whether a program has replaced a function or class that decodes: then what it put there must run."""
-    here = globals()
-    return any(here[name] is not value for name, value in _NAMES.items()) or any(
-        vars(c).get(name) is not function for c, name, function in _METHODS
-    )
+compat.remember(
+    "decoding",
+    (globals(), (*__all__, "compute_dtype", "suppressed_tokens", "compression_ratio")),
+    *((vars(c), [name for name, value in vars(c).items() if inspect.isfunction(value)]) for c in _CLASSES),
+)

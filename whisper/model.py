@@ -2,14 +2,14 @@
 
 This is the reference path: plain forwards in which every hook fires and every class can be subclassed or
 replaced. It loads no files, samples nothing and keeps no state between calls; a request that wants cached
-keys and values brings them along (`kv_cache`). Architecture: Radford et al. 2022, arXiv:2212.04356, 2.2.
+keys and values brings a `KVCache` along. Architecture: Radford et al. 2022, arXiv:2212.04356, 2.2.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.hooks import RemovableHandle
 
+from . import compat
 from .errors import ShapeError
-from .kv_cache import KVCache
 from .lazy_modules import deferred
 
 SDPA_AVAILABLE = True  # every torch that we support has it; programs for the original look at this name
@@ -32,8 +32,6 @@ HAS_ONEDNN_LINEAR: bool = torch.backends.mkldnn.is_available() and hasattr(  # t
     torch.ops.mkldnn, "_linear_pointwise"
 )
 ONEDNN_ROWS, ONEDNN_WEIGHTS = 32, 1 << 22  # smaller products than both wait for memory, and MKL starts sooner
-
-Cache = MutableMapping[nn.Module, Tensor]
 
 
 @dataclass
@@ -123,6 +121,43 @@ def sinusoids(
 # ---------------------------------------------------------------------------------------------------------
 # Attention
 # ---------------------------------------------------------------------------------------------------------
+
+Cache = MutableMapping[nn.Module, Tensor]
+
+
+class KVCache(dict[nn.Module, Tensor]):
+    """Keys and values of earlier positions, as a value that belongs to one request.
+
+    openai-whisper keeps its cache in forward hooks on the shared model, so that two threads on one
+    model write into each other's state. Here the cache is handed down as an argument and the model
+    holds nothing. It is a dictionary from projection module to tensor, ``(n_batch, n_positions,
+    n_state)``, the very shape that programs written for the original expect.
+
+    Parameters
+    ----------
+    record_attention
+        Keep the cross-attention scores of every layer, in order, in `cross_qk`: word times are read off them.
+    """
+
+    def __init__(self, record_attention: bool = False) -> None:
+        super().__init__()
+        self.cross_qk: list[Tensor] | None = [] if record_attention else None
+
+    def extend(self, module: nn.Module, new: Tensor) -> Tensor:
+        """Append `new` along the positions and return all of them, shape ``(n_batch, n_total, n_state)``."""
+        if module in self:
+            new = torch.cat([self[module], new], dim=1)
+        self[module] = new
+        return new
+
+    def reorder(self, modules: Sequence[nn.Module], rows: Sequence[int]) -> None:
+        """Let row ``i`` of the given modules continue what row ``rows[i]`` was (beams that changed place)."""
+        if list(rows) == list(range(len(rows))):
+            return
+        index = torch.tensor(rows, dtype=torch.long, device=self[modules[0]].device)
+        for module in modules:
+            self[module] = self[module].index_select(0, index)
+
 
 _sdpa_disabled: ContextVar[bool] = ContextVar("sdpa_disabled", default=False)
 
@@ -450,3 +485,22 @@ def default_alignment_mask(dims: ModelDimensions) -> Tensor:
     mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool, device="cpu")
     mask[dims.n_text_layer // 2 :] = True
     return mask
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What a program may replace, for all models
+# ---------------------------------------------------------------------------------------------------------
+
+_CLASSES = (
+    Whisper, AudioEncoder, TextDecoder, ResidualAttentionBlock, MultiHeadAttention, Linear, LayerNorm, Conv1d,
+    nn.Embedding, nn.Sequential, nn.GELU, nn.Module,
+)  # fmt: skip
+_METHODS = (
+    "__call__", "forward", "_call_impl", "embed_audio", "logits", "_conv_forward", "qkv_attention",
+    "_keys_and_values", "use_sdpa",
+)  # fmt: skip
+compat.remember(
+    "model",
+    (globals(), ("matmul", "scaled_dot_product_attention", "SDPA_AVAILABLE", "F")),
+    *((vars(c), [name for name in _METHODS if name in vars(c)]) for c in _CLASSES),
+)

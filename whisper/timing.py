@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import compat
 from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
 from .decoding import encode_operation, is_encoded, is_window
 from .device.torch_state import clean_state
 from .engine.engine import engine_for
 from .engine.operations import Attend
 from .errors import ShapeError
-from .kv_cache import KVCache
-from .model import disable_sdpa
+from .model import KVCache, disable_sdpa
 from .options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from .results import Segment, Word
 from .runtime import select
@@ -74,9 +74,6 @@ def median_filter(x: Tensor, filter_width: int) -> Tensor:
     # few rows at a time stay in the processor's cache, and are too small a work for threads to wait for each other
     blocks = [_running_median(padded[0, i : i + 16], filter_width) for i in range(0, padded.shape[1], 16)]
     return torch.cat(blocks).reshape(x.shape)
-
-
-_MEDIAN_FILTER = median_filter  # to see whether a program has put its own in its place
 
 
 def _compiled_median(x: Tensor) -> Tensor:
@@ -275,7 +272,8 @@ def find_alignment(
 
 def _normalize_attention(qk: Tensor, n_positions: int, medfilt_width: int, qk_scale: float) -> Tensor:
     """Return how much each token stands out at each position, ``(n_tokens, n_positions)``, a mean over the heads."""
-    if medfilt_width == KERNEL_WIDTH < n_positions and qk.device.type == "cpu" and median_filter is _MEDIAN_FILTER:
+    compiled = medfilt_width == KERNEL_WIDTH < n_positions and qk.device.type == "cpu"
+    if compiled and not compat.replaced("timing.median_filter"):
         normalized = _compiled_normalize_attention(qk.float(), n_positions, qk_scale)
         if normalized is not None:
             return normalized
@@ -535,3 +533,7 @@ def _shorten_after_pause(words: list[Word], longest: float) -> None:
         boundary = max(second["end"] / 2, second["end"] - longest)
         first["end"] = second["start"] = boundary
     first["start"] = max(0, first["end"] - longest)
+
+
+compat.remember("timing.find_alignment", (globals(), ["find_alignment"]))
+compat.remember("timing.median_filter", (globals(), ["median_filter"]))

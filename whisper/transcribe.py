@@ -13,6 +13,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
+from . import compat
 from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
 from .audit.report import Report
 from .cli.main import cli as cli  # programs import it from here
@@ -49,8 +50,6 @@ from .utils import make_safe
 if TYPE_CHECKING:
     from .audio import Source
     from .model import Whisper
-
-_add_word_timestamps = add_word_timestamps
 
 # `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
 # `transcribe`, in options.py and in docs/guide.md.
@@ -405,7 +404,7 @@ class Transcription:
             self._audio,
             settings.model.dims.n_mels,
             load_audio=load_audio,
-            log_mel_spectrogram=log_mel_spectrogram,
+            log_mel_spectrogram=log_mel_spectrogram if compat.replaced("transcribe.log_mel_spectrogram") else None,
             **self._of_file,
         )
         self.features = await cooperate(reading, settings.raise_if_cancelled)
@@ -510,7 +509,7 @@ class Transcription:
     def _add_words(**arguments: Any) -> None:
         """Add words, by this module's `add_word_timestamps`, which a program may have replaced."""
         # a replacement does not know the fast path
-        if add_word_timestamps is not _add_word_timestamps:
+        if compat.replaced("transcribe.add_word_timestamps"):
             arguments = {name: value for name, value in arguments.items() if name != "attention"}
         add_word_timestamps(**arguments)
 
@@ -536,3 +535,7 @@ class Transcription:
     def _report_progress(self, n_done: int, n_frames: int) -> None:
         if self._progress is not None:
             self._progress(n_done / FRAMES_PER_SECOND, n_frames / FRAMES_PER_SECOND)
+
+
+compat.remember("transcribe.add_word_timestamps", (globals(), ["add_word_timestamps"]))
+compat.remember("transcribe.log_mel_spectrogram", (globals(), ["log_mel_spectrogram"]))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from whisper.checkpoints import download
-from whisper.checkpoints.download import _download, written_whole
+from whisper.checkpoints.download import _download
 from whisper.errors import DownloadError, WhisperError
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -260,23 +260,6 @@ def test_a_killed_process_leaves_its_half_and_no_lock(server: Server, tmp_path: 
     assert 0 < begun < len(CONTENT)
     assert _download(server.url, str(tmp_path), True) == CONTENT
     assert server.ranges == [None, f"bytes={begun}-"]
-
-
-def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def interrupted() -> None:
-        with written_whole(path) as file:
-            file.write(b"ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
-    with written_whole(path) as file:
-        file.write(b"new")
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]
 
 
 def test_its_errors_are_what_the_original_raised() -> None:

@@ -18,7 +18,7 @@ from whisper.cli.main import cli
 from whisper.evaluation.results import Evaluation, Hypothesis, ScoredClip
 from whisper.evaluation.tables import clip_lines, columns, describe
 from whisper.manifests.read import ManifestEntry
-from whisper.output.writers import Layout
+from whisper.output.layout import Layout
 
 ROWS = ("file\ttext\tlanguage\tset\tspeaker", "1.wav\tred blue\ten\tcolours\tann", "2.wav\tgreen\ten\tcolours\tbob",
         "3.wav\t\tnone\tnoise\t", "gone.wav\tgray\ten\tcolours\tbob")  # fmt: skip

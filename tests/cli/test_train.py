@@ -87,11 +87,11 @@ def test_killed_during_a_checkpoint_it_ends_with_the_same_model(tmp_path):
     assert begin("whole").wait(300) == 0
     for n_checkpoints in (1, 4, 7):
         process = begin("killed")
-        wait_for_checkpoints(tmp_path / "killed" / f"last.ckpt.{process.pid}.tmp", n_checkpoints, process)
+        wait_for_checkpoints(tmp_path / "killed", n_checkpoints, process)
         process.kill()
         process.wait()
     process = begin("killed")
-    wait_for_checkpoints(tmp_path / "killed" / f"last.ckpt.{process.pid}.tmp", 1, process)
+    wait_for_checkpoints(tmp_path / "killed", 1, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(300) in (0, 130)  # 0: it was at the last step
     assert begin("killed").wait(300) == 0
@@ -100,11 +100,11 @@ def test_killed_during_a_checkpoint_it_ends_with_the_same_model(tmp_path):
     assert whole == killed
 
 
-def wait_for_checkpoints(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Return during the write of a checkpoint, after about `count` of them."""
-    seen, there = 0, False
-    while seen < count and process.poll() is None:
-        seen, there = seen + (path.exists() and not there), path.exists()
+def wait_for_checkpoints(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Return during the write of a file, such as a checkpoint, after about `count` of them."""
+    seen: set[Path] = set()
+    while len(seen) < count and process.poll() is None:
+        seen.update(folder.glob("*.tmp"))
         time.sleep(0.001)
 
 

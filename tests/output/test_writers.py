@@ -12,48 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.conftest import Original
 from whisper.errors import OptionError
 from whisper.output import writers
-from whisper.output.writers import Layout, Word, WriteSRT, WriteVTT, get_writer
+from whisper.output.writers import WriteSRT, get_writer
 
-Result = dict[str, Any]
-
-
-def segment(words: list[tuple[str, float, float]], **changed: Any) -> dict[str, Any]:
-    """A segment as `transcribe` gives it, made of its words."""
-    return {
-        "start": words[0][1] if words else 0.0,
-        "end": words[-1][2] if words else 0.0,
-        "text": "".join(text for text, _, _ in words),
-        "words": [{"word": text, "start": s, "end": e, "probability": 0.9} for text, s, e in words],
-        **changed,
-    }
-
-
-def result(*segments: dict[str, Any]) -> Result:
-    return {"text": "".join(s["text"] for s in segments), "segments": list(segments), "language": "en"}
-
-
-def spoken(text: str, start: float = 0.0, pace: float = 0.4, gap: float = 0.0) -> dict[str, Any]:
-    """A segment whose words, cut before each space, follow one another at an even pace."""
-    words = [word for word in text.replace(" ", "\0 ").split("\0") if word]
-    times = [start + i * (pace + gap) for i in range(len(words))]
-    return segment([(w, round(t, 2), round(t + pace, 2)) for w, t in zip(words, times, strict=True)])
-
-
-def without_words(made: Result) -> Result:
-    return {**made, "segments": [{k: v for k, v in s.items() if k != "words"} for s in made["segments"]]}
-
-
-FOX = result(
-    spoken(" The quick brown fox jumps over the lazy dog, twice, and then sleeps."),
-    spoken(" Nobody saw it.", start=6.0, gap=0.1),
-    spoken(" But the hen did.", start=12.5),
-)
+from ..transcripts import FOX, Result, result, segment, spoken, without_words
 
 
 def written(made: Result, extension: str, options: dict[str, Any] | None = None, **kwargs: Any) -> str:
@@ -83,65 +48,11 @@ def test_formats_without_word_times() -> None:
     assert json.loads(written(made, "json")) == made
 
 
-def test_lines_and_cues_filled_up_across_segments() -> None:
-    cues = list(WriteVTT(".").iterate_result(FOX, max_line_width=20, max_line_count=2))
-    assert cues == [
-        ("00:00.000", "00:03.200", "The quick brown fox\njumps over the lazy"),
-        ("00:03.200", "00:06.900", "dog, twice, and then\nsleeps. Nobody saw"),
-        ("00:07.000", "00:07.400", "it."),  # a pause of more than three seconds follows
-        ("00:12.500", "00:14.100", "But the hen did."),
-    ]
-
-
-def test_words_per_cue_within_segments() -> None:
-    short = result(spoken(" one two three four"), spoken(" five", start=2.0))
-    cues = [text for _, _, text in WriteSRT(".").iterate_result(short, max_words_per_line=3)]
-    assert cues == ["one two three", " four".strip(), "five"]
-
-
-def test_highlight_shows_the_silences_too() -> None:
-    made = result(segment([(" a", 0.0, 0.5), (" b", 1.0, 1.5)]))
-    assert list(WriteVTT(".").iterate_result(made, {"highlight_words": True})) == [
-        ("00:00.000", "00:00.500", "<u>a</u> b"),
-        ("00:00.500", "00:01.000", "a b"),
-        ("00:01.000", "00:01.500", "a <u>b</u>"),
-    ]
-
-
-def test_a_segment_without_words_among_others_is_not_lost() -> None:
-    made = result(spoken(" one two"), {"start": 2.0, "end": 3.0, "text": " three"}, spoken(" four", start=3.0))
-    assert [cue[2] for cue in WriteSRT(".").iterate_result(made)] == ["one two", "three", "four"]
-    wide = WriteSRT(".").iterate_result(made, max_line_width=80, max_line_count=1)
-    assert [cue[2] for cue in wide] == ["one two three four"]
-
-
-def test_a_negative_number_of_words_is_refused() -> None:
-    with pytest.raises(OptionError, match="max_words_per_line"):
-        list(WriteSRT(".").iterate_result(FOX, max_words_per_line=-1))
-
-
 def test_the_result_is_not_changed() -> None:
     before = json.dumps(FOX)
     for extension in writers.WRITERS:
         written(FOX, extension, max_line_width=10, max_line_count=1, highlight_words=True)
     assert json.dumps(FOX) == before
-
-
-@given(
-    texts=st.lists(st.text(" abc你", min_size=1, max_size=8), max_size=30),
-    width=st.integers(1, 20),
-    count=st.integers(1, 3),
-)
-def test_cues_keep_every_word_and_their_bounds(texts: list[str], width: int, count: int) -> None:
-    words = [Word(text, float(i), i + 1.0) for i, text in enumerate(texts)]
-    layout = Layout(max_line_width=width, max_line_count=count)
-    cues = writers.stack_cues(writers.break_lines([words], layout), count)
-    assert [(w.text.strip(), w.start) for cue in cues for w in cue] == [(w.text.strip(), w.start) for w in words]
-    longest = max((len(text) for text in texts), default=0)
-    for cue in cues:
-        lines = "".join(word.text for word in cue).split("\n")
-        assert len(lines) <= count
-        assert all(len(line) <= max(width, longest) for line in lines)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from torch import Tensor
 from whisper import load_model
 from whisper.device.hardware import free_memory
 from whisper.errors import OptionError, ShapeError
-from whisper.kv_cache import KVCache
-from whisper.model import Whisper, disable_sdpa
+from whisper.model import KVCache, Whisper, disable_sdpa
 from whisper.runtime.interface import Batch, EncodedWindow, RowTable, Runner, check_room
 from whisper.runtime.native import kernels
 from whisper.runtime.native import runner as native_runner
 from whisper.runtime.pytorch.runner import TorchRunner
-from whisper.sampling.token_rules import RowRules, apply_rules, best_tokens, rules
+from whisper.runtime.pytorch.token_selection import apply_rules, best_tokens
+from whisper.sampling.token_rules import RowRules, rules
 from whisper.tokenizer import get_tokenizer
 
 from ..models import random_model

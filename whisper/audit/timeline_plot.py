@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
+from os.path import splitext
 from typing import Any
 
 from ..errors import MissingDependencyError, OptionError
+from ..files import atomic_write
 from ..spans import Span
 from ..utils import format_timestamp
 
@@ -67,10 +69,15 @@ def plot(path: str | PathLike[str], title: str, duration: float, lanes: Mapping[
     handles = [Patch(color=COLOURS[name], label=name) for name in lanes]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    path = fspath(path)
+    file_format = splitext(path)[1][1:]
+    if not file_format:
+        path, file_format = f"{path.rstrip('.')}.png", "png"
     try:
-        figure.savefig(fspath(path), dpi=120)
+        with atomic_write(path, fsync=False) as file:
+            figure.savefig(file, dpi=120, format=file_format)
     except ValueError as error:  # an unknown format
-        raise OptionError(f"{fspath(path)}: {error}") from error
+        raise OptionError(f"{path}: {error}") from error
 
 
 def _draw_row(axes: Any, lanes: Mapping[str, Sequence[Span]], start: float, end: float) -> None:

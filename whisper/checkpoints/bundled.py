@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import atomic_write
 from ..model import ModelDimensions, Whisper, sinusoids
-from .download import written_whole
 from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, outline
 from .tensor_files import read_safetensors
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
@@ -86,7 +86,7 @@ def pack(
             f"packed, the model has {len(content)} bytes, and {MAX_BYTES} are allowed; "
             "pack with int8=True, fewer used tokens or a smaller model"
         )
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     return len(content)
 
@@ -137,12 +137,36 @@ def _outline(*shape: int) -> Tensor:
 
 
 def unpack(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Whisper:
-    """Return the model that `pack` wrote to `path`, in float32 on `device`."""
+    """Return the model that `pack` has written.
+
+    Parameters
+    ----------
+    path
+        The file.
+    device
+        Where the model is to be, in float32.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or of another kind.
+    """
     return build(read(keep([os.fspath(path)])[0]), device)
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `pack` was told about the model."""
+    """Return what `pack` was told about the model.
+
+    Parameters
+    ----------
+    path
+        A file that `pack` has written.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or of another kind.
+    """
     path = os.fspath(path)
     card = _header(read_safetensors(keep([path])[0])[1], path).get("card")
     return dict(card) if isinstance(card, dict) else {}

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import DownloadError
+from ..files import atomic_write
 from ..output.console import is_terminal, show
 from ..version import __release__
 
@@ -68,22 +69,6 @@ def _download(url: str, root: str, in_memory: bool) -> bytes | str:
     return target
 
 
-@contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a neighbour of `path` for writing and put it in place at the end, or leave no trace of it."""
-    neighbour = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with open(neighbour, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(neighbour, path)
-    except BaseException:  # also when interrupted: half a file is nobody's
-        with suppress(OSError):
-            os.remove(neighbour)
-        raise
-
-
 # ---------------------------------------------------------------------------------------------------------
 # Verified once: a marker beside the file remembers which file it was
 # ---------------------------------------------------------------------------------------------------------
@@ -115,10 +100,7 @@ def _marker(target: str) -> str:
 
 
 def _remember(target: str, fingerprint: dict[str, Any]) -> None:
-    with (
-        suppress(OSError),
-        written_whole(_marker(target)) as file,
-    ):  # a read-only folder is verified each time
+    with suppress(OSError), atomic_write(_marker(target)) as file:  # a read-only folder is verified each time
         file.write(json.dumps(fingerprint).encode())
 
 

@@ -19,10 +19,10 @@ from ..device.precision import resolve
 from ..device.processes import check_device
 from ..device.torch_state import clean_state
 from ..errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
+from ..files import atomic_write
 from ..model import Whisper
 from . import bundled, huggingface
 from .download import _download as _download
-from .download import written_whole
 from .lazy_tensors import KeptFile, keep, left_in_files
 from .tensor_files import is_safetensors, read_torch
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
@@ -239,7 +239,7 @@ def save_checkpoint(model: Whisper, path: str | os.PathLike[str], half: bool = F
         "model_state_dict": state,
         "alignment_heads": dump_alignment_heads(model.alignment_heads),
     }
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save(content, file)
 
 

@@ -206,7 +206,7 @@ def temperature_steps(parser: argparse.ArgumentParser, first: float, increment: 
 
 def load(name: str, device: str | None, folder: str | None, compute_type: str = "auto") -> Whisper:
     """Load a model; a download that fails says which model needs none."""
-    from ..checkpoints.load import load_model
+    from ..checkpoints import load_model
 
     try:
         return load_model(name, device=device, download_root=folder, compute_type=compute_type)

@@ -25,6 +25,7 @@ from ..checkpoints import bundled
 from ..checkpoints.load import _MODELS, cache_folder, load_model
 from ..device import hardware, precision
 from ..errors import OptionError, WhisperError
+from ..output.console import show
 from ..runtime import select
 from ..runtime.native.build import MAIN_SOURCE, SOURCES
 from ..speech import silero
@@ -296,5 +297,5 @@ def report(facts: Sequence[Fact]) -> str:
 def main() -> int:
     """Print the report; the exit code is 1 where something is broken."""
     facts = examine()
-    print(report(facts))
+    show(report(facts), sys.stdout)
     return EXIT_BROKEN if any(fact.broken for fact in facts) else 0

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.download import written_whole
 from ..errors import OptionError, WhisperError
+from ..files import atomic_write
 from ..options.language_names import code_of
 from ..output.console import is_terminal
 from ..output.console import show as show_text
@@ -313,7 +313,7 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, argum
 
 def _write(path: str, text: str) -> None:
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(text.encode("utf-8"))
     except OSError as error:
         raise OptionError(f"{path} cannot be written: {error.strerror}") from error

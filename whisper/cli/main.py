@@ -18,11 +18,13 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, OptionError
+from ..files import atomic_write
 from ..media.sources import check_read_once, may_be_there, shown
 from ..options.language_names import code_of
 from ..output.console import show, standard_streams
+from ..output.layout import Layout
 from ..output.places import check_file, make_folder
-from ..output.writers import OUTPUT_FORMATS, WRITERS, Layout, Writer, get_writer
+from ..output.writers import OUTPUT_FORMATS, WRITERS, Writer, get_writer
 from ..utils import optional_bool, optional_int, str2bool
 from ..version import __release__, __version__
 from .common import DEBUG_VARIABLE as DEBUG_VARIABLE
@@ -385,12 +387,8 @@ def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: di
 
 def write_report(report: Report, path: str) -> None:
     """Print a report's table, and write it to ``path.json`` and, where matplotlib is installed, ``path.png``."""
-    from ..checkpoints.download import written_whole
-
     show(report.table(), sys.stderr)
-    with written_whole(f"{path}.json") as file:
+    with atomic_write(f"{path}.json") as file:
         file.write(json.dumps(report.to_dict(), ensure_ascii=False).encode("utf-8"))
     if importlib.util.find_spec("matplotlib"):
-        unfinished = f"{path}.{os.getpid()}.tmp.png"
-        report.plot(unfinished)
-        os.replace(unfinished, f"{path}.png")
+        report.plot(f"{path}.png")

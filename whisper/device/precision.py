@@ -17,10 +17,11 @@ def available_types(device: torch.device | str) -> list[str]:
     """
     kind = torch.device(device).type
     if kind == "cpu":
-        fast = ["int8"] * has_int8() + ["bfloat16"] * has_bfloat16() + ["float32"]
-        return fast + [name for name in ("bfloat16", "int8") if name not in fast]
+        quick = {"int8": has_int8(), "bfloat16": has_bfloat16(), "float32": True}
+        slow = [name for name in ("bfloat16", "int8") if not quick[name]]
+        return [name for name, is_quick in quick.items() if is_quick] + slow
     if kind == "cuda":
-        return ["float16", *["bfloat16"] * torch.cuda.is_bf16_supported(), "float32"]
+        return ["float16", "bfloat16", "float32"] if torch.cuda.is_bf16_supported() else ["float16", "float32"]
     return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`
 
 

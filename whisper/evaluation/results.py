@@ -191,9 +191,10 @@ def score_clips(clips: Sequence[ScoredClip]) -> EvaluationScores:
     kinds = {kind: [c for c in clips if c.kind == kind] for kind in ("speech", "non_speech", "unlabelled", "failed")}
     speech = kinds["speech"]
     timed = [clip for clip in clips if clip.time_errors is not None]
+    grouped = {by: _grouped(speech, by) for by in GROUPINGS}
     return EvaluationScores(
         total=GroupScore.of("all", speech) if speech else None,
-        groups={by: groups for by in GROUPINGS if (groups := _grouped(speech, by))},
+        groups={by: groups for by, groups in grouped.items() if groups},
         confusions=_confusions(speech),
         non_speech=_score_non_speech(kinds["non_speech"]),
         languages=_score_languages([*speech, *kinds["unlabelled"]]),
@@ -383,6 +384,16 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compare two evaluations clip by clip.
 
     A paired difference needs far fewer clips than two rates with separate intervals.
+
+    Parameters
+    ----------
+    first, second
+        Evaluations of two models; clips that both have, with the same text, are compared.
+
+    Returns
+    -------
+    Comparison
+        The differences, `second` minus `first`.
 
     Raises
     ------

@@ -45,9 +45,24 @@ Progress = Callable[[int, int], object]  # called with the number of recordings 
 def choose(
     recordings: Iterable[ManifestEntry], groups: Collection[str] | None = None, limit: int = 0, seed: int = 0
 ) -> list[ManifestEntry]:
-    """Select the named groups, and of each at most `limit` recordings (0: all), drawn by `seed`.
+    """Select groups of recordings, and a sample of each.
 
-    Keeps the order. The sample from a group does not depend on the other groups.
+    Parameters
+    ----------
+    recordings
+        The entries of a manifest.
+    groups
+        Names of the groups; None selects all.
+    limit
+        The most recordings of each group, drawn by `seed`; 0 takes all. The sample from a group
+        does not depend on the other groups.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    list of ManifestEntry
+        In the order of `recordings`.
 
     Raises
     ------

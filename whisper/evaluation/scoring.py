@@ -250,7 +250,20 @@ def make_difference(first: Sequence[int], second: Sequence[int], totals: Sequenc
 def score_words(
     references: Sequence[str], hypotheses: Sequence[str], normalizer: Callable[[str], str] | None = None
 ) -> Score:
-    """Word error rate over all pairs of texts, after `normalizer` (by default the English one)."""
+    """Return the word error rate over all pairs of texts.
+
+    Parameters
+    ----------
+    references, hypotheses
+        What was said and what was recognised, text by text.
+    normalizer
+        Applied to both; by default Whisper's English one.
+
+    Raises
+    ------
+    MissingDependencyError
+        rapidfuzz is not installed.
+    """
     normalizer = normalizer or _normalizer("en")
     errors, words = [], []
     for reference, hypothesis in zip(references, hypotheses, strict=True):

@@ -142,7 +142,8 @@ def _resampled(
     target = "" if apart else "mono"
     for frame in frames:
         frame.pts = None  # like the program, which neither fills gaps nor drops overlaps
-        if (new_shape := (frame.format.name, frame.layout.name, frame.sample_rate)) != shape:
+        new_shape = frame.format.name, frame.layout.name, frame.sample_rate
+        if new_shape != shape:
             if graph is not None:
                 yield from _pushed(graph, None)
             shape = new_shape

@@ -100,13 +100,12 @@ def _listed(streams: Sequence[Any]) -> str:
 
 def _described(streams: Sequence[Any], stream: Any) -> str:
     codec = stream.codec_context
-    facts = [
-        str(getattr(stream, "language", None) or "no language"),
-        *([repr(title[:60])] if (title := stream.metadata.get("title", "")) else []),
-        *(
-            [codec.name, f"{codec.channels} channel{'s' if codec.channels != 1 else ''}"]
-            if codec
-            else ["unknown codec"]
-        ),
-    ]
+    facts = [str(getattr(stream, "language", None) or "no language")]
+    title = stream.metadata.get("title", "")
+    if title:
+        facts.append(repr(title[:60]))
+    if codec:
+        facts += [codec.name, f"{codec.channels} channel{'s' if codec.channels != 1 else ''}"]
+    else:
+        facts.append("unknown codec")
     return f"{list(streams).index(stream)} ({', '.join(facts)})"

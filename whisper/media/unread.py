@@ -123,8 +123,9 @@ def _is_text(tag: bytes) -> bool:
 
 def _behind_chunks(file: Any, size: int, format: str, at: int) -> int:
     """Return the place behind whatever chunks, tags and zeros follow `at`; a further recording is no chunk."""
-    if _length(file, size, format, at) is None:  # not everybody fills up an odd length
-        at += -at % 8 if format == "w64" else at % 2 if format != "caf" else 0
+    if _length(file, size, format, at) is None:  # not every writer fills up an odd length
+        alignment = {"w64": 8, "caf": 1}.get(format, 2)
+        at += -at % alignment
     while at < size:
         length = _length(file, size, format, at)
         if length is None:

@@ -7,22 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 
 from ..errors import OptionError
-
-Path = str | os.PathLike[str]
-
-
-def temporary_beside(path: str) -> str:
-    """Name a file in the folder that `path` leads to: a rename is atomic only within a file system."""
-    try:
-        folder = os.path.dirname(os.path.realpath(path))
-    except ValueError as error:  # a null, or letters that the file system has not
-        raise OptionError(f"no file can be called {path!a}: {error}") from None
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the output folder does not exist", folder)
-    return os.path.join(folder, f".whisper-{uuid.uuid4().hex}.tmp")
+from ..files import Path, temporary_beside
 
 
 def make_folder(folder: Path) -> None:

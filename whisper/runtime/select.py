@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_of_torch
 
+from .. import compat
 from .. import model as network
 from ..checkpoints.lazy_tensors import StoredTensors
 from ..checkpoints.weights import Weights, anatomy, tensors_of
@@ -34,26 +35,6 @@ from .interface import Runner
 # Is anybody watching
 # ---------------------------------------------------------------------------------------------------------
 
-_CLASSES = (
-    network.Whisper, network.AudioEncoder, network.TextDecoder, network.ResidualAttentionBlock,
-    network.MultiHeadAttention, network.Linear, network.LayerNorm, network.Conv1d,
-    nn.Embedding, nn.Sequential, nn.GELU, nn.Module,
-)  # fmt: skip
-# what may be replaced on whole classes, and is looked at before each use
-_METHODS = (
-    "__call__", "forward", "_call_impl", "embed_audio", "logits", "_conv_forward", "qkv_attention",
-    "_keys_and_values", "use_sdpa",
-)  # fmt: skip
-_FUNCTIONS = ("matmul", "scaled_dot_product_attention", "SDPA_AVAILABLE", "F")
-
-
-def _replaceable() -> Iterator[tuple[Mapping[str, Any], str]]:
-    for owner in _CLASSES:
-        yield from ((vars(owner), name) for name in _METHODS if name in vars(owner))
-    yield from ((vars(network), name) for name in _FUNCTIONS)
-
-
-_ORIGINALS = [(names, name, names[name]) for names, name in _replaceable()]
 _GLOBAL_HOOKS: tuple[Mapping[Any, Any], ...] = (
     module_of_torch._global_forward_hooks,
     module_of_torch._global_forward_pre_hooks,
@@ -67,9 +48,7 @@ def usable(model: nn.Module) -> bool:
     """
     if type(model) is not Whisper or any(_GLOBAL_HOOKS) or network._sdpa_disabled.get():
         return False
-    if not all(names.get(name) is original for names, name, original in _ORIGINALS):
-        return False
-    return _held(model).is_plain(model)
+    return not compat.replaced("model") and _held(model).is_plain(model)
 
 
 def _is_watched(attributes: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import audio
+from .. import audio, compat
 from ..audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
 from ..device import processes
 from ..device.torch_state import clean_state
@@ -59,7 +59,7 @@ class Features:
         n_mels: int,
         *,
         load_audio: Load = _load_audio,
-        log_mel_spectrogram: Load = _log_mel_spectrogram,
+        log_mel_spectrogram: Load | None = None,
         audio_track: int | str | None = None,
         container_time: bool = False,
     ) -> Features:
@@ -72,9 +72,11 @@ class Features:
             must not change until the last.
         n_mels
             Bands: 80 or 128.
-        load_audio, log_mel_spectrogram
-            What the caller knows under these names. Where a program has put its own function there, or in
-            `whisper.audio`, that one makes the whole spectrogram, which is then held.
+        load_audio
+            What the caller knows under this name; mixes the channels of an array.
+        log_mel_spectrogram
+            What a program has put in the place of ours: it makes the whole spectrogram, which is then held. So it is,
+            too, where a program has replaced `audio.load_audio`.
         audio_track, container_time
             Of a file; see `load_audio`.
 
@@ -107,7 +109,7 @@ class Features:
         n_mels: int,
         *,
         load_audio: Load = _load_audio,
-        log_mel_spectrogram: Load = _log_mel_spectrogram,
+        log_mel_spectrogram: Load | None = None,
         audio_track: int | str | None = None,
         container_time: bool = False,
     ) -> Generator[float, None, Features]:
@@ -120,20 +122,20 @@ class Features:
             audio.refuse_for_arrays(audio_track, container_time)
         if getattr(source, "ndim", 1) != 1:
             source = load_audio(source)  # channels are mixed; a spectrogram would take them for a batch
-        foreign = log_mel_spectrogram is not _log_mel_spectrogram or audio.load_audio is not _load_audio
-        if foreign:
+        make_spectrogram = log_mel_spectrogram or _log_mel_spectrogram
+        if log_mel_spectrogram is not None or compat.replaced("audio.load_audio"):
             chosen: dict[str, Any] = {} if audio_track is None else {"audio_track": audio_track}
             chosen |= {"container_time": True} if container_time else {}
             if chosen or is_standard_input(source):  # of which a spectrogram's function knows nothing; read but once
                 source = audio.load_audio(source, **chosen)
-            return HeldFeatures(log_mel_spectrogram(source, n_mels, padding=N_SAMPLES), source)
+            return HeldFeatures(make_spectrogram(source, n_mels, padding=N_SAMPLES), source)
         samples: Array | _Samples
         if isinstance(source, (np.ndarray, Tensor)):
             samples = _ArraySamples(source) if len(source) > HELD else _finite(source)
         else:
             samples = yield from _decoding(source, audio_track, container_time)
         if isinstance(samples, (np.ndarray, Tensor)):
-            return HeldFeatures(log_mel_spectrogram(samples, n_mels, padding=N_SAMPLES), samples)
+            return HeldFeatures(make_spectrogram(samples, n_mels, padding=N_SAMPLES), samples)
         return (yield from StreamedFeatures.surveying(samples, n_mels))
 
     def window(self, seek: int, size: int) -> Tensor:

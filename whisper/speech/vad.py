@@ -239,7 +239,25 @@ Read: TypeAlias = Callable[[int, int], Samples]
 
 
 def find_speech(samples: Samples, options: VadOptions | None = None) -> Speech:
-    """Find speech in 16 kHz mono samples, float32 ``(n_samples,)``; see `detecting_speech`."""
+    """Find speech in a recording.
+
+    Parameters
+    ----------
+    samples
+        16 kHz mono, float32 ``(n_samples,)``.
+    options
+        See `VadOptions`; None takes its defaults.
+
+    Returns
+    -------
+    Speech
+        The speech segments, and the probabilities that they follow from.
+
+    Raises
+    ------
+    ModelNotFoundError, CheckpointError
+        ``method="silero"``, and Silero VAD is not installed, or is not a supported version.
+    """
     steps = detecting_speech(lambda begin, end: samples[begin:end], len(samples), options)
     try:
         while True:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError
+from ..files import atomic_write
 from .trainer import Run, Settings
 
 log = logging.getLogger(__name__)
@@ -117,9 +118,8 @@ def draw(run: Run, settings: Settings, path: Path) -> None:
         axes.grid(color="#d0d7de", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
-    temporary = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(temporary, dpi=120)
-    os.replace(temporary, path)
+    with atomic_write(path, fsync=False) as file:
+        figure.savefig(file, dpi=120, format=path.suffix[1:])
 
 
 def _draw_losses(axes: Any, run: Run, settings: Settings) -> None:

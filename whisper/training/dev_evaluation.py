@@ -68,7 +68,7 @@ class DevEvaluator:
         if len(usable) > options.clips:
             drawn = np.random.default_rng(options.seed).choice(len(usable), options.clips, replace=False)
             usable = [usable[i] for i in sorted(drawn)]
-        clips = [clip for recording in usable if (clip := self._load(recording)) is not None]
+        clips = [clip for clip in map(self._load, usable) if clip is not None]
         if not clips:
             why = examples(self.skipped) or "it has no entries"
             raise TrainingError(f"{options.manifest} has no recording to evaluate on ({why})")

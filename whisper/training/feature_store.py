@@ -28,6 +28,7 @@ import torch
 
 from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, in_bands, load_audio, mel_filters
 from ..errors import AudioError, MissingDependencyError, TrainingError
+from ..files import atomic_write
 from ..manifests.read import NON_SPEECH, ManifestEntry
 from .word_aligner import WordAligner
 
@@ -207,7 +208,9 @@ def _write_store(
 ) -> None:
     """Write features, then the index; an index never stands beside features of another run."""
     clips, skipped, offset = list[StoredClip](), list[tuple[str, str]](), 0
-    with open(folder / "features.part", "wb") as out:
+    index_file, features_file = folder / "clips.json", folder / "features.f16"
+    # a fixed name: what a killed process leaves is overwritten, and it may be gigabytes
+    with atomic_write(features_file, fsync=False, temporary=folder / "features.part") as out:
         for path, clip, power in _prepared(recordings, preparation, threads):
             if isinstance(clip, str):
                 skipped.append((path, clip))
@@ -215,6 +218,7 @@ def _write_store(
             out.write(power.astype(np.float16).tobytes())
             clips.append(replace(clip, offset=offset))
             offset += len(power)
+        index_file.unlink(missing_ok=True)  # before the features are others: it would be stale
     index = {
         "fingerprint": fingerprint,
         "n_mels": preparation.n_mels,
@@ -222,10 +226,8 @@ def _write_store(
         "skipped": skipped,
         "clips": [asdict(clip) for clip in clips],
     }
-    (folder / "clips.part").write_text(json.dumps(index))
-    (folder / "clips.json").unlink(missing_ok=True)  # else a kill after the next line would leave a stale index
-    os.replace(folder / "features.part", folder / "features.f16")
-    os.replace(folder / "clips.part", folder / "clips.json")
+    with atomic_write(index_file, fsync=False, encoding="utf-8") as file:
+        json.dump(index, file)
 
 
 def _fingerprint(recordings: Sequence[ManifestEntry], preparation: Preparation) -> str:

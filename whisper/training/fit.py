@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from ..audio import FRAMES_PER_SECOND
-from ..checkpoints.download import written_whole
 from ..errors import OptionError, TrainingError
+from ..files import atomic_write
 from ..manifests.read import NON_SPEECH, ManifestEntry, read_manifest
 from ..model import ModelDimensions, Whisper
 from ..options.transcription import check_names
@@ -101,6 +101,11 @@ def fit(
         Called with each line of progress.
     stopped
         Called after every step; if it returns true, the run is saved and KeyboardInterrupt raised.
+
+    Returns
+    -------
+    Fitted
+        The trained model, and how the training went.
 
     Raises
     ------
@@ -305,7 +310,7 @@ def _without_too_long(store: FeatureStore, options: FitOptions) -> tuple[Feature
 def _write_skipped(skipped: list[tuple[str, str]], folder: Path, say: Say) -> None:
     """Write the list of skipped recordings, and say how many there are."""
     lines = ["what\twhy", *("\t".join(" ".join(cell.split()) for cell in pair) for pair in skipped)]
-    with written_whole(folder / SKIPPED) as file:
+    with atomic_write(folder / SKIPPED) as file:
         file.write(("\n".join(lines) + "\n").encode(errors="replace"))
     if skipped:
         name, reason = skipped[-1]

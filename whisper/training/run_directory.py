@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.download import written_whole
 from ..errors import TrainingError, WhisperError
+from ..files import atomic_write
 
 OPTIONS, LOCK = "options.json", "training.lock"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -130,5 +130,5 @@ def check_resumable(
 
 def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings that `check_resumable` compares."""
-    with written_whole(folder / OPTIONS) as file:
+    with atomic_write(folder / OPTIONS) as file:
         file.write(json.dumps(settings, indent=1, ensure_ascii=False).encode())

@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, load_audio
-from ..checkpoints.download import written_whole
 from ..errors import TrainingError, WhisperError
+from ..files import atomic_write
 from ..manifests.read import resolve_language
+from ..output.console import show
 from .synthetic_texts import number_texts, read_texts
 
 log = logging.getLogger(__name__)
@@ -405,7 +406,7 @@ def make_folder(
             log.info("%d of %d utterances, %.2f h", number, len(utterances), total / 3600)
     if not total:
         raise TrainingError("every utterance failed; the warnings say why")
-    with written_whole(out / "manifest.tsv") as file:
+    with atomic_write(out / "manifest.tsv") as file:
         file.write(("\n".join(lines) + "\n").encode())
     return total
 
@@ -446,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = make_folder(utterances, args.out, format=args.format, threads=args.threads)
     except WhisperError as error:
         sys.exit(f"{error}")
-    print(f"{args.out}: {len(utterances)} utterances planned, {seconds / 3600:.2f} h of speech")
+    show(f"{args.out}: {len(utterances)} utterances planned, {seconds / 3600:.2f} h of speech", sys.stdout)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.download import written_whole
 from ..errors import TrainingError
+from ..files import atomic_write
 from ..model import ModelDimensions, Whisper
 from . import lora
 from .feature_store import FeatureStore
@@ -234,7 +234,7 @@ class Run:
             "loss_scale": self.loss_scale,
             "settings": {f.name: repr(getattr(settings, f.name)) for f in fields(settings) if f.name not in CHANGEABLE},
         }
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(state, file)
 
     def load(self, path: Path, settings: Settings) -> None:
@@ -336,6 +336,11 @@ def train(
         Called every 25 steps, after every evaluation, and at the end.
     stopped
         Called after every step; if it returns true, the run is saved and returned as it is.
+
+    Returns
+    -------
+    Run
+        The state at the end; `load_best` and `export` make a model of it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

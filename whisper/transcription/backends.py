@@ -12,22 +12,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from .. import timing
+from .. import compat
 from ..decoding import (
     DecodingOptions,
     DecodingResult,
     DecodingTask,
     compute_dtype,
-    decode,
-    detect_language,
-    is_rebuilt,
 )
 from ..device.torch_state import clean_state
 from ..engine.engine import Engine, engine_for
 from ..engine.operations import DetectLanguage, Encode, Sample
 from ..runtime import select
 from ..runtime.interface import EncodedWindow
-from ..timing import attend_operation, find_alignment
+from ..timing import attend_operation
 from ..tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
@@ -117,7 +114,7 @@ class EngineBackend:
         self, window: EncodedWindow, tokenizer: Tokenizer, text_tokens: Sequence[int]
     ) -> dict[str, Any]:
         """See `Backend`."""
-        if not text_tokens or timing.find_alignment is not find_alignment:
+        if not text_tokens or compat.replaced("timing.find_alignment"):
             return {"mel": window.features}
         attention = await attend_operation(self._model, tokenizer, text_tokens, window)
         return {"mel": window.features, "attention": attention}
@@ -125,7 +122,6 @@ class EngineBackend:
 
 def backend_for(model: Whisper, fp16: bool) -> Backend:
     """Return the engine's backend, unless hooks or replaced parts need the model's own methods."""
-    bound = type(model).decode is decode and type(model).detect_language is detect_language
-    if not bound or is_rebuilt() or not select.usable(model):
+    if compat.replaced("decoding") or compat.replaced("Whisper.decode") or not select.usable(model):
         return ReferenceBackend(model, fp16)
     return EngineBackend(model, engine_for(model, fp16))

@@ -83,6 +83,11 @@ def identify_language(
     audio_track
         Of a file with several audio tracks, the number of one, from 0, or its language.
 
+    Returns
+    -------
+    Detection
+        The language, and the probabilities of the recording and of its windows.
+
     Raises
     ------
     AudioError

@@ -157,7 +157,10 @@ def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
         return
     letters = [max(len(segment["text"].strip()), 1) for segment in segments]
     start = min(segments[first]["start"], end)
-    while start > (latest := end - sum(letters[first:]) / MAX_LETTERS_PER_SECOND):
+    while True:
+        latest = end - sum(letters[first:]) / MAX_LETTERS_PER_SECOND
+        if start <= latest:
+            break
         earliest = segments[first - 1]["end"] if first else begin
         if latest >= earliest or not first:
             start = max(latest, earliest)

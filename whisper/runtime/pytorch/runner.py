@@ -21,12 +21,12 @@ from torch import Tensor
 from ...device.torch_state import clean_state
 from ...errors import ShapeError
 from ...model import ModelDimensions
-from ...sampling.token_rules import apply_rules, best_tokens
 from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_heads
 from .caches import CrossAttentionCache, CrossKV, RowCache, WindowSlots
 from .cuda_graphs import Capture, CudaCapture, enabled
 from .fixed_shapes import StaticStep
 from .layers import Block, Decoder, Encoder, Precision
+from .token_selection import apply_rules, best_tokens
 
 LENGTHS = 64  # single items attend to a multiple of so many positions
 WINDOWS_AT_ONCE = 16  # that a GPU encodes together
