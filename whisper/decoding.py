@@ -20,8 +20,9 @@ from .audio import CHUNK_LENGTH
 from .device.torch_state import clean_state
 from .errors import LanguageError, OptionError, ShapeError
 from .kv_cache import KVCache
-from .options.transcription import DecodingOptions, check_names
+from .options.transcription import DecodingOptions
 from .options.transcription import verify_options as verify_options
+from .options.types import check_names
 from .runtime import select
 from .runtime.interface import Audio, Runner, check_room
 from .sampling import repetition

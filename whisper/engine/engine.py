@@ -27,7 +27,7 @@ from ..runtime import select
 from ..runtime.interface import Audio, Runner
 from ..sampling.window_sampling import WindowSampling, language_probs, release, step, turns
 from .operations import Deliver, Detect, Encode, Job, Next, Pause, Spawn, Steps
-from .scheduler import Group, Scheduler, Ticket, check_limits, n_prompts
+from .scheduler import Group, Limits, Scheduler, Ticket, n_prompts
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -541,8 +541,10 @@ def configure(model: Whisper, *, max_rows: int = _UNCHANGED, memory_limit: int |
     OptionError
         A value is not a whole number of at least 1. (A ValueError.)
     """
-    given = {n: v for n, v in (("max_rows", max_rows), ("memory_limit", memory_limit)) if v is not _UNCHANGED}
-    check_limits(**given)
+    given: dict[str, Any] = {
+        n: v for n, v in (("max_rows", max_rows), ("memory_limit", memory_limit)) if v is not _UNCHANGED
+    }
+    Limits(**given)  # checks them
     with _ENGINES_LOCK:
         of_model = _ENGINES.setdefault(model, _Engines())
         for engine in of_model.engines.values():
