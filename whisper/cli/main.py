@@ -346,13 +346,12 @@ def run(arguments: Arguments) -> int:
 def spoken_language(arguments: Arguments, model: Whisper) -> str | None:
     """Return the language to transcribe; English, after a warning, where the model knows no other."""
     language: str | None = arguments.options["language"]
-    english_only = arguments.model.model.endswith(".en") or not model.is_multilingual
+    name = arguments.model.model
+    english_only = name.endswith(".en") or not model.is_multilingual
     if not english_only or code_of(language) == "en":
         return language
     if code_of(language) is not None:
-        warn(
-            f"{arguments.model.model} is an English-only model but was given --language {language}; using English instead"
-        )
+        warn(f"{name} is an English-only model but was given --language {language}; using English instead")
     return "en"
 
 
