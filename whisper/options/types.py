@@ -279,7 +279,7 @@ def check(name: str, value: Any, kind: Kind, *, none: bool = False) -> Any:
     if kind.holds(value):
         return value
     wanted = kind.words + (", or None" if none else "")
-    hint = did_you_mean(str(value).lower(), kind.choices)
+    hint = did_you_mean(str(value).lower(), kind.choices) if kind.choices else ""
     raise OptionError(f"{name} must be {wanted}, not {_SHORT.repr(value)}{hint}")
 
 
