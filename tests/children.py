@@ -226,7 +226,7 @@ def limits_in_a_child() -> None:
     load()
     whisper.engine.configure(model, max_rows=3)
     expected = read()
-    assert in_child(lambda: whisper.engine.engine_for(model, True).scheduler.max_rows) == 3
+    assert in_child(lambda: whisper.engine.engine_for(model, True).scheduler.limits.max_rows) == 3
     assert in_child(lambda: whisper.engine.configure(model, max_rows=2) or read()) == expected
 
 

@@ -5,11 +5,9 @@ Knows nothing of models, and does not decode containers itself (`media.py` does)
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable
 from functools import lru_cache
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +22,7 @@ from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .media import reader
 from .media.finite import Mending
 from .media.tracks import check_track
-from .options.types import FLAG
+from .options.types import FLAG, check, whole
 
 SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
@@ -38,6 +36,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
 
 MAX_RATE = 2**31 - 1  # hertz; FFmpeg keeps rates in 32 bits
+RATE = whole(1, MAX_RATE, floats=True)
 MAX_CHANNELS = 8  # of an array: more are not channels but samples
 # Frames transformed at once, so that what comes of them stays in the processor's cache: half a minute of sound takes
 # 3.7 ms like this and 9.4 at once (one core). Whoever cuts at the same frames gets values equal to the bit.
@@ -102,18 +101,15 @@ def load_audio(
         Part of a file is broken, missing or not read, and the rest is returned; samples are not finite, and zeros stand
         in their place; a file has several tracks, or times that are not those of its container.
     """
-    _check_whole("sr", sr, 1, MAX_RATE)
-    if rate is not None:
-        _check_whole("rate", rate, 1, MAX_RATE)
-    audio_track, container_time = check_track(audio_track), FLAG.settle(container_time)
-    if not FLAG.holds(container_time):
-        raise OptionError(f"container_time must be {FLAG.words}, not {reprlib.repr(container_time)}")
+    sr = check("sr", sr, RATE)
+    rate = check("rate", rate, RATE, none=True)
+    audio_track, container_time = check_track(audio_track), check("container_time", container_time, FLAG)
     if isinstance(file, (np.ndarray, Tensor)):
         refuse_for_arrays(audio_track, container_time)
-        return _load_array(file, int(sr), int(rate or sr))
+        return _load_array(file, sr, sr if rate is None else rate)
     if rate is not None:
         raise OptionError(f"rate={rate!r}: it belongs to an array; a file states its own, so leave `rate` out")
-    decoded = reader.decode(file, int(sr), audio_track=audio_track, container_time=bool(container_time))
+    decoded = reader.decode(file, sr, audio_track=audio_track, container_time=bool(container_time))
     samples = decoded.astype(np.float32)
     samples /= 32768.0
     return samples
@@ -128,8 +124,8 @@ def refuse_for_arrays(audio_track: int | str | None, container_time: bool) -> No
 
 def pad_or_trim(array: Any, length: int = N_SAMPLES, *, axis: int = -1) -> Any:
     """Cut an array or tensor to `length` along `axis`, or fill it up with zeros on the right."""
-    _check_whole("length", length, 0)
-    _check_whole("axis", axis, -array.ndim, array.ndim - 1)
+    length = check("length", length, whole(0, floats=True))
+    axis = check("axis", axis, whole(-array.ndim, array.ndim - 1, floats=True))
     n = array.shape[axis]
     if n > length:
         if isinstance(array, Tensor):
@@ -151,8 +147,7 @@ def mel_filters(device: str | torch.device, n_mels: int) -> Tensor:
 
     Slaney's triangles as librosa 0.8 makes them for 16 kHz and 400 samples, from openai-whisper (MIT).
     """
-    _check_whole("n_mels", n_mels, 1)
-    return _mel_filters(torch.device(device), int(n_mels))
+    return _mel_filters(torch.device(device), check("n_mels", n_mels, whole(1, floats=True)))
 
 
 def log_mel_spectrogram(
@@ -193,7 +188,7 @@ def log_mel_spectrogram(
     RuntimeWarning
         Samples are not finite, or too large for float32; zeros stand in their place.
     """
-    _check_whole("padding", padding)
+    padding = check("padding", padding, whole(floats=True))
     samples = float32_samples(audio if isinstance(audio, (np.ndarray, Tensor)) else load_audio(audio))
     if samples.ndim not in (1, 2):
         raise ShapeError(f"samples of shape {tuple(samples.shape)}; it must be (n_samples,) or (n_batch, n_samples)")
@@ -201,7 +196,7 @@ def log_mel_spectrogram(
         samples = _moved(samples, device)
     filters = mel_filters(samples.device, n_mels)
     batch = samples if samples.ndim == 2 else samples[None]
-    total = batch.shape[-1] + max(int(padding), 0)
+    total = batch.shape[-1] + max(padding, 0)
     if len(batch) == 0 or total <= N_FFT // 2:
         raise AudioError(
             f"samples of shape {tuple(samples.shape)} are too few for a spectrogram, which takes "
@@ -263,15 +258,6 @@ def in_bands(filters: Tensor, power: Tensor) -> Tensor:
     is_own = len(filters) in N_MELS and filters is _mel_filters(filters.device, len(filters))
     sparse = _sparse_filters(len(filters)) if is_own else filters.to_sparse()
     return torch.stack([torch.sparse.mm(sparse, of_one) for of_one in power])
-
-
-def _check_whole(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    is_whole = (
-        isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high and value % 1 == 0
-    )
-    if not is_whole:
-        within = "" if low == -math.inf else f" from {low} on" if high == math.inf else f" from {low} to {high}"
-        raise OptionError(f"{name} must be a whole number{within}, not {reprlib.repr(value)}")
 
 
 def _moved(samples: Tensor, device: Any) -> Tensor:

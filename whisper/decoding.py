@@ -23,8 +23,9 @@ from .engine.engine import Engine, engine_for
 from .engine.operations import DetectLanguage, Encode, Operation, Project, Sample, gather
 from .errors import LanguageError, OptionError, ShapeError
 from .model import KVCache
-from .options.transcription import DecodingOptions, check_names
+from .options.transcription import DecodingOptions
 from .options.transcription import verify_options as verify_options
+from .options.types import check_names
 from .runtime import select
 from .runtime.interface import EncodedWindow, check_room
 from .sampling import repetition

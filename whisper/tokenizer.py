@@ -22,6 +22,7 @@ from .errors import LanguageError, OptionError, UnknownLanguageTokenError
 from .options.language_names import LANGUAGES as LANGUAGES  # programs look for both here
 from .options.language_names import TO_LANGUAGE_CODE as TO_LANGUAGE_CODE
 from .options.language_names import code_of
+from .options.types import check, whole
 from .utils import cached_property
 
 if TYPE_CHECKING:
@@ -367,8 +368,7 @@ def get_tokenizer(
     _check_task(task)
     if not isinstance(multilingual, int):
         raise OptionError(f"multilingual must be True or False, not {reprlib.repr(multilingual)}")
-    if not isinstance(num_languages, int) or num_languages < 0:
-        raise OptionError(f"num_languages must be a whole number of at least 0, not {reprlib.repr(num_languages)}")
+    num_languages = check("num_languages", num_languages, whole(0))
     return _tokenizer(bool(multilingual), num_languages, None if language is None else _to_code(language), task)
 
 

@@ -28,8 +28,8 @@ from .options.transcription import (
     FALLBACK_TEMPERATURES,
     PREPEND_PUNCTUATIONS,
     TranscribeOptions,
-    check_names,
 )
+from .options.types import check_names
 from .output.console import show
 from .results import Segment, Transcript
 from .spans import FrameRange

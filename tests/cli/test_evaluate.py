@@ -38,7 +38,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMod
         "nano": FakeModel({1: "red blew", 2: "green", 3: ""}),
         "tiny": FakeModel({1: "red blue", 2: "green", 3: "Oh"}),
     }
-    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", lambda name, **_: models[name])
+    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", lambda name, **_: models[name])
     monkeypatch.chdir(tmp_path)
     return models
 
@@ -125,7 +125,7 @@ def test_no_transcript_is_a_failure(models: dict[str, FakeModel], capsys: pytest
         ([], "give a manifest"),
         (["dev.tsv", "--compare", "a.json"], "give a manifest"),
         (["dev.tsv", "--language", "en", "--detect_language"], "--detect_language"),
-        (["dev.tsv", "--limit", "-1"], "--limit"),
+        (["dev.tsv", "--limit", "-1"], "limit must be a whole number of at least 0, not -1"),
         (["dev.tsv", "--json", "no/where.json"], "--json: there is no folder 'no'"),
         (["dev.tsv", "--no_speech_threshold", "nan"], "no_speech_threshold"),
         (["dev.tsv", "--beam_sise", "3"], "--beam_sise"),
@@ -146,7 +146,7 @@ def test_a_model_that_does_not_load_is_one_line(
     def load(name: str, **_: Any) -> Any:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", load)
+    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", load)
     assert cli(["eval", "dev.tsv", "--model", "nano"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("whisper: error: eval: RuntimeError: no such device")
 

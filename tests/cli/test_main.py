@@ -67,7 +67,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
     """Fakes in the place of what needs weights, in a folder with recordings a.wav, a.mp3, b.wav."""
     fakes = Fakes()
     monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe", fakes.transcribe)
-    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", fakes.load_model)
+    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", fakes.load_model)
     monkeypatch.delenv(cli_module.DEBUG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "a.mp3", "b.wav"):
@@ -112,6 +112,7 @@ def test_defaults_are_openai_whispers() -> None:
     assert {name: found.pop(name) for name in OURS} == OURS
     assert found == DEFAULTS
     assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in DEFAULTS.items()}
+    assert cli_module.openai_flags() == {*DEFAULTS, "device"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_every_option_is_the_originals(original: Original, tmp_path: Path, monke
     ours = space["facts"](build_parser(), SAMPLES)
     theirs = original(PARSER_FACTS + THEIR_PARSER, tmp_path, samples=SAMPLES)
     assert set(ours) - set(theirs) == {"version", "doctor", *OURS}
-    assert set(theirs) - {"help", "audio"} == cli_module.OPENAI_WHISPER
+    assert set(theirs) - {"help", "audio"} == cli_module.openai_flags()
     for name in ("version", "doctor", *OURS):
         assert ours.pop(name)["options"] == [f"--{name}"]
     assert (ours["device"].pop("default"), theirs["device"].pop("default")) in [("auto", "cpu"), ("auto", "cuda")]
@@ -208,10 +209,11 @@ USAGE_ERRORS = [
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
     (["--word_timestamps", "True", "--max_words_per_line", "-2"], "max_words_per_line must be a whole number"),
-    (["--temperature_increment_on_fallback", "0"], "must be above 0"),
+    (["--temperature_increment_on_fallback", "0"], "must be a number of at least 0.001, or None, not 0.0"),
     (["--temperature", "-1"], "temperature must be"),
     (["--clip_timestamps", "1,x"], "clip_timestamps must be"),
-    (["--threads", "-1"], "must not be negative"),
+    (["--threads", "-1"], "threads must be a whole number of at least 0, or None, not -1"),
+    (["--beam_size", "x"], "argument --beam_size: must be a whole number of at least 1, or None, not 'x'"),
     (["--output_dir", "a.wav"], "--output_dir"),
 ]
 
@@ -466,7 +468,7 @@ def child(body: str, *arguments: str, **settings: Any) -> subprocess.Popen[str]:
         f"def transcribe(model, audio, **options):\n    {body}\n"
         "sys.modules['whisper.transcribe'].transcribe = transcribe\n"
         "model = types.SimpleNamespace(is_multilingual=True)\n"
-        "sys.modules['whisper.checkpoints'].load_model = lambda *_, **__: model\n"
+        "sys.modules['whisper.checkpoints.load'].load_model = lambda *_, **__: model\n"
         "from whisper.cli import cli\n"
         "sys.exit(cli())\n"
     )

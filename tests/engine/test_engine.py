@@ -441,14 +441,14 @@ def test_configure(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(model, max_rows=3)
     engine = engine_for(model, True)
     assert engine is engine_for(model, True)
-    assert engine.scheduler.max_rows == 3
-    assert engine.scheduler.memory_limit
+    assert engine.scheduler.limits.max_rows == 3
+    assert engine.scheduler.limits.memory_limit
     configure(model, memory_limit=10**6)
-    assert (engine.scheduler.max_rows, engine.scheduler.memory_limit) == (3, 10**6)
+    assert (engine.scheduler.limits.max_rows, engine.scheduler.limits.memory_limit) == (3, 10**6)
     for wrong in ({"max_rows": 0}, {"max_rows": None}, {"memory_limit": -1}, {"memory_limit": 1.5}):
         with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be a whole number of at least 1"):
             configure(model, **wrong)  # type: ignore[arg-type]
     runner = MockRunner()  # as after new weights
     fresh = engine_for(model, True)
     assert fresh is not engine
-    assert fresh.scheduler.max_rows == 3
+    assert fresh.scheduler.limits.max_rows == 3

@@ -15,8 +15,8 @@ import torch
 
 from whisper.decoding import DecodingOptions
 from whisper.errors import OptionError, UnknownOptionError
-from whisper.options.transcription import GROUPS, TranscribeOptions, check_names, verify_options
-from whisper.options.types import facts, idle, is_number, takes_none
+from whisper.options.transcription import GROUPS, TranscribeOptions, verify_options
+from whisper.options.types import check_names, facts, idle, is_number, takes_none
 from whisper.transcribe import transcribe
 
 ROOT = Path(__file__).resolve().parent.parent.parent

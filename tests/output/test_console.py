@@ -27,7 +27,7 @@ def transcribe(model, audio, **options):
         whisper.transcribe.__globals__["show"]("你好 é" * 20, sys.stdout)
     return {SAID!r}
 sys.modules['whisper.transcribe'].transcribe = transcribe
-sys.modules['whisper.checkpoints'].load_model = lambda *_, **__: types.SimpleNamespace(is_multilingual=True)
+sys.modules['whisper.checkpoints.load'].load_model = lambda *_, **__: types.SimpleNamespace(is_multilingual=True)
 from whisper.cli import cli
 """
 posix = pytest.mark.skipif(os.name != "posix", reason="file descriptors as POSIX has them")

@@ -1,7 +1,6 @@
 """What the commands share: the options of a model and of `transcribe`, their checks, and messages to people.
 
-The flags of `transcribe`'s options are made of their declarations, so that no command retypes a default. Knows no
-command, opens no recording and writes no file; all that it prints goes to standard error, a line at a time.
+Knows no command, opens no recording and writes no file; all that it prints goes to standard error, a line at a time.
 """
 
 from __future__ import annotations
@@ -13,25 +12,26 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import Field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import DownloadError, LanguageError, OptionError, WhisperError
+from ..device.precision import COMPUTE_TYPES
+from ..errors import DownloadError, LanguageError, WhisperError
+from ..options.flags import add_flags
 from ..options.language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
-from ..options.transcription import GROUPS, RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
-from ..options.types import facts, takes_none
+from ..options.transcription import RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
+from ..options.types import TEXT, check_values, number, one_of, option, whole
 from ..output.console import show
-from ..utils import optional_bool, optional_float, optional_int, str2bool
 
 if TYPE_CHECKING:
     from ..model import Whisper
 
 DEBUG_VARIABLE = "SOTTO_DEBUG"  # set to anything but nothing: errors come with their traceback
 
-DEFAULT_MODEL = "turbo"
-MOST_TRIES = 1000  # of a window
+MODEL = "model"  # heading of the help
+MAX_TRIES = 1000  # of a window
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -48,6 +48,17 @@ def model_name(name: str) -> str:
     )
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows the default of each option that has one; where it is None, the help says what is done."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        help, default = action.help or "", action.default
+        if default is None or default is argparse.SUPPRESS or action.nargs == 0:
+            return help
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        return f"{help} (default: {shown.replace('%', '%%')})"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints can be read: one line on what is wrong, one on where to look.
 
@@ -62,7 +73,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, what: str, first: Collection[str] = (), **settings: Any) -> None:
         super().__init__(
             epilog=f"{DEBUG_VARIABLE}=1 in the environment shows where an error comes from.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
             **settings,
         )
         self.what, self.first = what, first
@@ -90,77 +101,76 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\nusage: {self.prog} {self.what} [options]; "
-                     f"all options: {self.prog} --help\n")  # fmt: skip
+        usage = f"usage: {self.prog} {self.what} [options]; all options: {self.prog} --help"
+        self.exit(2, f"{self.prog}: error: {message}\n{usage}\n")
 
 
 class _Languages(list[str]):
     """The names that the help lists, which are openai-whisper's; all others that `code_of` knows are taken, too."""
 
 
-def add_model(parser: Parser, **settings: Any) -> None:
-    """Add which model runs where; `settings` go to ``--model``."""
-    from ..device.precision import COMPUTE_TYPES
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model runs, and where."""
 
-    parser.add_argument(
-        "--model", type=model_name, **{"default": DEFAULT_MODEL, **settings},
-        help="name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; "
-             "nano comes with this package and needs no download",
-    )  # fmt: skip
-    parser.add_argument("--model_dir", help="folder for downloaded models; where not given, ~/.cache/whisper")
-    parser.add_argument(
-        "--device", default="auto",
-        help="where the model runs, such as cpu or cuda:1; auto is cuda if there is one",
-    )  # fmt: skip
-    parser.add_argument(
-        "--compute_type", choices=list(COMPUTE_TYPES), default="auto",
-        help="precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor "
-             "that has the instructions and float16 on cuda",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=optional_int, default=0,
-        help="threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS",
-    )  # fmt: skip
+    model: str = option(
+        MODEL,
+        "turbo",
+        TEXT,
+        "name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; nano comes with this "
+        "package and needs no download",
+        cli={"type": model_name},
+    )
+    model_dir: str | None = option(MODEL, None, TEXT, "folder for downloaded models; where not given, ~/.cache/whisper")
+    device: str = option(
+        MODEL, "auto", TEXT, "where the model runs, such as cpu or cuda:1; auto is cuda if there is one"
+    )
+    compute_type: str = option(
+        MODEL,
+        "auto",
+        one_of(*COMPUTE_TYPES),
+        "precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor that "
+        "has the instructions and float16 on cuda",
+        ours=True,
+    )
+    threads: int | None = option(
+        MODEL, 0, whole(0), "threads for work on the CPU; 0 leaves it to torch and OMP_NUM_THREADS"
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True)
+class FallbackOptions:
+    """How the commands, as openai-whisper's, ask for temperature fallback."""
+
+    temperature_increment_on_fallback: float | None = option(
+        RETRY,
+        0.2,
+        number(1 / MAX_TRIES),
+        "how much hotter each further try is, up to 1, when a text fails a threshold; None for no further try",
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    def temperatures(self, first: float) -> tuple[float, ...]:
+        """Return `first` and each increment hotter up to 1; `first` alone without an increment."""
+        increment = self.temperature_increment_on_fallback
+        if increment is None or not 0 <= first <= 1:
+            return (first,)
+        import numpy as np  # its arange, since the sums must round as the original's
+
+        return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)
 
 
 def add_options(parser: Parser, without: Collection[str] = (), **changed: Mapping[str, Any]) -> None:
-    """Add a flag for each option of `transcribe` that can be given as text.
-
-    Parameters
-    ----------
-    without
-        Options that the command does not have.
-    **changed
-        By the name of an option, what `argparse` is told of it instead.
-    """
+    """Add a flag for each option of `transcribe` that can be given as text; see `add_flags`."""
     spoken = _Languages(sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE))
-    groups = {title: parser.add_argument_group(title) for title in GROUPS}
-    for declared in options_of_transcribe():
-        name, known = declared.name, facts(declared)
-        if known.cli is None or name in without:
-            continue
-        settings = {
-            "default": declared.default,
-            "type": _reader(declared),
-            "choices": spoken if name == "language" else list(known.kind.choices) or None,
-            "help": known.explained,
-            **known.cli,
-            **changed.get(name, {}),
-        }
-        groups[known.group].add_argument(f"--{name}", **settings)
-    groups[RETRY].add_argument(
-        "--temperature_increment_on_fallback", type=optional_float, default=0.2,
-        help="how much hotter each further try is, up to 1, when a text fails a threshold; None for no further try",
-    )  # fmt: skip
-
-
-def _reader(declared: Field[Any]) -> Callable[[str], Any]:
-    """What makes a value of an option out of text."""
-    read = facts(declared).kind.read
-    optional: dict[Callable[[str], Any], Callable[[str], Any]] = {
-        int: optional_int, float: optional_float, str2bool: optional_bool,
-    }  # fmt: skip
-    return optional.get(read, read) if takes_none(declared) else read
+    changed["language"] = {"choices": spoken, **changed.get("language", {})}
+    add_flags(parser, options_of_transcribe(), as_openai=True, without=without, changed=changed)
+    add_flags(parser, FallbackOptions, as_openai=True)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -168,48 +178,35 @@ def _reader(declared: Field[Any]) -> Callable[[str], Any]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def check_options(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
-    """Refuse now what `transcribe` would refuse for every recording, after the model was loaded."""
+def check_options(options: dict[str, Any]) -> None:
+    """Raise now the `OptionError` that `transcribe` would raise for every recording, after the model was loaded."""
     from ..speech.vad import VadOptions
     from ..transcription.windows import parse_clips
 
     def of(options_type: type) -> dict[str, Any]:
         return {f.name: options[f.name] for f in fields(options_type) if f.name in options}
 
-    try:
-        chosen = TranscribeOptions(**of(TranscribeOptions))
-        decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
-        for temperature in chosen.temperatures():
-            decoding.at(temperature)
-        for language in chosen.languages or ():
-            code_of(language)
-        parse_clips(chosen.clip_timestamps, sys.maxsize)
-        VadOptions.of(chosen.vad_parameters)
-    except OptionError as error:
-        parser.error(str(error))
+    chosen = TranscribeOptions(**of(TranscribeOptions))
+    decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
+    for temperature in chosen.temperatures():
+        decoding.at(temperature)
+    for language in chosen.languages or ():
+        code_of(language)
+    parse_clips(chosen.clip_timestamps, sys.maxsize)
+    VadOptions.of(chosen.vad_parameters)
 
 
-def temperature_steps(parser: argparse.ArgumentParser, first: float, increment: float | None) -> tuple[float, ...]:
-    """Return `first` and each `increment` hotter up to 1; `first` alone without an increment."""
-    if increment is None:
-        return (first,)
-    if not increment > 0:
-        parser.error(f"argument --temperature_increment_on_fallback: must be above 0, or None: {increment}")
-    if not 0 <= first <= 1:
-        return (first,)
-    if increment * MOST_TRIES < 1:
-        parser.error(f"argument --temperature_increment_on_fallback: {increment} makes more than {MOST_TRIES} tries")
-    import numpy as np  # its arange, since the sums must round as the original's
-
-    return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)
-
-
-def load(name: str, device: str | None, folder: str | None, compute_type: str = "auto") -> Whisper:
+def load(options: ModelOptions, name: str) -> Whisper:
     """Load a model; a download that fails says which model needs none."""
     from ..checkpoints import load_model
 
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    device = None if options.device == "auto" else options.device
     try:
-        return load_model(name, device=device, download_root=folder, compute_type=compute_type)
+        return load_model(name, device=device, download_root=options.model_dir, compute_type=options.compute_type)
     except DownloadError as error:
         if "--model nano" in str(error):
             raise

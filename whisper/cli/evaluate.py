@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError, WhisperError
 from ..files import atomic_write
+from ..options.flags import add_flags, take
 from ..options.language_names import code_of
+from ..options.types import FLAG, NAMES, PATH, PATHS, check_values, option, whole
 from ..output.console import is_terminal
 from ..output.console import show as show_text
 from ..output.places import check_file, make_folder
 from .common import (
-    DEFAULT_MODEL,
+    FallbackOptions,
+    ModelOptions,
     Parser,
-    add_model,
     add_options,
     check_options,
     explain,
     fail,
     load,
     say,
-    temperature_steps,
 )
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = check_arguments(parser, parser.parse_args(argv))
     try:
-        evaluations = read_json(arguments.compare) if arguments.compare else run(arguments)
-        comparison = compare_two(evaluations, bool(arguments.compare))
-        show(evaluations, comparison, arguments)
+        evaluations = read_json(compare) if (compare := arguments.command.compare) else run(arguments)
+        comparison = compare_two(evaluations, bool(compare))
+        show(evaluations, comparison, arguments.command)
     except BrokenPipeError:
         raise
     except Exception as error:  # any error becomes one line; `SOTTO_DEBUG` shows the traceback
@@ -86,6 +87,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --------------------------------------------------------------------------------------------------
 
 
+SCORES = "scores"  # heading of the help
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is scored, and where the scores go."""
+
+    compare: list[str] | None = option(
+        SCORES,
+        None,
+        PATHS,
+        "instead of a manifest: two results of --json, or one with two models",
+        cli={"nargs": "+", "metavar": "JSON", "type": str},
+    )
+    groups: tuple[str, ...] | None = option(SCORES, None, NAMES, "only these sets of the manifest, with commas")
+    limit: int = option(SCORES, 0, whole(0), "at most this many recordings of each set; 0 takes all")
+    seed: int = option(SCORES, 0, whole(), "seed of the sample that --limit takes")
+    worst: int = option(SCORES, 5, whole(0), "number of the worst clips to show aligned")
+    json: str | None = option(SCORES, None, PATH, "write all scores and texts to this file", cli={"metavar": "FILE"})
+    html: str | None = option(SCORES, None, PATH, "write a report with plots to this file", cli={"metavar": "FILE"})
+    cache: str | None = option(
+        SCORES, None, PATH, "keep transcripts in this file, and do not compute them again", cli={"metavar": "FILE"}
+    )
+    detect_language: bool = option(
+        SCORES,
+        False,
+        FLAG,
+        "let the model detect each recording's language, and score that, too",
+        cli={"action": "store_true"},
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
 def build_parser() -> Parser:
     """Return the parser of ``whisper eval``."""
     parser = Parser(what="MANIFEST", prog="whisper eval", description=DESCRIPTION)
@@ -95,32 +131,8 @@ def build_parser() -> Parser:
         default=None,
         help="labelled recordings: a .tsv, .csv or .jsonl file, or a folder with one or with an audio data set",
     )
-    parser.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="JSON",
-        default=None,
-        help="instead of a manifest: two results of --json, or one with two models",
-    )
-    parser.add_argument("--groups", default=None, help="only these sets of the manifest, with commas")
-    parser.add_argument("--limit", type=int, default=0, help="at most this many recordings of each set; 0 takes all")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample that --limit takes")
-    parser.add_argument("--worst", type=int, default=5, help="number of the worst clips to show aligned")
-    parser.add_argument(
-        "--json", dest="json_path", metavar="FILE", default=None, help="write all scores and texts to this file"
-    )
-    parser.add_argument(
-        "--html", dest="html_path", metavar="FILE", default=None, help="write a report with plots to this file"
-    )
-    parser.add_argument(
-        "--cache", metavar="FILE", default=None, help="keep transcripts in this file, and do not compute them again"
-    )
-    parser.add_argument(
-        "--detect_language",
-        action="store_true",
-        help="let the model detect each recording's language, and score that, too",
-    )
-    add_model(parser, action="append", default=argparse.SUPPRESS)
+    add_flags(parser, EvalOptions)
+    add_flags(parser, ModelOptions, changed={"model": {"action": "append", "default": argparse.SUPPRESS}})
     add_options(
         parser,
         without=("verbose", "seed", "channels", "audio_track", "container_time"),
@@ -135,65 +147,51 @@ class EvalArguments:
     """The checked arguments of the command."""
 
     manifest: str
-    compare: list[str]
     models: list[str]
-    model_dir: str | None
-    device: str | None
-    compute_type: str
-    threads: int
-    groups: list[str] | None
-    limit: int
-    seed: int
-    worst: int
-    json_path: str | None
-    html_path: str | None
-    cache: str | None
+    model: ModelOptions
+    command: EvalOptions
     options: dict[str, Any]  # for `evaluate`
 
 
 def check_arguments(parser: Parser, args: argparse.Namespace) -> EvalArguments:
     """Check the parsed arguments; ends in `parser.error` where they are wrong."""
     given = vars(args).copy()
-    if bool(given["manifest"]) == bool(given["compare"]):
+    manifest = given.pop("manifest")
+    if bool(manifest) == bool(given["compare"]):
         parser.error("give a manifest, or --compare with results of --json")
     if code_of(given["language"]) and given["detect_language"]:
         parser.error("--detect_language leaves the language to the model: give no --language with it")
-    for name in ("limit", "worst", "threads"):
-        given[name] = given[name] or 0
-        if given[name] < 0:
-            parser.error(f"argument --{name}: must not be negative: {given[name]}")
-    for name in ("json_path", "html_path", "cache"):
-        if given[name]:
-            _check_file(parser, f"--{name.removesuffix('_path')}", given[name])
-    given["temperature"] = temperature_steps(
-        parser, given["temperature"], given.pop("temperature_increment_on_fallback")
-    )
-    taken = {name: given.pop(name) for name in EvalArguments.__dataclass_fields__ if name in given}
-    device = taken.pop("device")
-    groups = taken.pop("groups")
-    models = given.pop("model", [DEFAULT_MODEL])
-    if given["word_timestamps"] is None:
-        del given["word_timestamps"]
-    check_options(parser, {name: value for name, value in given.items() if name != "detect_language"})
+    models = given.pop("model", [ModelOptions.model])
+    try:
+        command, model = take(EvalOptions, given), take(ModelOptions, given)
+        for flag, path in (("--json", command.json), ("--html", command.html), ("--cache", command.cache)):
+            if path:
+                _check_file(flag, path)
+        given["temperature"] = take(FallbackOptions, given).temperatures(given["temperature"])
+        if given["word_timestamps"] is None:
+            del given["word_timestamps"]
+        check_options(given)
+    except OptionError as error:
+        parser.error(str(error))
     return EvalArguments(
-        **{**taken, "manifest": taken["manifest"] or "", "compare": taken["compare"] or []},
+        manifest=manifest or "",
         models=models,
-        device=None if device == "auto" else device,
-        groups=[name.strip() for name in groups.split(",")] if groups else None,
-        options=given,
+        model=model,
+        command=command,
+        options={**given, "detect_language": command.detect_language},
     )
 
 
-def _check_file(parser: Parser, flag: str, path: str) -> None:
+def _check_file(flag: str, path: str) -> None:
     """Report now, not after an hour of transcribing, that the file cannot be written."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        parser.error(f"argument {flag}: there is no folder {folder!r}")
+        raise OptionError(f"argument {flag}: there is no folder {folder!r}")
     try:
         make_folder(folder)
         check_file(path)
     except OptionError as error:
-        parser.error(f"argument {flag}: {error}")
+        raise OptionError(f"argument {flag}: {error}") from None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -203,21 +201,18 @@ def _check_file(parser: Parser, flag: str, path: str) -> None:
 
 def run(arguments: EvalArguments) -> list[Evaluation]:
     """Evaluate each model on the manifest."""
-    import torch
-
     from ..evaluation.run import choose
     from ..manifests.read import read_manifest
 
-    if arguments.html_path:
+    command = arguments.command
+    if command.html:
         from ..evaluation.html_report import require_matplotlib
 
         require_matplotlib()
     manifest = read_manifest(arguments.manifest)
-    recordings = choose(manifest.recordings, arguments.groups, arguments.limit, arguments.seed)
+    recordings = choose(manifest.recordings, command.groups, command.limit, command.seed)
     if not recordings:
         raise OptionError(f"{arguments.manifest} has no usable recordings:\n{manifest.describe()}")
-    if arguments.threads > 0:
-        torch.set_num_threads(arguments.threads)
     skipped = tuple({"line": bad.line, "reason": bad.reason} for bad in manifest.skipped)
     if skipped:
         say(f"warning: skipped entries of {arguments.manifest}: {len(skipped)}; they are listed at the end")
@@ -232,7 +227,7 @@ def evaluate_model(name: str, recordings: list[ManifestEntry], arguments: EvalAr
     from ..evaluation.run import evaluate
 
     started = time.perf_counter()
-    model = load(name, arguments.device, arguments.model_dir, arguments.compute_type)
+    model = load(arguments.model, name)
     load_seconds = time.perf_counter() - started
     # warm up: what is loaded lazily must not count as processing time of the first recording
     model.transcribe(np.zeros(16000, np.float32), language="en", temperature=0.0)
@@ -244,7 +239,7 @@ def evaluate_model(name: str, recordings: list[ManifestEntry], arguments: EvalAr
                 say(f"{name}: {done} of {total} recordings")
 
         evaluation = evaluate(
-            model, recordings, name=name, cache=arguments.cache, progress=advance, **arguments.options
+            model, recordings, name=name, cache=arguments.command.cache, progress=advance, **arguments.options
         )
     return replace(evaluation, load_seconds=load_seconds)
 
@@ -290,25 +285,25 @@ def compare_two(evaluations: Sequence[Evaluation], wanted: bool) -> Comparison |
         return None
 
 
-def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, arguments: EvalArguments) -> None:
+def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, command: EvalOptions) -> None:
     """Print the tables and write the requested files."""
     from ..evaluation.tables import describe, describe_comparison
 
     width = shutil.get_terminal_size((100, 40)).columns
     for evaluation in evaluations:
-        show_text(describe(evaluation, arguments.worst, width) + "\n", sys.stdout)
+        show_text(describe(evaluation, command.worst, width) + "\n", sys.stdout)
     if comparison:
         show_text(describe_comparison(comparison) + "\n", sys.stdout)
-    if arguments.json_path:
+    if command.json:
         results = {
             "evaluations": [evaluation.to_dict() for evaluation in evaluations],
             "comparison": comparison.to_dict() if comparison else None,
         }
-        _write(arguments.json_path, json.dumps(results, ensure_ascii=False, indent=1))
-    if arguments.html_path:
+        _write(command.json, json.dumps(results, ensure_ascii=False, indent=1))
+    if command.html:
         from ..evaluation.html_report import make_report
 
-        _write(arguments.html_path, make_report(evaluations, comparison))
+        _write(command.html, make_report(evaluations, comparison))
 
 
 def _write(path: str, text: str) -> None:

@@ -14,23 +14,26 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, OptionError
 from ..files import atomic_write
 from ..media.sources import check_read_once, may_be_there, shown
+from ..options.flags import add_flags, take
 from ..options.language_names import code_of
+from ..options.transcription import options_of_transcribe
+from ..options.types import FLAG, TEXT, check_values, facts, one_of, option
 from ..output.console import show, standard_streams
 from ..output.layout import Layout
 from ..output.places import check_file, make_folder
 from ..output.writers import OUTPUT_FORMATS, WRITERS, Writer, get_writer
-from ..utils import optional_bool, optional_int, str2bool
 from ..version import __release__, __version__
 from .common import DEBUG_VARIABLE as DEBUG_VARIABLE
 from .common import (
+    FallbackOptions,
+    ModelOptions,
     Parser,
-    add_model,
     add_options,
     check_options,
     explain,
@@ -38,7 +41,6 @@ from .common import (
     load,
     plain_warnings,
     say,
-    temperature_steps,
     warn,
 )
 
@@ -52,15 +54,48 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 COMMANDS = {"eval": ".evaluate", "train": ".train"}  # each has a ``main(arguments) -> exit code``
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
-# openai-whisper's options: what abbreviates one of them there does so here, so that --lang is no --languages
-OPENAI_WHISPER = {
-    "model", "model_dir", "device", "output_dir", "output_format", "verbose", "task", "language", "temperature",
-    "best_of", "beam_size", "patience", "length_penalty", "suppress_tokens", "initial_prompt",
-    "carry_initial_prompt", "condition_on_previous_text", "fp16", "temperature_increment_on_fallback",
-    "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "word_timestamps",
-    "prepend_punctuations", "append_punctuations", "highlight_words", "max_line_width", "max_line_count",
-    "max_words_per_line", "threads", "clip_timestamps", "hallucination_silence_threshold",
-}  # fmt: skip
+FILES = "files"  # heading of the help
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What is written of a transcript, and where."""
+
+    output_dir: str = option(
+        FILES, ".", TEXT, "folder for the files, made where it is missing", cli={"flags": ("--output_dir", "-o")}
+    )
+    output_format: str = option(
+        FILES,
+        "all",
+        one_of(*OUTPUT_FORMATS),
+        "kind of file to write; all is one of each",
+        cli={"flags": ("--output_format", "-f")},
+    )
+    report: bool = option(
+        FILES,
+        False,
+        FLAG,
+        "with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
+        "NAME.report.json and, where matplotlib is installed, NAME.report.png",
+        ours=True,
+    )
+    escape_cues: bool | None = option(
+        FILES,
+        None,
+        FLAG,
+        "with True, arrows, tags and entities in the text are escaped as srt and vtt ask, and no text breaks a line; "
+        "None does so with --channels separate, --multilingual, --audit, --vad_filter and --batch_size above 1, and "
+        "else writes openai-whisper's bytes",
+        ours=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    def extensions(self) -> list[str]:
+        """Return the extensions of all files of a recording."""
+        formats = list(WRITERS) if self.output_format == "all" else [self.output_format]
+        return [*formats, "report.json", "report.png"] if self.report else formats
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="whisper",
         description="Write down what is said in recordings. To score a model on recordings whose text is known: "
         "whisper eval --help; to train one: whisper train --help.",
-        first=OPENAI_WHISPER,
+        first=openai_flags(),
     )
     parser.add_argument(
         "audio", nargs="+", type=str, help="recordings, sound or video, in any common format; - is standard input"
@@ -135,10 +170,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="examine this installation and exit: versions, processor, precisions, devices, models and a short trial; "
              "the exit code is 1 if something is broken",
     )  # fmt: skip
-    add_model(parser)
-    _add_files(parser)
+    for declared in (ModelOptions, FileOptions, Layout):
+        add_flags(parser, declared, as_openai=True)
     add_options(parser)
     return parser
+
+
+def openai_flags() -> set[str]:
+    """Return openai-whisper's options: what abbreviates one of them there does so here, so --lang is no --languages."""
+    declared = [f for options in (ModelOptions, FileOptions, Layout, FallbackOptions) for f in fields(options)]
+    options = [*declared, *options_of_transcribe()]
+    return {f.name for f in options if facts(f).cli is not None and not facts(f).our_flag}
 
 
 class _Doctor(argparse.Action):
@@ -153,39 +195,8 @@ class _Doctor(argparse.Action):
         parser.exit(main())
 
 
-def _add_files(parser: Parser) -> None:
-    """Add what is written of a transcript, and how its words are laid out."""
-    group = parser.add_argument_group("files")
-    group.add_argument("--output_dir", "-o", default=".", help="folder for the files, made where it is missing")
-    group.add_argument(
-        "--output_format", "-f", default="all", choices=list(OUTPUT_FORMATS),
-        help="kind of file to write; all is one of each",
-    )  # fmt: skip
-    group.add_argument(
-        "--report", type=str2bool, default=False,
-        help="with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
-             "NAME.report.json and, where matplotlib is installed, NAME.report.png",
-    )  # fmt: skip
-    group.add_argument(
-        "--escape_cues", type=optional_bool, default=None,
-        help="with True, arrows, tags and entities in the text are escaped as srt and vtt ask, and no text breaks a "
-             "line; None does so with --channels separate, --multilingual, --audit, --vad_filter and --batch_size "
-             "above 1, and else writes openai-whisper's bytes",
-    )  # fmt: skip
-    needs = "with --word_timestamps True, in srt and vtt: "
-    layout = {
-        "highlight_words": (str2bool, "underline each word while it is spoken"),
-        "max_line_width": (optional_int, "characters in a line"),
-        "max_line_count": (optional_int, "lines in a cue; needs --max_line_width"),
-        "max_words_per_line": (optional_int, "words in a cue; without --max_line_width"),
-    }
-    for field in fields(Layout):
-        read, help = layout[field.name]
-        group.add_argument(f"--{field.name}", type=read, default=field.default, help=needs + help)
-
-
 # ---------------------------------------------------------------------------------------------------------
-# From arguments to a plan
+# From the command line to arguments that are checked
 # ---------------------------------------------------------------------------------------------------------
 
 
@@ -198,76 +209,60 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arguments:
     """Everything that the arguments ask for, checked as far as that goes without a model."""
 
     recordings: list[Recording]
     n_missing: int  # further ones that are not there, which was said already
-    model: str
-    model_dir: str | None
-    device: str | None  # None: the model decides
-    compute_type: str
-    threads: int
+    model: ModelOptions
+    files: FileOptions
     writer: Writer
     layout: dict[str, Any]
-    reports: str | None  # folder for reports, where they are wanted
     options: dict[str, Any]  # for `transcribe`
 
 
-def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Plan:
-    """Turn arguments into a plan and the output folder into one that exists; leaves by `parser.error`."""
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Arguments:
+    """Check what the parser found, and make the output folder; leaves by `parser.error`."""
     given = vars(args).copy()
-    layout = {field.name: given.pop(field.name) for field in fields(Layout)}
-    _check_layout(parser, layout, args.word_timestamps)
-    escape_cues = given.pop("escape_cues")
-    given["temperature"] = temperature_steps(
-        parser, given["temperature"], given.pop("temperature_increment_on_fallback")
-    )
-    threads = given.pop("threads") or 0
-    if threads < 0:
-        parser.error(f"argument --threads: must not be negative: {threads}")
-    device = None if args.device == "auto" else args.device
-    paths, output_dir, reports = given.pop("audio"), given.pop("output_dir"), given.pop("report")
-    if reports and given["audit"] is None:
-        given["audit"] = True
-    taken = {name: given.pop(name) for name in ("model", "model_dir", "output_format", "device", "compute_type")}
-    check_options(parser, given)
+    paths = given.pop("audio")
     try:
-        make_folder(output_dir)
-    except OptionError as error:
-        parser.error(f"argument --output_dir/-o: {error}")
-    try:
+        layout = _layout(given)
+        model, files = take(ModelOptions, given), take(FileOptions, given)
+        given["temperature"] = take(FallbackOptions, given).temperatures(given["temperature"])
+        if files.report and given["audit"] is None:
+            given["audit"] = True
+        check_options(given)
+        make_output_folder(files)
         check_read_once(paths)
-    except AudioError as error:
+        recordings = name_outputs([path for path in paths if is_there(path)])
+        check_files(files, recordings)
+    except (OptionError, AudioError) as error:
         parser.error(str(error))
-    recordings = name_outputs([path for path in paths if is_there(path)])
-    extensions = list(WRITERS) if taken["output_format"] == "all" else [taken["output_format"]]
-    check_files(parser, output_dir, recordings, [*extensions, *["report.json", "report.png"] * bool(reports)])
-    return Plan(
+    escape_cues = uses_our_modes(given) if files.escape_cues is None else files.escape_cues
+    return Arguments(
         recordings=recordings,
         n_missing=len(paths) - len(recordings),
-        model=taken["model"],
-        model_dir=taken["model_dir"],
-        device=device,
-        compute_type=taken["compute_type"],
-        threads=threads,
-        writer=get_writer(taken["output_format"], output_dir),
-        layout={**layout, "escape_cues": uses_our_modes(given) if escape_cues is None else escape_cues},
-        reports=output_dir if reports else None,
+        model=model,
+        files=files,
+        writer=get_writer(files.output_format, files.output_dir),
+        layout={**asdict(layout), "escape_cues": escape_cues},
         options=given,
     )
 
 
-def check_files(
-    parser: argparse.ArgumentParser, folder: str, recordings: Sequence[Recording], extensions: Sequence[str]
-) -> None:
-    """Leave by `parser.error` if a file cannot be written, before hours are spent on what it would hold."""
+def make_output_folder(files: FileOptions) -> None:
+    """Make the folder for the files."""
     try:
-        for recording in recordings:
-            for extension in extensions:
-                check_file(os.path.join(folder, f"{recording.stem}.{extension}"))
+        make_folder(files.output_dir)
     except OptionError as error:
-        parser.error(str(error))
+        raise OptionError(f"argument --output_dir/-o: {error}") from None
+
+
+def check_files(files: FileOptions, recordings: Sequence[Recording]) -> None:
+    """Raise `OptionError` if a file cannot be written, before hours are spent on what it would hold."""
+    for recording in recordings:
+        for extension in files.extensions():
+            check_file(os.path.join(files.output_dir, f"{recording.stem}.{extension}"))
 
 
 def uses_our_modes(options: dict[str, Any]) -> bool:
@@ -276,18 +271,17 @@ def uses_our_modes(options: dict[str, Any]) -> bool:
     return bool(options["audit"] or options["vad_filter"] or options["multilingual"] or separate or side_by_side)
 
 
-def _check_layout(parser: argparse.ArgumentParser, layout: dict[str, Any], word_timestamps: bool) -> None:
-    for name, value in layout.items():
-        if value and not word_timestamps:
-            parser.error(f"--{name} requires --word_timestamps True")
-    try:
-        Layout(**layout)
-    except OptionError as error:
-        parser.error(str(error))
-    if layout["max_line_count"] and not layout["max_line_width"]:
+def _layout(given: dict[str, Any]) -> Layout:
+    """Take the layout out of the arguments; warn of what has no effect."""
+    layout = take(Layout, given)
+    for name, value in asdict(layout).items():
+        if value and not given["word_timestamps"]:
+            raise OptionError(f"--{name} requires --word_timestamps True")
+    if layout.max_line_count and not layout.max_line_width:
         warn("--max_line_count has no effect without --max_line_width")
-    if layout["max_words_per_line"] and layout["max_line_width"]:
+    if layout.max_words_per_line and layout.max_line_width:
         warn("--max_words_per_line has no effect with --max_line_width")
+    return layout
 
 
 def is_there(path: str) -> bool:
@@ -328,55 +322,52 @@ def name_outputs(paths: Sequence[str]) -> list[Recording]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def run(plan: Plan) -> int:
+def run(arguments: Arguments) -> int:
     """Transcribe what is there and return the exit code."""
-    if not plan.recordings:
+    if not arguments.recordings:
         return EXIT_FAILURE
-    if plan.threads > 0:
-        import torch
-
-        torch.set_num_threads(plan.threads)
     try:
-        model = load(plan.model, plan.device, plan.model_dir, plan.compute_type)
+        model = load(arguments.model, arguments.model.model)
     except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
-        fail(f"model {plan.model}", explain(error))
+        fail(f"model {arguments.model.model}", explain(error))
         return EXIT_FAILURE
-    options = {**plan.options, "language": spoken_language(plan, model)}
-    total = len(plan.recordings) + plan.n_missing
+    options = {**arguments.options, "language": spoken_language(arguments, model)}
+    total = len(arguments.recordings) + arguments.n_missing
     done = 0
     try:
-        for recording in plan.recordings:
+        for recording in arguments.recordings:
             if total > 1:
                 say(shown(recording.path))
-            done += transcribe_one(model, recording, plan, options)
+            done += transcribe_one(model, recording, arguments, options)
     finally:
         if total > 1:
             say(f"{done} of {total} recordings transcribed")
     return 0 if done == total else EXIT_FAILURE
 
 
-def spoken_language(plan: Plan, model: Whisper) -> str | None:
+def spoken_language(arguments: Arguments, model: Whisper) -> str | None:
     """Return the language to transcribe; English, after a warning, where the model knows no other."""
-    language: str | None = plan.options["language"]
-    english_only = plan.model.endswith(".en") or not model.is_multilingual
+    language: str | None = arguments.options["language"]
+    name = arguments.model.model
+    english_only = name.endswith(".en") or not model.is_multilingual
     if not english_only or code_of(language) == "en":
         return language
     if code_of(language) is not None:
-        warn(f"{plan.model} is an English-only model but was given --language {language}; using English instead")
+        warn(f"{name} is an English-only model but was given --language {language}; using English instead")
     return "en"
 
 
-def transcribe_one(model: Whisper, recording: Recording, plan: Plan, options: dict[str, Any]) -> bool:
+def transcribe_one(model: Whisper, recording: Recording, arguments: Arguments, options: dict[str, Any]) -> bool:
     """Transcribe one recording and write its files; say so and return False where that fails."""
     from ..transcribe import transcribe, transcribe_with_report
 
     try:
-        if plan.reports is None:
-            result = transcribe(model, recording.path, **options)
-        else:
+        if arguments.files.report:
             result, report = transcribe_with_report(model, recording.path, **options)
-            write_report(report, os.path.join(plan.reports, f"{recording.stem}.report"))
-        plan.writer(dict(result), recording.stem + ".", **plan.layout)  # the writer takes off an extension
+            write_report(report, os.path.join(arguments.files.output_dir, f"{recording.stem}.report"))
+        else:
+            result = transcribe(model, recording.path, **options)
+        arguments.writer(dict(result), recording.stem + ".", **arguments.layout)  # the writer takes off an extension
     except BrokenPipeError:
         raise
     except Exception as error:  # one bad recording, whatever is wrong with it, must not cost the others

@@ -6,19 +6,17 @@ standard output gets the path of the model at the end, for scripts.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import OptionError
+from ..options.flags import add_flags
 from ..output.console import show
-from ..utils import optional_float, optional_int, str2bool
 from .common import Parser, explain, fail, plain_warnings, say
 
 DESCRIPTION = (
@@ -26,16 +24,6 @@ DESCRIPTION = (
     "The same command again resumes an interrupted training."
 )
 NEEDED = "MANIFEST --output FOLDER (--model MODEL | --shape SHAPE)"
-OPTION_GROUPS = {  # by the first option of each
-    "model": ("model", None),
-    "language": ("language and texts", None),
-    "epochs": ("duration and batches", None),
-    "learning_rate": ("optimization", None),
-    "lora_rank": ("fine-tuning a part of the weights", "needs less memory, and forgets less of the pretraining"),
-    "augment": ("windows and augmentation", None),
-    "dev": ("evaluation during the training", None),
-    "save_every": ("checkpoints and device", None),
-}
 _INTERRUPTED = 130
 
 
@@ -120,7 +108,6 @@ def build_parser() -> Parser:
         description=DESCRIPTION,
         usage=f"whisper train {NEEDED} [options]",
     )
-    parser.formatter_class = argparse.HelpFormatter  # without "default: None": the texts say what is chosen
     parser.add_argument(
         "manifest",
         metavar="MANIFEST",
@@ -133,64 +120,8 @@ def build_parser() -> Parser:
         metavar="FOLDER",
         help="gets the model (model.pt), checkpoints, curves, and the list of skipped entries (skipped.tsv)",
     )
-    group: Any = parser
-    for option in fields(FitOptions):
-        if option.name in OPTION_GROUPS:
-            group = parser.add_argument_group(*OPTION_GROUPS[option.name])
-        default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
-        note = "" if default is None else f" (default: {default})"
-        group.add_argument(
-            f"--{option.name}",
-            default=option.default,
-            help=option.metadata["help"] + note,
-            choices=option.metadata.get("choices"),
-            type=_reader(str(option.type)),
-            metavar=_metavar(option),
-        )
+    add_flags(parser, FitOptions)
     return parser
-
-
-def _metavar(option: Field[Any]) -> str | None:
-    """Metavar of an option; None for choices, which argparse shows itself."""
-    if option.metadata.get("choices"):
-        return None
-    if option.name == "dev":
-        return "MANIFEST"
-    kind = str(option.type).split(" |")[0]
-    return {"int": "N", "float": "X", "bool": "BOOL", "tuple[float, ...]": "X,X", "tuple[str, ...]": "NAMES"}.get(
-        kind, option.name.upper()
-    )
-
-
-def _reader(annotation: str) -> Callable[[str], Any]:
-    """Function that parses a flag of this type."""
-    readers: dict[str, Callable[[str], Any]] = {
-        "str": str,
-        "str | None": _optional_text,
-        "int": int,
-        "int | None": optional_int,
-        "float": float,
-        "float | None": optional_float,
-        "bool": str2bool,
-        "tuple[float, ...]": _numbers,
-        "tuple[str, ...]": _names,
-    }
-    return readers[annotation]
-
-
-def _optional_text(text: str) -> str | None:
-    return None if text == "None" else text
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers with commas between them, not {text!r}") from None
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _print_lines(text: str) -> None:

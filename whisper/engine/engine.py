@@ -23,7 +23,7 @@ from ..runtime import select
 from ..runtime.interface import Runner
 from .core import EngineCore, Request
 from .operations import RequestCoroutine
-from .scheduler import Group, Scheduler, check_limits
+from .scheduler import Group, Limits, Scheduler
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -327,8 +327,10 @@ def configure(model: Whisper, *, max_rows: int = _UNCHANGED, memory_limit: int |
     OptionError
         A value is not a whole number of at least 1. (A ValueError.)
     """
-    given = {n: v for n, v in (("max_rows", max_rows), ("memory_limit", memory_limit)) if v is not _UNCHANGED}
-    check_limits(**given)
+    given: dict[str, Any] = {
+        n: v for n, v in (("max_rows", max_rows), ("memory_limit", memory_limit)) if v is not _UNCHANGED
+    }
+    Limits(**given)  # checks them
     with _ENGINES_LOCK:
         of_model = _ENGINES.setdefault(model, _Engines())
         for engine in of_model.engines.values():

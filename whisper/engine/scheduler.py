@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ..errors import OptionError
+from ..options.types import check_values, option, whole
 
 MAX_PROMPT_TOKENS = 1024  # tokens of prompts that are read in one step: bounds the memory of their activations
 
@@ -49,14 +50,36 @@ class Ticket:
         return self.order < other.order
 
 
-def check_limits(max_rows: int | None = 1, memory_limit: int | None = None) -> None:
-    """Raise `OptionError` for a ceiling that cannot be meant."""
-    for name, value, may_be_none in (("max_rows", max_rows, False), ("memory_limit", memory_limit, True)):
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not (is_whole and value >= 1) and not (may_be_none and value is None):  # type: ignore[operator]
-            raise OptionError(
-                f"{name} must be a whole number of at least 1{', or None' if may_be_none else ''}, not {value!r}"
-            )
+LIMITS = "engine.configure(): how much of a model's transcriptions runs at once"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ceilings of the requests that run at once, as `engine.configure` takes them.
+
+    Raises
+    ------
+    OptionError
+        A limit is not a whole number of at least 1.
+    """
+
+    max_rows: int = option(
+        LIMITS,
+        64,
+        whole(1),
+        "rows of all running requests together: a window takes one, or as many as it has beams or samples; by default "
+        "64 on a CPU and 256 on a CUDA device",
+    )
+    memory_limit: int | None = option(
+        LIMITS,
+        None,
+        whole(1),
+        "bytes of their rows and windows together; by default a quarter of the memory that is free when the model is "
+        "first used, None for no limit",
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
 
 class Scheduler:
@@ -81,14 +104,11 @@ class Scheduler:
         self.row_bytes, self.window_bytes = row_bytes, window_bytes
         self.n_rows = self.n_bytes = self.n_running = 0
         self._groups: dict[Group, None] = {}  # those that have somebody waiting
-        check_limits(max_rows, memory_limit)
-        self.max_rows, self.memory_limit = max_rows, memory_limit
+        self.limits = Limits(max_rows, memory_limit)
 
-    def set_limits(self, **limits: int | None) -> None:
+    def set_limits(self, **limits: Any) -> None:
         """Change `max_rows` or `memory_limit`; who runs already goes on."""
-        check_limits(**limits)
-        self.max_rows = limits.get("max_rows", self.max_rows) or 1
-        self.memory_limit = limits.get("memory_limit", self.memory_limit)
+        self.limits = replace(self.limits, **limits)
 
     def add(self, ticket: Ticket) -> None:
         """Let a request wait for its turn."""
@@ -127,8 +147,8 @@ class Scheduler:
         if not self.n_running:
             return True
         n_bytes = self.n_bytes + self._bytes_of(ticket)
-        return self.n_rows + ticket.n_rows <= self.max_rows and (
-            self.memory_limit is None or n_bytes <= self.memory_limit
+        return self.n_rows + ticket.n_rows <= self.limits.max_rows and (
+            self.limits.memory_limit is None or n_bytes <= self.limits.memory_limit
         )
 
     def _bytes_of(self, ticket: Ticket) -> int:

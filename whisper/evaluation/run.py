@@ -26,7 +26,8 @@ from ..decoding import DecodingOptions
 from ..device.precision import resolve
 from ..errors import AudioError, OptionError
 from ..manifests.read import ManifestEntry, read_manifest, resolve_language
-from ..options.transcription import TranscribeOptions, check_names
+from ..options.transcription import TranscribeOptions
+from ..options.types import check_names
 from ..tokenizer import LANGUAGES
 from .results import Comparison as Comparison  # a re-export, as those below
 from .results import Evaluation as Evaluation

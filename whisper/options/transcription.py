@@ -1,18 +1,17 @@
 """The options of `decode` and of `transcribe`, each declared once: name, type, default, values, group, help and flag.
 
-The checks in Python, the flags of ``whisper`` and ``whisper eval`` (`arguments`) and ``docs/options.md`` come from
+The checks in Python, the flags of ``whisper`` and ``whisper eval`` (`flags`) and ``docs/options.md`` come from
 here; names and defaults are openai-whisper's where it has the option. Decodes nothing; what a model or a recording
 makes of an option is for others to say.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
-from ..errors import OptionError, UnknownOptionError
+from ..errors import OptionError
 from ..utils import str2bool
 from .types import (
     EVENT,
@@ -72,7 +71,11 @@ class DecodingOptions:
 
     temperature: float = option(DECODE, 0.0, TEMPERATURE, "0 takes the likeliest text, above it is drawn", cli=None)
     sample_len: int | None = option(
-        SEARCH, None, whole(1), "at most so many tokens in a window; None is half of the decoder's context"
+        SEARCH,
+        None,
+        whole(1),
+        "at most so many tokens in a window; None is half of the decoder's context",
+        our_flag=True,
     )
     best_of: int | None = option(
         SEARCH, None, whole(1), "samples to choose from at temperatures above 0", cli={"default": 5}
@@ -97,14 +100,20 @@ class DecodingOptions:
     suppress_tokens: str | Iterable[int] | None = option(
         SEARCH, "-1", TOKENS, "ids of tokens never to write; -1 stands for most signs that nobody speaks"
     )
-    suppress_blank: bool = option(SEARCH, True, FLAG, "no text that is empty or begins with a space alone")
+    suppress_blank: bool = option(
+        SEARCH, True, FLAG, "no text that is empty or begins with a space alone", our_flag=True
+    )
 
     without_timestamps: bool = option(
-        TIMING, False, FLAG, "text alone: each window becomes one segment, and none ends before its window does"
+        TIMING,
+        False,
+        FLAG,
+        "text alone: each window becomes one segment, and none ends before its window does",
+        our_flag=True,
     )
     max_initial_timestamp: float | None = option(
         TIMING, 1.0, number(0, FINITE), "the first segment of a window begins within so many seconds; None and 0 "
-        "set no limit",
+        "set no limit", our_flag=True,
     )  # fmt: skip
 
     fp16: bool = option(
@@ -267,16 +276,7 @@ def verify_options(options: DecodingOptions) -> None:
 
 
 def options_of_transcribe() -> list[Field[Any]]:
-    """Return the declarations of all that `transcribe` takes, each name once."""
+    """Return the declarations of all that `transcribe` takes, each name once, group after group."""
     declared = {f.name: f for f in (*fields(DecodingOptions), *fields(TranscribeOptions))}
-    return [f for f in declared.values() if facts(f).group != DECODE]
-
-
-def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:
-    """Raise `UnknownOptionError` for a name that is no field of the dataclasses, with the nearest that is one."""
-    known = [f.name for dataclass_type in dataclass_types for f in fields(dataclass_type)]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-            raise UnknownOptionError(f"{function}() has no option {name!r}{hint}")
+    options = [f for f in declared.values() if facts(f).group != DECODE]
+    return sorted(options, key=lambda f: GROUPS.index(facts(f).group))

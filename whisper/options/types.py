@@ -1,13 +1,14 @@
 """How an option is declared: once, as a field of a dataclass, with all that is to be said about it.
 
-From a declaration come the checks of what is given in Python, the flags of the commands and the tables of the
-documentation. Knows no option, no model and no combination of options.
+From a declaration come the checks of what is given in Python, the flags of the commands (`flags`) and the tables of
+the documentation. Knows no option, no model and no combination of options.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import reprlib
 import sys
@@ -17,7 +18,7 @@ from itertools import islice
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from ..errors import OptionError
+from ..errors import OptionError, UnknownOptionError
 from ..utils import str2bool
 from . import language_names
 
@@ -52,6 +53,7 @@ class Kind(NamedTuple):
     read: Callable[[str], Any] = str  # makes a value of text from a command line
     choices: tuple[str, ...] = ()
     settle: Callable[[Any], Any] = settled  # what is kept of a value
+    metavar: str | None = None  # stands for a value in the help; None for the name of the option
 
 
 def is_number(value: object) -> bool:
@@ -70,17 +72,46 @@ def is_whole(value: object) -> bool:
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Kind:
     """Numbers from `low` to `high`, or from `above` it on."""
     words = f"a number{_range(low, high, above)}"
-    return Kind(words, lambda v: is_number(v) and low <= v <= high and not (above and v == low), float)
+    return Kind(words, lambda v: is_number(v) and low <= v <= high and not (above and v == low), float, metavar="X")
 
 
-def whole(low: int, high: float = math.inf) -> Kind:
-    """Whole numbers from `low` to `high`."""
-    return Kind(f"a whole number{_range(low, high)}", lambda v: is_whole(v) and low <= v <= high, int)
+def numbers(low: float, high: float) -> Kind:
+    """One or more numbers from `low` to `high`; kept as a tuple."""
+    one = number(low, high)
+    return Kind(
+        f"one or more numbers{_range(low, high)}",
+        lambda v: bool(v) and _all(v, one.holds),
+        lambda text: tuple(float(part) for part in text.split(",")),
+        settle=_as_tuple,
+        metavar="X,X",
+    )
+
+
+def whole(low: float = -math.inf, high: float = math.inf, *, floats: bool = False) -> Kind:
+    """Whole numbers from `low` to `high`; with `floats` also such as 16000.0, which are kept as 16000."""
+    return Kind(
+        f"a whole number{_range(low, high)}",
+        lambda v: is_whole(v) and low <= v <= high,
+        int,
+        settle=_as_whole if floats else settled,
+        metavar="N",
+    )
 
 
 def one_of(*choices: str) -> Kind:
     """One of several words."""
     return Kind(f"one of {', '.join(choices)}", lambda v: isinstance(v, str) and v in choices, choices=choices)
+
+
+def some_of(*choices: str) -> Kind:
+    """One or more of several words, in a list or as text with commas; kept as a tuple."""
+    return Kind(
+        f"one or more of {', '.join(choices)}",
+        lambda v: bool(v) and _all(v, lambda name: isinstance(name, str) and name in choices),
+        _parts,
+        settle=lambda given: _as_tuple(_parts(given)),
+        metavar="NAMES",
+    )
 
 
 def _range(low: float, high: float, above: bool = False) -> str:
@@ -96,6 +127,18 @@ def _all(values: Any, holds: Callable[[Any], Any]) -> bool:
 def _parts(given: Any) -> Any:
     """Take text apart at its commas."""
     return tuple(map(str.strip, given.split(","))) if isinstance(given, str) else settled(given)
+
+
+def _as_tuple(given: Any) -> Any:
+    """Put values in a tuple, and one value in a tuple of its own."""
+    given = settled(given)
+    return tuple(given) if isinstance(given, (list, tuple)) else (given,)
+
+
+def _as_whole(given: Any) -> Any:
+    """Make a whole number of a float that is one."""
+    given = settled(given)
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 def _itself(given: Any) -> Any:
@@ -115,8 +158,15 @@ def _is_track(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not re.fullmatch(r"[+-]?\d+", value.strip())
 
 
-FLAG = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1), str2bool)
+FLAG = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1), str2bool, metavar="BOOL")
+TRUTH = FLAG._replace(settle=bool)  # of any value, as openai-whisper takes it
 TEXT = Kind("text", lambda v: isinstance(v, str))
+PATH = Kind(
+    "text or a path",
+    lambda v: isinstance(v, str),
+    settle=lambda given: os.fspath(given) if isinstance(given, os.PathLike) else given,
+)
+PATHS = Kind("paths in a list", lambda v: _all(v, PATH.holds))
 LANGUAGE = Kind(
     "the code or the name of a language", lambda v: v is None or isinstance(v, str), settle=language_names.settled
 )
@@ -160,8 +210,9 @@ class Facts(NamedTuple):
     kind: Kind
     help: str
     ours: bool  # openai-whisper has no such option
+    our_flag: bool  # the command of openai-whisper has no such flag
     needs: tuple[str, ...]  # without one of these options, it has no effect
-    cli: Mapping[str, Any] | None  # what `argparse` is told where the flag differs from the option; None: no flag
+    cli: Mapping[str, Any] | None  # what `add_flags` is told where the flag differs from the option; None: no flag
 
     @property
     def explained(self) -> str:
@@ -170,11 +221,18 @@ class Facts(NamedTuple):
 
 
 def option(
-    group: str, default: Any, kind: Kind, help: str, *,
-    ours: bool = False, needs: tuple[str, ...] = (), cli: Mapping[str, Any] | None = {},
-) -> Any:  # fmt: skip
+    group: str,
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    ours: bool = False,
+    our_flag: bool = False,
+    needs: tuple[str, ...] = (),
+    cli: Mapping[str, Any] | None = {},
+) -> Any:
     """Return the field of a dataclass that declares an option; see `Facts`."""
-    return field(default=default, metadata={"facts": Facts(group, kind, help, ours, needs, cli)})
+    return field(default=default, metadata={"facts": Facts(group, kind, help, ours, ours or our_flag, needs, cli)})
 
 
 def facts(declared: Field[Any]) -> Facts:
@@ -196,19 +254,55 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
+def check(name: str, value: Any, kind: Kind, *, none: bool = False) -> Any:
+    """Return what is kept of a value.
+
+    Parameters
+    ----------
+    name
+        Of the option or the parameter, in messages.
+    value
+        What the caller gave.
+    kind
+        What it must be.
+    none
+        Whether it may be None.
+
+    Raises
+    ------
+    OptionError
+        The value is not of this kind. The message has the name, the value and what would be right.
+    """
+    if value is None and none:
+        return None
+    value = kind.settle(value)
+    if kind.holds(value):
+        return value
+    wanted = kind.words + (", or None" if none else "")
+    hint = did_you_mean(str(value).lower(), kind.choices) if kind.choices else ""
+    raise OptionError(f"{name} must be {wanted}, not {_SHORT.repr(value)}{hint}")
+
+
 def check_values(options: Any) -> None:
-    """Settle each field of a dataclass of options, and raise `OptionError` for a value that its kind does not hold."""
+    """Settle and `check` each field of a dataclass of options."""
     for declared in fields(options):
-        kind, value = facts(declared).kind, getattr(options, declared.name)
-        if value is None and takes_none(declared):
-            continue
-        value = kind.settle(value)
-        if not kind.holds(value):
-            wanted = kind.words + (", or None" if takes_none(declared) else "")
-            near = difflib.get_close_matches(str(value).lower(), kind.choices, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise OptionError(f"{declared.name} must be {wanted}, not {_SHORT.repr(value)}{hint}")
+        value = check(declared.name, getattr(options, declared.name), facts(declared).kind, none=takes_none(declared))
         object.__setattr__(options, declared.name, value)
+
+
+def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:
+    """Raise `UnknownOptionError` for a name that is no field of the dataclasses, with the nearest that is one."""
+    known = [f.name for dataclass_type in dataclass_types for f in fields(dataclass_type)]
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            raise UnknownOptionError(f"{function}() has no option {name!r}{hint}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message: the nearest name that is known; empty where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def idle(options: Any, *others: Any) -> list[tuple[str, str]]:

@@ -10,10 +10,10 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any, NamedTuple
 
 from ..errors import OptionError
+from ..options.types import TRUTH, check_values, option, whole
 
 LONG_PAUSE = 3.0  # seconds from the start of one word to that of the next: more than this opens a new cue
 UNLIMITED_WIDTH = 1000  # characters, where no width is given
@@ -27,20 +27,20 @@ class Word(NamedTuple):
     end: float
 
 
+LAYOUT = "layout of srt and vtt, with word_timestamps"
+
+
 @dataclass(frozen=True)
 class Layout:
     """How words become cues. Only for results with word times."""
 
-    max_line_width: int | None = None  # characters in a line
-    max_line_count: int | None = None  # lines in a cue
-    highlight_words: bool = False  # one cue per word, with that word underlined
-    max_words_per_line: int | None = None  # words in a cue; without meaning where cues cross segments
+    max_line_width: int | None = option(LAYOUT, None, whole(0), "characters in a line")
+    max_line_count: int | None = option(LAYOUT, None, whole(0), "lines in a cue", needs=("max_line_width",))
+    highlight_words: bool = option(LAYOUT, False, TRUTH, "underline each word while it is spoken, in a cue of its own")
+    max_words_per_line: int | None = option(LAYOUT, None, whole(0), "words in a cue; has no effect with max_line_width")
 
     def __post_init__(self) -> None:
-        for name in ("max_line_width", "max_line_count", "max_words_per_line"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Integral) and int(value) >= 0):
-                raise OptionError(f"{name} must be a whole number of at least 0, or None, not {reprlib.repr(value)}")
+        check_values(self)
 
     @classmethod
     def merged(cls, options: Mapping[str, Any] | None, **given: Any) -> Layout:

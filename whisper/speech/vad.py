@@ -8,7 +8,6 @@ changes no samples; knows no text and no model.
 
 from __future__ import annotations
 
-import difflib
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from ..audio import FRAMES_PER_SECOND, SAMPLE_RATE, Samples
 from ..errors import OptionError, UnknownOptionError, WhisperError
+from ..options.types import FINITE, check, check_values, did_you_mean, number, one_of, option
 from ..spans import FrameRange, Span, merge_spans, true_runs
 from . import silero
 
@@ -41,6 +41,10 @@ MIN_RANGE_DB = 6.0  # from the floor to the loudest step; with less, everything 
 RISE, MAX_RISE_DB = 0.2, 8.0  # speech begins at this part of the range, limited in decibels
 SLOPE_DB = 2.0  # above that, which make the odds of speech e to one
 
+METHODS = ("auto", "silero", "energy")
+MILLISECONDS = number(0, FINITE)
+VAD = "vad_parameters: how speech is detected"
+
 
 @dataclass(frozen=True)
 class VadOptions:
@@ -52,28 +56,22 @@ class VadOptions:
         A value is of another type or out of its range.
     """
 
-    threshold: float = 0.35  # speech begins at this probability; 0 to 1
-    neg_threshold: float | None = None  # speech ends below it; None: 0.15 less than `threshold`
-    min_speech_duration_ms: float = 0  # shorter speech segments are dropped
-    min_silence_duration_ms: float = 100  # shorter pauses are part of the speech
-    speech_pad_ms: float = 200  # padding, added to both ends of each speech segment
-    method: str = "auto"  # "silero", "energy" (loudness), or "auto": Silero VAD if installed
+    threshold: float = option(VAD, 0.35, number(0, 1), "speech begins at this probability")
+    neg_threshold: float | None = option(
+        VAD, None, number(0, 1), "speech ends below this probability; None is 0.15 less than threshold"
+    )
+    min_speech_duration_ms: float = option(VAD, 0, MILLISECONDS, "shorter speech segments are dropped; milliseconds")
+    min_silence_duration_ms: float = option(
+        VAD, 100, MILLISECONDS, "shorter pauses are part of the speech; milliseconds"
+    )
+    speech_pad_ms: float = option(
+        VAD, 200, MILLISECONDS, "padding, added to both ends of each speech segment; milliseconds"
+    )
+    method: str = option(VAD, "auto", one_of(*METHODS), "silero, energy (loudness), or auto: Silero VAD if installed")
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionError(f"method={self.method!r}: it must be one of {', '.join(METHODS)}")
-        self._check("threshold", 1.0)
-        if self.neg_threshold is not None:
-            self._check("neg_threshold", self.threshold)
-        for name in ("min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"):
-            self._check(name, math.inf)
-
-    def _check(self, name: str, most: float) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not (number and 0 <= value <= most and value < math.inf):
-            bounds = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
-            raise OptionError(f"{name}={value!r}: it must be a number {bounds}")
+        check_values(self)
+        check("neg_threshold", self.neg_threshold, number(0, self.threshold), none=True)
 
     @property
     def end_threshold(self) -> float:
@@ -101,9 +99,8 @@ class VadOptions:
         known = [field.name for field in fields(VadOptions)]
         for name in named:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise UnknownOptionError(f"vad_parameters has no field {name!r}; {hint}")
+                hint = did_you_mean(str(name), known) or f"; there are {', '.join(known)}"
+                raise UnknownOptionError(f"vad_parameters has no field {name!r}{hint}")
         try:
             return VadOptions(**named)
         except OptionError as error:
@@ -112,7 +109,6 @@ class VadOptions:
 
 MIN_PART_SECONDS = 0.4  # of the parts that `Speech.split` makes
 SMOOTHED_STEPS = 3  # whose mean probability decides where to split
-METHODS = ("auto", "silero", "energy")
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..errors import OptionError, TrainingError
 from ..files import atomic_write
 from ..manifests.read import NON_SPEECH, ManifestEntry, read_manifest
 from ..model import ModelDimensions, Whisper
-from ..options.transcription import check_names
+from ..options.types import check_names
 from .curves import Curves, duration, progress_line
 from .dev_evaluation import DevEvaluator, DevSetOptions, entry_name, examples
 from .feature_store import MAX_FRAMES, FeatureStore, Preparation, build_store, make_store, reduce_text

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +15,20 @@ from ..device import hardware
 from ..errors import DeviceError, OptionError
 from ..manifests.read import NON_SPEECH, resolve_language
 from ..model import ModelDimensions
-from ..options.types import is_number
+from ..options.types import (
+    FINITE,
+    FLAG,
+    PATH,
+    TEXT,
+    check_values,
+    idle,
+    number,
+    numbers,
+    one_of,
+    option,
+    some_of,
+    whole,
+)
 from . import lora
 from .mixing import Recipe
 from .network import FINE_TUNING, FROM_SCRATCH
@@ -54,8 +65,20 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _option(default: Any, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+# headings of the help and of docs/options.md, in their order
+GROUPS = (
+    MODEL := "model",
+    TEXTS := "language and texts",
+    DURATION := "duration and batches",
+    OPTIMIZATION := "optimization",
+    PARTIAL := "fine-tuning a part of the weights, which needs less memory and forgets less of the pretraining",
+    WINDOWS := "windows and augmentation",
+    EVALUATION := "evaluation during the training",
+    RUNNING := "checkpoints and device",
+)
+POSITIVE, SHARE = number(0, FINITE, above=True), number(0, 1)
+SPOKEN = TEXT._replace(words="the code or the name of a language")
+STEPS, COUNT = whole(1, floats=True), whole(0, floats=True)
 
 
 @dataclass(frozen=True)
@@ -65,130 +88,145 @@ class FitOptions:
     What is None is chosen by what is trained: from scratch or from a checkpoint, on a CPU or a GPU.
     """
 
-    model: str | None = _option(None, "fine-tune this model: a name, a checkpoint, or owner/name on the hub")
-    shape: str | None = _option(
-        None, f"train from scratch, in the shape of one of {', '.join(SHAPES)}, or width=256,encoder=4,decoder=2"
+    model: str | None = option(
+        MODEL, None, PATH, "fine-tune this model: a name, a checkpoint, or owner/name on the hub"
     )
-    language: str | None = _option(None, "language of recordings whose manifest has none, a code or a name")
-    task: str = _option("transcribe", "what the texts are", choices=("transcribe", "translate"))
-    text: str | None = _option(
+    shape: str | None = option(
+        MODEL,
         None,
+        TEXT,
+        f"train from scratch, in the shape of one of {', '.join(SHAPES)}, or width=256,encoder=4,decoder=2",
+    )
+
+    language: str | None = option(
+        TEXTS, None, SPOKEN, "language of recordings whose manifest has none, a code or a name"
+    )
+    task: str = option(TEXTS, "transcribe", one_of("transcribe", "translate"), "what the texts are")
+    text: str | None = option(
+        TEXTS,
+        None,
+        one_of("as_given", "plain"),
         "train on texts as_given, or plain: lower-case letters only, which small models learn best; by default plain "
         "for English and French from scratch, and for nano",
-        choices=("as_given", "plain"),
     )
-    epochs: float = _option(3.0, "passes over the recordings, on average")
-    steps: int | None = _option(None, "number of steps, instead of epochs")
-    batch_seconds: float | None = _option(None, "seconds of audio in a batch; 240 for a checkpoint, 80 from scratch")
-    seconds_at_once: float | None = _option(
+
+    epochs: float = option(DURATION, 3.0, POSITIVE, "passes over the recordings, on average")
+    steps: int | None = option(DURATION, None, STEPS, "number of steps, instead of epochs")
+    batch_seconds: float | None = option(
+        DURATION, None, POSITIVE, "seconds of audio in a batch; 240 for a checkpoint, 80 from scratch"
+    )
+    seconds_at_once: float | None = option(
+        DURATION,
         None,
+        POSITIVE,
         "seconds of audio in one forward pass, with gradient accumulation: less needs less memory and gives the same "
         "result; at least the length of a window; by default 240 on a GPU, the batch on a CPU",
     )
-    window_seconds: tuple[float, ...] = _option(
+    window_seconds: tuple[float, ...] = option(
+        DURATION,
         (30.0,),
+        numbers(1, 30),
         "lengths of the windows in seconds, with commas, one drawn per step; from scratch, short windows train faster",
     )
-    learning_rate: float | None = _option(
+
+    learning_rate: float | None = option(
+        OPTIMIZATION,
         None,
+        POSITIVE,
         "the peak learning rate, decaying to zero at the last step; 1e-5 for a checkpoint, 3e-4 with lora_rank, 2e-3 "
         "from scratch",
     )
-    warmup: int | None = _option(None, "steps of linear warmup; by default a tenth of all, at most 200")
-    optimiser: str | None = _option(None, "muon from scratch, adamw for a checkpoint", choices=("adamw", "muon"))
-    weight_decay: float = _option(0.02, "weight decay of matrices")
-    average: float | None = _option(
+    warmup: int | None = option(
+        OPTIMIZATION, None, COUNT, "steps of linear warmup; by default a tenth of all, at most 200"
+    )
+    optimiser: str | None = option(
+        OPTIMIZATION, None, one_of("adamw", "muon"), "muon from scratch, adamw for a checkpoint"
+    )
+    weight_decay: float = option(OPTIMIZATION, 0.02, number(0, FINITE), "weight decay of matrices")
+    average: float | None = option(
+        OPTIMIZATION,
         None,
+        number(0, 0.99999),
         "decay of the exponential moving average of the weights, which becomes the model; 0 for none; 0.99 from "
         "scratch, else 0",
     )
-    lora_rank: int = _option(0, "train LoRA adapters of this rank instead of the weights; 0 trains the weights")
-    lora_alpha: float = _option(16.0, "scale of the adapters, times rank")
-    lora_targets: tuple[str, ...] = _option(
-        ("query", "value"), f"weights that get adapters, with commas: {', '.join(lora.TARGETS)}"
+
+    lora_rank: int = option(
+        PARTIAL, 0, COUNT, "train LoRA adapters of this rank instead of the weights; 0 trains the weights"
     )
-    freeze_encoder: bool = _option(False, "do not train the encoder")
-    augment: str = _option(
+    lora_alpha: float = option(PARTIAL, 16.0, POSITIVE, "scale of the adapters, times rank", needs=("lora_rank",))
+    lora_targets: tuple[str, ...] = option(
+        PARTIAL,
+        ("query", "value"),
+        some_of(*lora.TARGETS),
+        f"weights that get adapters, with commas: {', '.join(lora.TARGETS)}",
+        needs=("lora_rank",),
+    )
+    freeze_encoder: bool = option(PARTIAL, False, FLAG, "do not train the encoder")
+
+    augment: str = option(
+        WINDOWS,
         "mild",
+        one_of(*AUGMENTATIONS),
         "data augmentation: tempo, voice, room and level, noise, SpecAugment",
-        choices=tuple(AUGMENTATIONS),
     )
-    p_silent: float = _option(0.05, "share of windows without speech, 0 to 1")
-    p_plain: float = _option(0.3, "share of windows without timestamps")
-    p_prompt: float = _option(0.1, "share of windows with previous text as a prompt")
-    p_short: float = _option(0.5, "share of windows with a single recording; others join what fits, with pauses")
-    dev: str | None = _option(
-        None, "manifest of a dev set to evaluate on (word error rate); the best model is kept, not the last"
+    p_silent: float = option(WINDOWS, 0.05, SHARE, "share of windows without speech, 0 to 1")
+    p_plain: float = option(WINDOWS, 0.3, SHARE, "share of windows without timestamps")
+    p_prompt: float = option(WINDOWS, 0.1, SHARE, "share of windows with previous text as a prompt")
+    p_short: float = option(
+        WINDOWS, 0.5, SHARE, "share of windows with a single recording; others join what fits, with pauses"
     )
-    dev_clips: int = _option(100, "how many of its recordings, drawn by the seed")
-    evaluate_every: int | None = _option(None, "steps between evaluations; by default ten evaluations in a training")
-    patience: int = _option(0, "stop after this many evaluations without improvement; 0 for never")
-    save_every: int = _option(250, "steps between checkpoints; there is also one every five minutes")
-    precision: str = _option(
+
+    dev: str | None = option(
+        EVALUATION,
+        None,
+        PATH,
+        "manifest of a dev set to evaluate on (word error rate); the best model is kept, not the last",
+        cli={"metavar": "MANIFEST"},
+    )
+    dev_clips: int = option(EVALUATION, 100, STEPS, "how many of its recordings, drawn by the seed", needs=("dev",))
+    evaluate_every: int | None = option(
+        EVALUATION, None, STEPS, "steps between evaluations; by default ten evaluations in a training", needs=("dev",)
+    )
+    patience: int = option(
+        EVALUATION, 0, COUNT, "stop after this many evaluations without improvement; 0 for never", needs=("dev",)
+    )
+
+    save_every: int = option(RUNNING, 250, STEPS, "steps between checkpoints; there is also one every five minutes")
+    precision: str = option(
+        RUNNING,
         "auto",
+        one_of("auto", "bfloat16", "float16", "float32"),
         "of matrix products; auto is the fastest that the device supports well",
-        choices=("auto", "bfloat16", "float16", "float32"),
     )
-    device: str | None = _option(None, "where to train, such as cpu or cuda:1; by default cuda if available")
-    threads: int | None = _option(None, "threads on a CPU; by default as many as there are, at most eight")
-    seed: int = _option(1, "random seed of weights and data")
+    device: str | None = option(
+        RUNNING, None, TEXT, "where to train, such as cpu or cuda:1; by default cuda if available"
+    )
+    threads: int | None = option(
+        RUNNING, None, STEPS, "threads on a CPU; by default as many as there are, at most eight"
+    )
+    seed: int = option(RUNNING, 1, COUNT, "random seed of weights and data")
 
     def __post_init__(self) -> None:
-        for name in ("model", "dev"):
-            if isinstance(path := getattr(self, name), os.PathLike):
-                object.__setattr__(self, name, os.fspath(path))
-        for name in ("window_seconds", "lora_targets"):
-            value = getattr(self, name)
-            listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-            object.__setattr__(self, name, listed)
+        check_values(self)
         if self.language is not None:
             code = resolve_language(self.language)
             if code is None or code == NON_SPEECH:
                 raise OptionError(f"language must be the language of speech, not {self.language!r}")
             object.__setattr__(self, "language", code)
-        for f in fields(self):
-            choices, value = f.metadata.get("choices"), getattr(self, f.name)
-            if choices and value is not None and value not in choices:
-                raise OptionError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
-        self._check_numbers()
         self._check_together()
-
-    def _check_numbers(self) -> None:
-        for name in ("p_silent", "p_plain", "p_prompt", "p_short"):
-            self._within(name, 0.0, 1.0)
-        for name in ("epochs", "batch_seconds", "seconds_at_once", "learning_rate", "lora_alpha"):
-            self._within(name, 1e-12, math.inf)
-        for name in ("threads", "save_every", "dev_clips", "steps", "evaluate_every"):
-            self._within(name, 1, math.inf, whole=True)
-        for name in ("warmup", "lora_rank", "patience", "seed"):
-            self._within(name, 0, math.inf, whole=True)
-        self._within("weight_decay", 0, math.inf)
-        self._within("average", 0.0, 0.99999)
-        if not self.window_seconds or any(not is_number(s) or not 1 <= s <= 30 for s in self.window_seconds):
-            raise OptionError(f"window_seconds must be lengths of 1 to 30 s, not {self.window_seconds}")
 
     def _check_together(self) -> None:
         if (self.model is None) == (self.shape is None):
             raise OptionError("give model, to fine-tune a checkpoint, or shape, to train from scratch")
         if self.shape and (self.lora_rank or self.freeze_encoder):
             raise OptionError("lora_rank and freeze_encoder are for a checkpoint; from scratch all weights are trained")
-        if unknown := [target for target in self.lora_targets if target not in lora.TARGETS]:
-            raise OptionError(f"lora_targets has no {unknown[0]!r}; there are {', '.join(lora.TARGETS)}")
-        for name, needed in _NEEDS.items():
-            if getattr(self, name) != _DEFAULTS[name] and not getattr(self, needed):
-                raise OptionError(f"{name} has no effect without {needed}")
-        if self.steps is not None and self.epochs != _DEFAULTS["epochs"]:
+        for name, needed in idle(self):
+            raise OptionError(f"{name} has no effect without {needed}")
+        if self.steps is not None and self.epochs != FitOptions.epochs:
             raise OptionError("give steps or epochs, not both")
         if self.shape is not None:
             self.dimensions()
-
-    def _within(self, name: str, low: float, high: float, whole: bool = False) -> None:
-        value = getattr(self, name)
-        if value is None and _DEFAULTS[name] is None:
-            return
-        if not is_number(value) or not low <= value <= high or (whole and value != int(value)):
-            kind = "above 0" if low == 1e-12 else f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
-            raise OptionError(f"{name} must be {'a whole number of ' if whole else ''}{kind}, not {value!r}")
 
     def dimensions(self) -> ModelDimensions:
         """Dimensions of a network from scratch."""
@@ -286,16 +324,6 @@ class FitOptions:
             evaluate_every=(self.evaluate_every or max(steps // 10, 1)) if self.dev else 0,
             patience=self.patience,
         )
-
-
-_DEFAULTS = {f.name: f.default for f in fields(FitOptions)}
-_NEEDS = {
-    "lora_alpha": "lora_rank",
-    "lora_targets": "lora_rank",
-    "dev_clips": "dev",
-    "evaluate_every": "dev",
-    "patience": "dev",
-}
 
 
 def _precision(asked: str, device: str) -> str:

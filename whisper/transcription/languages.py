@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
 from ..engine.operations import InlineRequest, cooperate
-from ..errors import LanguageError, OptionError
+from ..errors import LanguageError
 from ..media.tracks import check_track
 from ..options.language_names import code_of
 from ..options.transcription import DecodingOptions, TranscribeOptions
+from ..options.types import check, whole
 from ..results import Segment
 from ..spans import Span
 from ..speech.features import Features
@@ -97,8 +97,7 @@ def identify_language(
     OptionError
         Another option is wrong. (A ValueError.)
     """
-    if isinstance(segments, bool) or not isinstance(segments, Integral) or segments < 1:
-        raise OptionError(f"segments must be a whole number of at least 1, not {segments!r}")
+    segments = check("segments", segments, whole(1))
     if not model.is_multilingual:
         raise LanguageError("this model is English-only and cannot detect languages")
     codes, vad_options, backend = candidates(model, languages), VadOptions.of(vad_parameters), backend_for(model, fp16)

@@ -1,0 +1,102 @@
+"""Flags of a command, made of the declarations of options, so that no command retypes a name, a default or a help text.
+
+Reads text into values and nothing more: what a value may be, and which belong together, the dataclasses check when
+`take` makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import Field, fields
+from typing import Any, TypeVar
+
+from .types import Facts, facts, takes_none
+
+Options = TypeVar("Options")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    declared: type | Iterable[Field[Any]],
+    *,
+    as_openai: bool = False,
+    without: Collection[str] = (),
+    changed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Add a flag for each option, under the heading of its group.
+
+    Parameters
+    ----------
+    parser
+        Gets the flags, and the headings that it does not have yet.
+    declared
+        A dataclass whose fields are made by `option`, or such fields.
+    as_openai
+        Flags as openai-whisper has them: nothing but the name of the option stands for its value
+        in the help, and the word None is text where the option is text.
+    without
+        Options that the command does not have.
+    changed
+        By the name of an option, settings of ``argparse`` that are others here; like
+        `Facts.cli`, in which ``flags`` are the names of the flag.
+    """
+    for option in fields(declared) if isinstance(declared, type) else declared:
+        known = facts(option)
+        if known.cli is None or option.name in without:
+            continue
+        settings = {**known.cli, **(changed or {}).get(option.name, {})}
+        if settings.get("action") != "store_true":
+            settings = {
+                "type": _reader(known, takes_none(option), as_openai),
+                "choices": list(known.kind.choices) or None,
+                "metavar": None if as_openai or known.kind.choices else known.kind.metavar,
+                **settings,
+            }
+        names = settings.pop("flags", (f"--{option.name}",))
+        settings = {"dest": option.name, "default": option.default, "help": known.explained, **settings}
+        _group(parser, known.group).add_argument(*names, **settings)
+
+
+def take(dataclass_type: type[Options], given: dict[str, Any], **changed: Any) -> Options:
+    """Make a dataclass of options of parsed arguments, and take what it has out of them.
+
+    Parameters
+    ----------
+    dataclass_type
+        Its fields are made by `option`.
+    given
+        Values by name.
+    **changed
+        Values that are others than those in `given`.
+
+    Raises
+    ------
+    OptionError
+        A value is not what its option takes.
+    """
+    names = [f.name for f in fields(dataclass_type) if f.name in given]  # type: ignore[arg-type]
+    return dataclass_type(**{**{name: given.pop(name) for name in names}, **changed})
+
+
+def _group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Return the group under this heading; a new one where there is none."""
+    there = [group for group in parser._action_groups if group.title == title]
+    return there[0] if there else parser.add_argument_group(title)
+
+
+def _reader(known: Facts, may_be_none: bool, as_openai: bool) -> Callable[[str], Any]:
+    """Return what makes a value of text, or says what the text must be."""
+    kind = known.kind
+    reads_none = may_be_none and not kind.choices and not (as_openai and kind.read is str)
+
+    def read(text: str) -> Any:
+        if reads_none and text == "None":
+            return None
+        try:
+            return kind.read(text)
+        except ValueError:
+            words = kind.words + (", or None" if reads_none else "")
+            raise argparse.ArgumentTypeError(f"must be {words}, not {text!r}") from None
+
+    return read
