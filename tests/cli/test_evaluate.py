@@ -38,7 +38,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeMod
         "nano": FakeModel({1: "red blew", 2: "green", 3: ""}),
         "tiny": FakeModel({1: "red blue", 2: "green", 3: "Oh"}),
     }
-    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", lambda name, **_: models[name])
+    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", lambda name, **_: models[name])
     monkeypatch.chdir(tmp_path)
     return models
 
@@ -146,7 +146,7 @@ def test_a_model_that_does_not_load_is_one_line(
     def load(name: str, **_: Any) -> Any:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", load)
+    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", load)
     assert cli(["eval", "dev.tsv", "--model", "nano"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("whisper: error: eval: RuntimeError: no such device")
 

@@ -67,7 +67,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
     """Fakes in the place of what needs weights, in a folder with recordings a.wav, a.mp3, b.wav."""
     fakes = Fakes()
     monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe", fakes.transcribe)
-    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", fakes.load_model)
+    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", fakes.load_model)
     monkeypatch.delenv(cli_module.DEBUG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "a.mp3", "b.wav"):

@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load_model(*_: Any, **__: Any) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(sys.modules["whisper.checkpoints.load"], "load_model", load_model)
+    monkeypatch.setattr(sys.modules["whisper.checkpoints"], "load_model", load_model)
     for name in ("a.wav", "file", "m.tsv"):
         Path(name).write_text("file\ttext\na.wav\tone\n")
     Path("here/a.srt").mkdir(parents=True)
