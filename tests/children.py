@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import whisper
 from whisper.device import processes
-from whisper.engine.engine import Engine
+from whisper.engine.engine import Engine, engine_for
 from whisper.errors import CancelledError, DeviceError, ProcessError
 
 from .runners import MockRunner
@@ -226,7 +226,7 @@ def limits_in_a_child() -> None:
     load()
     whisper.engine.configure(model, max_rows=3)
     expected = read()
-    assert in_child(lambda: whisper.engine.engine_for(model, True).scheduler.limits.max_rows) == 3
+    assert in_child(lambda: engine_for(model, True).scheduler.limits.max_rows) == 3
     assert in_child(lambda: whisper.engine.configure(model, max_rows=2) or read()) == expected
 
 

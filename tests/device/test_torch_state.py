@@ -185,7 +185,7 @@ def test_states_that_change_at_random_in_the_middle(seed: int) -> None:
 
 def test_without_the_compiled_kernels_too() -> None:
     code = (
-        "from tests.test_torch_state import *\n"
+        "from tests.device.test_torch_state import *\n"
         "torch.set_num_threads(1)\n"
         "calls = {name: CALLS[name] for name in ('exact, with words', 'fast', 'drawn', 'beams')}\n"
         "change_at_random(3, [name for name in EXACT if name != '2 threads'], calls, rounds=8)\n"

@@ -13,9 +13,10 @@ from filelock import FileLock
 
 import whisper
 from whisper.errors import OptionError, TrainingError
-from whisper.training import fit as training
+from whisper.training import FitOptions
+from whisper.training.dev_evaluation import DevEvaluator
 from whisper.training.feature_store import open_store
-from whisper.training.fit import fit
+from whisper.training.fit import _has_short_merges, fit
 
 from ..models import random_model, save_model
 
@@ -206,7 +207,7 @@ def test_another_training_is_refused_and_nothing_is_changed(manifest, tmp_path):
 
 def test_early_stopping_keeps_the_best(manifest, tmp_path, monkeypatch):
     errors = iter([0.9, 0.4, 0.5, 0.6])
-    monkeypatch.setattr(training.DevEvaluator, "__call__", lambda self, model: next(errors))
+    monkeypatch.setattr(DevEvaluator, "__call__", lambda self, model: next(errors))
     lines: list[str] = []
     fitted = fit(manifest, tmp_path, steps=9, dev=str(manifest), dev_clips=2, evaluate_every=1, patience=2,
                  say=lines.append, **MICRO)  # fmt: skip
@@ -217,9 +218,9 @@ def test_early_stopping_keeps_the_best(manifest, tmp_path, monkeypatch):
 
 def test_a_model_with_a_reduced_vocabulary_is_recognized(manifest):
     nano = whisper.load_model("nano", device="cpu")
-    assert training._has_short_merges(nano)
-    plain = whisper.model.Whisper(training.FitOptions(shape="width=64,encoder=1").dimensions())
-    assert not training._has_short_merges(plain)
+    assert _has_short_merges(nano)
+    plain = whisper.model.Whisper(FitOptions(shape="width=64,encoder=1").dimensions())
+    assert not _has_short_merges(plain)
 
 
 @pytest.mark.slow
