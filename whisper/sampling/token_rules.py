@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from ..runtime.interface import Ints, TokenMask
-from ..tokenizer import Tokenizer
 from . import repetition
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
 
 class RowRule(NamedTuple):
@@ -75,7 +77,7 @@ class RowRules:
         tokenizer, n_vocab
             Of the model.
         suppress_tokens
-            Ids that are never sampled, with the control tokens that `decoding.suppressed_tokens`
+            Ids that are never sampled, with the control tokens that `plan.suppressed_tokens`
             adds.
         suppress_blank
             The first token is neither a lone space nor the end.

@@ -16,11 +16,12 @@ from .. import timing
 from ..decoding import (
     DecodingOptions,
     DecodingResult,
-    DecodingTask,
     compute_dtype,
     decode,
     detect_language,
     is_rebuilt,
+    sampled_result,
+    window_sampling,
 )
 from ..device.torch_state import clean_state
 from ..engine.engine import Engine, engine_for
@@ -109,9 +110,8 @@ class EngineBackend:
 
     async def decode(self, window: EncodedWindow, options: DecodingOptions) -> DecodingResult:
         """See `Backend`."""
-        task = DecodingTask(self._model, options)
-        sampling = await Sample(task.sampling(window))
-        return task.result(sampling, options.language or "en")
+        sampling = await Sample(window_sampling(self._model, options, window))
+        return sampled_result(self._model, options, sampling)
 
     async def alignment_inputs(
         self, window: EncodedWindow, tokenizer: Tokenizer, text_tokens: Sequence[int]

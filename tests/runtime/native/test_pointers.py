@@ -160,7 +160,8 @@ def rules(**changes: Any) -> TokenMask:
 
     given: dict[str, Any] = {
         "suppressed": [np.array([1, 2], np.int32)], "suppressed_by": ints(0), "text_from": ints(0),
-        "timestamps_from": ints(50), "timestamps_to": ints(60), "timestamp_mass": np.zeros(2, np.bool_), "timestamp_begin": 50,
+        "timestamps_from": ints(50), "timestamps_to": ints(60), "timestamp_mass": np.zeros(2, np.bool_),
+        "timestamp_begin": 50,
     }  # fmt: skip
     return TokenMask(**{**given, **changes})
 
