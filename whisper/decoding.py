@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,33 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from . import compat
-from .audio import CHUNK_LENGTH
 from .device.torch_state import clean_state
 from .engine.engine import Engine, engine_for
-from .engine.operations import DetectLanguage, Encode, Operation, Project, Sample, gather
-from .errors import LanguageError, OptionError, ShapeError
+from .engine.operations import DetectLanguage, Sample, encode_operation, gather, is_encoded, is_window
+from .errors import LanguageError, ShapeError
 from .model import KVCache
 from .options.transcription import DecodingOptions
 from .options.transcription import verify_options as verify_options
 from .options.types import check_names
 from .runtime import select
 from .runtime.interface import EncodedWindow, check_room
-from .sampling import repetition
-from .sampling.hotwords import hotwords_for
+from .sampling import plan, repetition
 from .sampling.logit_filters import (
     ApplyTimestampRules,
     BoostHotwords,
     LogitFilter,
-    NoRepeatNgram,
-    PenalizeRepetition,
-    RowFilter,
     StopLoops,
     SuppressBlank,
     SuppressTokens,
 )
+from .sampling.plan import suppressed_tokens as suppressed_tokens
 from .sampling.search import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker, SequenceRanker, TokenDecoder
-from .sampling.token_rules import RowRules
-from .sampling.window_sampling import SamplingPlan, WindowSampling
+from .sampling.window_sampling import WindowSampling
 from .tokenizer import Tokenizer, get_tokenizer
 from .utils import cached_property, compression_ratio
 
@@ -137,11 +131,6 @@ def compute_dtype(fp16: bool, device: torch.device) -> torch.dtype:
     return torch.float16 if fp16 and device.type != "cpu" else torch.float32
 
 
-def is_encoded(model: Whisper, mel: Tensor) -> bool:
-    """Whether `mel` is not a spectrogram but audio features already, by its last two dimensions."""
-    return tuple(mel.shape[-2:]) == (model.dims.n_audio_ctx, model.dims.n_audio_state)
-
-
 # ---------------------------------------------------------------------------------------------------------
 # Language
 # ---------------------------------------------------------------------------------------------------------
@@ -226,40 +215,93 @@ async def _detect_window(model: Whisper, mel: Tensor, sot: int, languages: tuple
     return await DetectLanguage(await encode_operation(model, mel), sot, languages)
 
 
-def encode_operation(model: Whisper, mel: Tensor) -> Operation[EncodedWindow]:
-    """Return what to await for a window: ``(n_mels, 3000)``, or audio features."""
-    return Project(mel.float()) if is_encoded(model, mel[None]) else Encode(mel)
-
-
-def is_window(model: Whisper, mel: Tensor) -> bool:
-    """Whether a batch holds features or whole windows; of another, the encoder says what is wrong."""
-    return is_encoded(model, mel) or tuple(mel.shape[1:]) == (model.dims.n_mels, 2 * model.dims.n_audio_ctx)
-
-
 # ---------------------------------------------------------------------------------------------------------
 # Decoding
 # ---------------------------------------------------------------------------------------------------------
 
 
-def suppressed_tokens(value: str | Iterable[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return the ids that must not be sampled, sorted: those asked for and the control tokens."""
-    try:
-        given = [] if value is None else value.split(",") if isinstance(value, str) else list(value)
-        ids = {int(t) for t in given if str(t).strip()}
-    except (TypeError, ValueError, OverflowError):
-        raise OptionError(
-            f"suppress_tokens must be token ids, or a string of them with commas, not {reprlib.repr(value)}"
-        ) from None
-    n_vocab = tokenizer.encoding.n_vocab
-    if wrong := [t for t in ids if not -1 <= t < n_vocab]:
-        raise OptionError(f"suppress_tokens: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong[:3]}")
-    if len([t for t in ids if 0 <= t < tokenizer.eot]) == tokenizer.eot:
-        raise OptionError("suppress_tokens leaves no text that could be written")
-    if -1 in ids:
-        ids = (ids - {-1}) | set(tokenizer.non_speech_tokens)
-    control = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm)
-    # the probability of <|nospeech|> is read apart, at the start of the text
-    return tuple(sorted(ids | {*control, tokenizer.no_speech}))
+@dataclass(frozen=True)
+class CandidateSelection:
+    """From the candidates of a window to its result."""
+
+    options: DecodingOptions
+    tokenizer: Tokenizer
+    ranker: SequenceRanker
+    hotwords: BoostHotwords | None
+
+    def loop(self, tokens: Sequence[int] | Tensor) -> repetition.Loop | None:
+        """Return the loop by which a text was ended."""
+        if not self.options.stop_loops:
+            return None
+        sampled = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        return repetition.detect(sampled, self.tokenizer.timestamp_begin)
+
+    def best(self, texts: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[float]]) -> list[int]:
+        """Return the index of the best text of each audio: of those that do not loop, where there are any."""
+        sound = [[i for i, text in enumerate(group) if not self.loop(text)] or range(len(group)) for group in texts]
+        best = self.ranker.rank(
+            [[group[i] for i in kept] for group, kept in zip(texts, sound, strict=True)],
+            [[group[i] for i in kept] for group, kept in zip(logprobs, sound, strict=True)],
+        )
+        return [kept[i] for kept, i in zip(sound, best, strict=True)]
+
+    def result(
+        self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
+    ) -> DecodingResult:
+        """Return the result of a window whose best candidate is `tokens`."""
+        if self.hotwords is not None:
+            sum_logprob = self.hotwords.model_logprob(tokens, sum_logprob)
+        loop = self.loop(tokens)
+        kept = tokens[: loop.keep] if loop else tokens
+        text = self.tokenizer.decode(kept).strip()
+        return DecodingResult(
+            audio_features=features,
+            language=language,
+            tokens=kept,
+            text=text,
+            avg_logprob=sum_logprob / (len(tokens) + 1),
+            no_speech_prob=no_speech_prob,
+            temperature=self.options.temperature,
+            compression_ratio=compression_ratio(text),
+            is_loop=loop is not None,
+        )
+
+    def result_of(self, sampling: WindowSampling, language: str) -> DecodingResult:
+        """Return the result of a window whose sampling is done."""
+        texts, logprobs = sampling.candidates()
+        (best,) = self.best([texts], [logprobs])
+        features = sampling.window.features
+        return self.result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
+
+
+def _tokenizer_for(model: Whisper, options: DecodingOptions) -> Tokenizer:
+    return get_tokenizer(
+        model.is_multilingual,
+        num_languages=model.num_languages,
+        language=options.language or "en",
+        task=options.task,
+    )
+
+
+def window_sampling(model: Whisper, options: DecodingOptions, window: EncodedWindow) -> WindowSampling:
+    """Return the decoding of a window, to be awaited as a `Sample`; see `sampled_result` for what comes of it.
+
+    Parameters
+    ----------
+    options
+        With the language of the window, unless the model is English-only.
+    """
+    verify_options(options)
+    tokenizer = _tokenizer_for(model, options)
+    check_room(plan.group_size(options), model.dims, model.device)
+    return WindowSampling(plan.build_plan(options, model.dims, tokenizer), window)
+
+
+def sampled_result(model: Whisper, options: DecodingOptions, sampling: WindowSampling) -> DecodingResult:
+    """Return what came of a `window_sampling` with the same options, once it is done."""
+    ranker = MaximumLikelihoodRanker(options.length_penalty)
+    selection = CandidateSelection(options, _tokenizer_for(model, options), ranker, sampling.plan.hotwords)
+    return selection.result_of(sampling, options.language or "en")
 
 
 class DecodingTask:
@@ -277,20 +319,13 @@ class DecodingTask:
     def __init__(self, model: Whisper, options: DecodingOptions) -> None:
         self.model = model
         self.options = self._verify_options(options)
-        self.tokenizer = tokenizer = get_tokenizer(
-            model.is_multilingual,
-            num_languages=model.num_languages,
-            language=options.language or "en",
-            task=options.task,
-        )
-        self.n_group: int = options.beam_size or options.best_of or 1
+        self.tokenizer = tokenizer = _tokenizer_for(model, options)
+        self.n_group: int = plan.group_size(options)
         check_room(self.n_group, model.dims, model.device)
         self.n_ctx: int = model.dims.n_text_ctx
-        self.sample_len: int = options.sample_len or model.dims.n_text_ctx // 2
+        self.sample_len: int = plan.max_sampled(options, model.dims)
 
-        self.sot_sequence: tuple[int, ...] = tokenizer.sot_sequence
-        if options.without_timestamps:
-            self.sot_sequence = tokenizer.sot_sequence_including_notimestamps
+        self.sot_sequence: tuple[int, ...] = plan.start_sequence(options, tokenizer)
         self.initial_tokens: tuple[int, ...] = self._get_initial_tokens()
         self.sample_begin: int = len(self.initial_tokens)
         self.sot_index: int = self.initial_tokens.index(tokenizer.sot)
@@ -301,8 +336,8 @@ class DecodingTask:
             self.decoder = BeamSearchDecoder(options.beam_size, tokenizer.eot, self.inference, options.patience)
         else:
             self.decoder = GreedyDecoder(options.temperature, tokenizer.eot, options.seed)
-        self._row_filters = self._get_row_filters()
-        self._hotwords = next((f for f in self._row_filters if isinstance(f, BoostHotwords)), None)
+        self._row_filters = plan.row_filters(options, tokenizer, self.sample_begin)
+        self._hotwords = plan.hotword_filter(self._row_filters)
         self.logit_filters = self._get_logit_filters()
         self._own_parts = self._parts()
 
@@ -312,19 +347,6 @@ class DecodingTask:
         verify_options(options)
         return options
 
-    def _get_row_filters(self) -> tuple[RowFilter, ...]:
-        """Return the filters that depend on the tokens of each row; they are applied before the others."""
-        options, at = self.options, (self.tokenizer, self.sample_begin)
-        row_filters: list[RowFilter] = []
-        if options.repetition_penalty != 1:
-            row_filters.append(PenalizeRepetition(*at, options.repetition_penalty))
-        if options.no_repeat_ngram_size is not None:
-            row_filters.append(NoRepeatNgram(*at, options.no_repeat_ngram_size))
-        if options.hotwords is not None and options.hotword_boost:
-            known = self.model.is_multilingual, self.model.num_languages
-            row_filters.append(BoostHotwords(*at, hotwords_for(tuple(options.hotwords), options.hotword_boost, *known)))
-        return tuple(row_filters)
-
     def _get_logit_filters(self) -> list[LogitFilter]:
         filters: list[LogitFilter] = [*self._row_filters]
         if self.options.suppress_blank:
@@ -332,45 +354,19 @@ class DecodingTask:
         if self.options.suppress_tokens:
             filters.append(SuppressTokens(self._get_suppress_tokens()))
         if not self.options.without_timestamps:
-            filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, self._max_initial_index()))
+            limit = plan.max_initial_index(self.options, self.model.dims)
+            filters.append(ApplyTimestampRules(self.tokenizer, self.sample_begin, limit))
         if self.options.stop_loops:
             filters.append(StopLoops(self.tokenizer, self.sample_begin))
         return filters
 
-    def _max_initial_index(self) -> int | None:
-        if not self.options.max_initial_timestamp:
-            return None
-        precision = CHUNK_LENGTH / self.model.dims.n_audio_ctx  # seconds: 0.02 in every known model
-        return round(self.options.max_initial_timestamp / precision)
-
     def _get_suppress_tokens(self) -> tuple[int, ...]:
-        tokens, first = suppressed_tokens(self.options.suppress_tokens, self.tokenizer), self.tokenizer.timestamp_begin
-        last = first + (self._max_initial_index() or self.model.dims.n_vocab - 1 - first)
-        if not self.options.without_timestamps and set(tokens).issuperset(range(first, last + 1)):
-            raise OptionError("suppress_tokens leaves no timestamp to begin with: give without_timestamps=True")
+        tokens = suppressed_tokens(self.options.suppress_tokens, self.tokenizer)
+        plan.check_first_token(tokens, self.options, self.model.dims, self.tokenizer)
         return tokens
 
     def _get_initial_tokens(self) -> tuple[int, ...]:
-        tokens = list(self.sot_sequence)
-        if prefix := self._encode(self.options.prefix):
-            room = self.n_ctx // 2 - self.sample_len
-            tokens += prefix[-room:] if room > 0 else prefix
-        if prompt := self._encode(self.options.prompt):
-            tokens = [self.tokenizer.sot_prev, *prompt[-(self.n_ctx // 2 - 1) :], *tokens]
-        if len(tokens) >= self.n_ctx:
-            raise OptionError(
-                f"prompt, prefix and start take {len(tokens)} tokens, and the decoder has place for {self.n_ctx}: "
-                "shorten the prefix"
-            )
-        return tuple(tokens)
-
-    def _encode(self, text: str | Sequence[int] | None) -> list[int]:
-        if isinstance(text, str):
-            return self.tokenizer.encode(" " + text.strip()) if text else []
-        tokens, n_vocab = list(text or ()), self.model.dims.n_vocab
-        if wrong := [token for token in tokens if not 0 <= token < n_vocab]:
-            raise OptionError(f"prompt and prefix: the vocabulary has ids from 0 to {n_vocab - 1}, and no {wrong[:3]}")
-        return tokens
+        return plan.initial_tokens(self.options, self.model.dims, self.tokenizer)
 
     # -- the steps of a run ------------------------------------------------------------------------------
 
@@ -443,9 +439,10 @@ class DecodingTask:
             tokens.reshape(n_audio, self.n_group, -1), sum_logprobs.reshape(n_audio, self.n_group)
         )
         texts = [[self._without_frame(t) for t in group] for group in candidates]
-        best = self._rank(texts, logprobs)
+        selection = self._selection()
+        best = selection.best(texts, logprobs)
         return [
-            self._result(audio_features[i], languages[i], texts[i][j].tolist(), logprobs[i][j], no_speech)
+            selection.result(audio_features[i], languages[i], texts[i][j].tolist(), logprobs[i][j], no_speech)
             for i, (j, no_speech) in enumerate(zip(best, no_speech_probs[:: self.n_group], strict=True))
         ]
 
@@ -485,93 +482,40 @@ class DecodingTask:
         if self.options.task == "lang_id":
             return DecodingResult(window.features, language, probs)
         sampling = await Sample(self.sampling(window, language if probs else None))
-        return self.result(sampling, language)
+        return self._selection().result_of(sampling, language)
 
     def sampling(self, window: EncodedWindow, language: str | None = None) -> WindowSampling:
         """Return a window as a state that `sampling.step` brings to its end.
 
         Parameters
         ----------
-        audio
-            What a runner listens to.
+        window
+            An encoded one.
         language
             One that was detected, and takes the place of the one in the options.
         """
-        initial, tokenizer = list(self.initial_tokens), self.tokenizer
+        initial = list(self.initial_tokens)
         if language is not None and self.options.language is None:
-            initial[self.sot_index + 1] = tokenizer.to_language_token(language)
-        rules = RowRules.make(
-            tokenizer,
-            self.model.dims.n_vocab,
-            suppress_tokens=self._get_suppress_tokens() if self.options.suppress_tokens else (),
-            suppress_blank=self.options.suppress_blank,
-            timestamps=not self.options.without_timestamps,
-            max_initial_timestamp_index=self._max_initial_index(),
-            stop_loops=self.options.stop_loops,
-        )
-        plan = SamplingPlan(
+            initial[self.sot_index + 1] = self.tokenizer.to_language_token(language)
+        resolved = replace(  # the attributes of a task may have been changed
+            plan.build_plan(self.options, self.model.dims, self.tokenizer),
             initial_tokens=tuple(initial),
             sot_index=self.sot_index,
             max_steps=min(self.sample_len, self.n_ctx + 1 - len(initial)),
-            rules=rules,
-            eot=tokenizer.eot,
-            no_speech=tokenizer.no_speech,
             n_group=self.n_group,
-            temperature=self.options.temperature,
             max_candidates=self.decoder.max_candidates if isinstance(self.decoder, BeamSearchDecoder) else None,
-            seed=self.options.seed,
             row_filters=self._row_filters,
             hotwords=self._hotwords,
         )
-        return WindowSampling(plan, window)
+        return WindowSampling(resolved, window)
 
-    def result(self, sampling: WindowSampling, language: str) -> DecodingResult:
-        """Return what a window of `sampling` gave, once it is done."""
-        texts, logprobs = sampling.candidates()
-        (best,) = self._rank([texts], [logprobs])
-        features = sampling.window.features
-        return self._result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
-
-    def _loop(self, tokens: Sequence[int] | Tensor) -> repetition.Loop | None:
-        """Return the loop by which a text was ended."""
-        if not self.options.stop_loops:
-            return None
-        sampled = tokens.tolist() if isinstance(tokens, Tensor) else tokens
-        return repetition.detect(sampled, self.tokenizer.timestamp_begin)
-
-    def _rank(self, texts: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[float]]) -> list[int]:
-        """Return the index of the best text of each audio: of those that do not loop, where there are any."""
-        sound = [[i for i, text in enumerate(group) if not self._loop(text)] or range(len(group)) for group in texts]
-        best = self.sequence_ranker.rank(
-            [[group[i] for i in kept] for group, kept in zip(texts, sound, strict=True)],
-            [[group[i] for i in kept] for group, kept in zip(logprobs, sound, strict=True)],
-        )
-        return [kept[i] for kept, i in zip(sound, best, strict=True)]
+    def _selection(self) -> CandidateSelection:
+        return CandidateSelection(self.options, self.tokenizer, self.sequence_ranker, self._hotwords)
 
     def _without_frame(self, tokens: Tensor) -> Tensor:
         """Cut the prompt, the start and everything from the end token on."""
         sampled = tokens[self.sample_begin :]
         return sampled[: int((sampled == self.tokenizer.eot).nonzero()[0, 0])]
-
-    def _result(
-        self, features: Tensor, language: str, tokens: list[int], sum_logprob: float, no_speech_prob: float
-    ) -> DecodingResult:
-        if self._hotwords is not None:
-            sum_logprob = self._hotwords.model_logprob(tokens, sum_logprob)
-        loop = self._loop(tokens)
-        kept = tokens[: loop.keep] if loop else tokens
-        text = self.tokenizer.decode(kept).strip()
-        return DecodingResult(
-            audio_features=features,
-            language=language,
-            tokens=kept,
-            text=text,
-            avg_logprob=sum_logprob / (len(tokens) + 1),
-            no_speech_prob=no_speech_prob,
-            temperature=self.options.temperature,
-            compression_ratio=compression_ratio(text),
-            is_loop=loop is not None,
-        )
 
 
 def _named(

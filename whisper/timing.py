@@ -19,11 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import compat
-from .audio import HOP_LENGTH, SAMPLE_RATE, TOKENS_PER_SECOND
-from .decoding import encode_operation, is_encoded, is_window
 from .device.torch_state import clean_state
 from .engine.engine import engine_for
-from .engine.operations import Attend
+from .engine.operations import Attend, encode_operation, is_encoded, is_window
 from .errors import ShapeError
 from .model import KVCache, disable_sdpa
 from .options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
@@ -31,6 +29,9 @@ from .results import Segment, Word
 from .runtime import select
 from .runtime.native import kernels
 from .runtime.native.pointers import address
+from .spans import HOP_LENGTH as HOP_LENGTH
+from .spans import SAMPLE_RATE as SAMPLE_RATE
+from .spans import TOKENS_PER_SECOND as TOKENS_PER_SECOND
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:

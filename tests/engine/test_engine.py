@@ -25,8 +25,9 @@ from whisper.engine.scheduler import Group
 from whisper.errors import CancelledError, OptionError
 from whisper.runtime import select
 from whisper.runtime.interface import EncodedWindow
+from whisper.sampling.plan import SamplingPlan
 from whisper.sampling.token_rules import RowRules
-from whisper.sampling.window_sampling import SamplingPlan, WindowSampling
+from whisper.sampling.window_sampling import WindowSampling
 
 from ..models import random_model
 from ..runners import EOT, MOCK_DIMS, NO_SPEECH, SOT, TIMESTAMPS, MockRunner

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from whisper.audio import SAMPLE_RATE, log_mel_spectrogram
 from whisper.errors import MissingDependencyError, TrainingError
 from whisper.manifests.read import NON_SPEECH, ManifestEntry, read_manifest
 from whisper.training import feature_store
-from whisper.training.feature_store import LETTERS, Preparation, build_store, join_stores, open_store, reduce_text
+from whisper.training.feature_store import Preparation, build_store, join_stores, open_store
 
 BLIND = Preparation(word_times=False)
 
@@ -58,33 +56,6 @@ def recordings(tmp_path: Path) -> list[ManifestEntry]:
         rows.append(ManifestEntry(path, text, language, f"speaker-{number}", "set"))
     hum = write(tmp_path / "sounds" / "hum.wav", speech(2.0, (0.0, 2.0), seed=9))
     return [*rows, ManifestEntry(hum, "", NON_SPEECH, "", "noise")]
-
-
-# -- text --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "reduced"),
-    [
-        ("WE'RE BUT YOUNG", "we're but young"),
-        ("'Tis a “most” curious—business.", "tis a most curious business"),
-        ("L’œuvre d'été, ça Škoda", "l'oeuvre d'été ça skoda"),
-        ("E\u0301te\u0301", "été"),
-        ("Привет, мир!", ""),
-        (" \n", ""),
-    ],
-)
-def test_reduce_text(text, reduced):
-    assert reduce_text(text) == reduced
-
-
-@given(st.text(max_size=60))
-def test_reduced_text_is_letters_and_single_spaces_and_stays_itself(text):
-    reduced = reduce_text(text)
-    assert set(reduced) <= set(LETTERS + " ")
-    assert reduced == " ".join(reduced.split())
-    assert reduce_text(reduced) == reduced
-    assert reduce_text(text.swapcase()) == reduced or not text.isascii()
 
 
 # -- sound -------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whisper.errors import TrainingError
-from whisper.training.feature_store import LETTERS, FeatureStore, reduce_text
+from whisper.training.feature_store import FeatureStore
 from whisper.training.mixing import Recipe, TrainingSegment, TrainingWindow, mix_window
 from whisper.training.targets import (
     IGNORE_INDEX,
+    LETTERS,
     MAX_PROMPT_TOKENS,
     N_TIMESTAMPS,
     UNKNOWN_SPAN,
@@ -23,6 +24,7 @@ from whisper.training.targets import (
     full_vocabulary,
     keep_letters,
     make_target,
+    reduce_text,
     reduced_vocabulary,
     used_token_ids,
 )
@@ -290,6 +292,30 @@ def test_letters_of_other_scripts_have_classes_where_they_are_common():
     assert set(v.alphabet) - set(LETTERS) == set("привет")
     spelled = v.ctc_classes("Привет, МИР 한!")
     assert "".join(" " if c == 1 else v.alphabet[c - 2] for c in spelled) == "привет ир"
+
+
+@pytest.mark.parametrize(
+    ("text", "reduced"),
+    [
+        ("WE'RE BUT YOUNG", "we're but young"),
+        ("'Tis a “most” curious—business.", "tis a most curious business"),
+        ("L’œuvre d'été, ça Škoda", "l'oeuvre d'été ça skoda"),
+        ("E\u0301te\u0301", "été"),
+        ("Привет, мир!", ""),
+        (" \n", ""),
+    ],
+)
+def test_reduce_text(text, reduced):
+    assert reduce_text(text) == reduced
+
+
+@given(st.text(max_size=60))
+def test_reduced_text_is_letters_and_single_spaces_and_stays_itself(text):
+    reduced = reduce_text(text)
+    assert set(reduced) <= set(LETTERS + " ")
+    assert reduced == " ".join(reduced.split())
+    assert reduce_text(reduced) == reduced
+    assert reduce_text(text.swapcase()) == reduced or not text.isascii()
 
 
 @given(st.text(max_size=40))

@@ -73,7 +73,8 @@ def pack(
 
     tensors = {"used_token_ids": torch.tensor(used, dtype=torch.int32, device="cpu")}
     for name, tensor in state.items():
-        tensors.update(_packed(name, tensor, int8=int8 and _is_matrix(name, tensor)))
+        is_matrix = tensor.ndim >= 2 and name.endswith(".weight")  # the position embedding stays float16
+        tensors.update(_packed(name, tensor, int8=int8 and is_matrix))
     header = {
         "version": _VERSION,
         "dims": dimensions_of(model),
@@ -102,7 +103,8 @@ def read(file: KeptFile) -> Weights:
         if name.endswith(_SCALE) and tensors.get(name.removesuffix(_SCALE), scale).shape[:1] != scale.shape:
             raise CheckpointError(f"{path} has scales that do not fit its matrices; install sotto again")
     rows = tensors.get(_EMBEDDING)
-    if rows is None or len(rows) != len(used) + 1 or (len(used) and not _are_token_ids(used, dims.n_vocab)):
+    are_token_ids = not len(used) or 0 <= int(used.min()) <= int(used.max()) < dims.n_vocab
+    if rows is None or len(rows) != len(used) + 1 or not are_token_ids:
         raise CheckpointError(f"{path} has no row for each of its {len(used)} tokens in use; install sotto again")
     heads = parse_alignment_heads(header.get("alignment_heads", ""), dims, path)
     return Weights(dims, _Unpacked(dims, left_in_files(tensors, [file]), used), heads, path)
@@ -186,10 +188,6 @@ def _header(metadata: Mapping[str, str], path: str) -> dict[str, Any]:
     return dict(header)
 
 
-def _is_matrix(name: str, tensor: Tensor) -> bool:
-    return tensor.ndim >= 2 and name.endswith(".weight")  # the position embedding stays float16
-
-
 def _packed_rows(embedding: Tensor, used: list[int], fill_row: Tensor | None) -> Tensor:
     """Return the rows in use and behind them the one for the others, ``(n_used + 1, n_text_state)``."""
     n_vocab, n_state = embedding.shape
@@ -221,7 +219,3 @@ def _packed(name: str, tensor: Tensor, *, int8: bool) -> dict[str, Tensor]:
     # a row so small that its scale is 0 in float16 becomes 0
     levels = torch.where(scale > 0, rows / scale.float(), 0).round().clamp(-127, 127).to(torch.int8)
     return {name: levels.reshape(tensor.shape).contiguous(), name + _SCALE: scale.flatten()}
-
-
-def _are_token_ids(used: Tensor, n_vocab: int) -> bool:
-    return int(used.min()) >= 0 and int(used.max()) < n_vocab

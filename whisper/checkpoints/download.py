@@ -56,7 +56,11 @@ def _download(url: str, root: str, in_memory: bool) -> bytes | str:
         if not _is_verified(target, expected):
             with _only_one_process(target):
                 if not _is_verified(target, expected):  # another process may have been quicker
-                    _warn_about_replacing(target)
+                    if os.path.isfile(target):
+                        warnings.warn(
+                            f"{target} exists, but its SHA-256 checksum does not match; downloading it again",
+                            stacklevel=3,
+                        )
                     _fetch(url, target, expected)
         if in_memory:
             with open(target, "rb") as file:
@@ -107,11 +111,6 @@ def _remember(target: str, fingerprint: dict[str, Any]) -> None:
 def _feed(digest: Any, file: IO[bytes]) -> None:
     while block := file.read(_BLOCK):
         digest.update(block)
-
-
-def _warn_about_replacing(target: str) -> None:
-    if os.path.isfile(target):
-        warnings.warn(f"{target} exists, but its SHA-256 checksum does not match; downloading it again", stacklevel=4)
 
 
 @contextmanager
@@ -236,7 +235,9 @@ def _request(transfer: _Transfer, target: str) -> Any:
 
 def _receive(response: Any, transfer: _Transfer) -> None:
     """Append the body of `response` to the part, or begin it anew where the server did not resume."""
-    if transfer.size and not _continues(response, transfer.size):
+    ranges = response.headers.get("Content-Range", "")
+    continues = getattr(response, "status", None) == 206 and ranges.startswith(f"bytes {transfer.size}-")
+    if transfer.size and not continues:
         transfer.restart()
     length = response.headers.get("Content-Length", "")
     transfer.total = transfer.size + int(length) if length.isdigit() else None
@@ -249,11 +250,6 @@ def _receive(response: Any, transfer: _Transfer) -> None:
             advance(len(block))
     if transfer.total is not None and transfer.size < transfer.total:
         raise _BrokenError("it ended early")
-
-
-def _continues(response: Any, size: int) -> bool:
-    ranges = response.headers.get("Content-Range", "")
-    return getattr(response, "status", None) == 206 and ranges.startswith(f"bytes {size}-")
 
 
 def _read(response: Any) -> bytes:

@@ -13,11 +13,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..device.torch_state import clean_state
 from ..errors import CancelledError
-from ..runtime.interface import Runner
 from ..sampling.window_sampling import language_probs, release, step
 from .operations import (
     Attend,
@@ -33,6 +32,9 @@ from .operations import (
     Yield,
 )
 from .scheduler import Group, Scheduler, Ticket, n_prompts
+
+if TYPE_CHECKING:
+    from ..runtime.interface import Runner
 
 Answer = tuple[Any, BaseException | None]  # a value, or an error to be raised in the request
 UNFINISHED = object()  # the answer of an operation that takes more than one job

@@ -18,15 +18,15 @@ from weakref import WeakKeyDictionary
 from ..device import processes
 from ..device.hardware import free_memory
 from ..errors import CancelledError, ProcessError
-from ..results import Segment
 from ..runtime import select
-from ..runtime.interface import Runner
 from .core import EngineCore, Request
-from .operations import RequestCoroutine
 from .scheduler import Group, Limits, Scheduler
 
 if TYPE_CHECKING:
     from ..model import Whisper
+    from ..results import Segment
+    from ..runtime.interface import Runner
+    from .operations import RequestCoroutine
 
 MAX_ROWS = {"cpu": 64, "cuda": 256}
 MAX_ROWS_ELSEWHERE = 64

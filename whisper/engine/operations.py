@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
 from ..device import processes
 from ..device.torch_state import clean_state
-from ..results import Segment
-from ..runtime.interface import EncodedWindow
-from ..sampling.window_sampling import WindowSampling
 from .scheduler import Group
+
+if TYPE_CHECKING:
+    from ..model import Whisper
+    from ..results import Segment
+    from ..runtime.interface import EncodedWindow
+    from ..sampling.window_sampling import WindowSampling
 
 T = TypeVar("T")
 
@@ -33,14 +36,14 @@ RequestCoroutine = Coroutine[Operation[Any], Any, T]
 
 
 @dataclass(frozen=True, eq=False)
-class Encode(Operation[EncodedWindow]):
+class Encode(Operation["EncodedWindow"]):
     """Run the encoder on a full window, and project it for the decoder's cross-attention."""
 
     mel: Tensor  # (n_mels, 3000)
 
 
 @dataclass(frozen=True, eq=False)
-class Project(Operation[EncodedWindow]):
+class Project(Operation["EncodedWindow"]):
     """Project a window that was encoded before."""
 
     features: Tensor  # (n_audio_ctx, n_audio_state)
@@ -56,7 +59,7 @@ class DetectLanguage(Operation[list[float]]):
 
 
 @dataclass(frozen=True, eq=False)
-class Sample(Operation[WindowSampling]):
+class Sample(Operation["WindowSampling"]):
     """Decode a window to its end; the answer is the same `WindowSampling`, done."""
 
     sampling: WindowSampling
@@ -107,6 +110,21 @@ class NextDelivery(Operation["Deliver | None"]):
     """What a part delivers next, or None when it has ended. An error of the part is raised here."""
 
     part: Any
+
+
+def is_encoded(model: Whisper, mel: Tensor) -> bool:
+    """Whether `mel` is not a spectrogram but audio features already, by its last two dimensions."""
+    return tuple(mel.shape[-2:]) == (model.dims.n_audio_ctx, model.dims.n_audio_state)
+
+
+def encode_operation(model: Whisper, mel: Tensor) -> Operation[EncodedWindow]:
+    """Return what to await for a window: ``(n_mels, 3000)``, or audio features."""
+    return Project(mel.float()) if is_encoded(model, mel[None]) else Encode(mel)
+
+
+def is_window(model: Whisper, mel: Tensor) -> bool:
+    """Whether a batch holds features or whole windows; of another, the encoder says what is wrong."""
+    return is_encoded(model, mel) or tuple(mel.shape[1:]) == (model.dims.n_mels, 2 * model.dims.n_audio_ctx)
 
 
 async def gather(coroutines: Iterable[RequestCoroutine[T]], n_rows: int, group: Group | None = None) -> list[T]:

@@ -10,16 +10,9 @@ from typing import Any
 
 from ..errors import AudioError, LanguageError, OptionError
 from ..options.language_names import code_of
-from ..options.types import TRACK, check
 from ..utils import warn_caller
 
 HOW = "choose with audio_track, a number or a language"
-
-
-def check_track(audio_track: int | str | None) -> int | str | None:
-    """Return the number or language of a track as it is kept; OptionError where it can be neither."""
-    kept: int | str | None = check("audio_track", audio_track, TRACK, none=True)
-    return kept
 
 
 def choose(streams: Sequence[Any], audio_track: int | str | None, name: str) -> Any:

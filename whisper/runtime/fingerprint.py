@@ -71,7 +71,11 @@ def _by_torch(tensors: Sequence[Tensor]) -> list[int]:
     ]
     pieces = [*(tensor.flatten() for tensor in tensors if tensor.numel() > SMALL), *together]
     with torch.no_grad():
-        sums = [_sum(words) for piece in pieces for words in torch.split(_words(piece), AT_ONCE)]
+        sums = [
+            torch.mul(words, _keys(words.device)[: len(words)]).sum(dtype=torch.int64)
+            for piece in pieces
+            for words in torch.split(_words(piece), AT_ONCE)
+        ]
         return list(torch.stack(sums).tolist()) if sums else []
 
 
@@ -80,10 +84,6 @@ def _words(numbers: Tensor) -> Tensor:
 
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-
-
-def _sum(words: Tensor) -> Tensor:
-    return torch.mul(words, _keys(words.device)[: len(words)]).sum(dtype=torch.int64)
 
 
 @functools.lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ..device.hardware import free_memory
 from ..errors import OptionError, ShapeError
-from ..model import ModelDimensions
+
+if TYPE_CHECKING:
+    from ..model import ModelDimensions
 
 ASK_FROM = 1 << 30  # bytes; for fewer it is not worth asking how many are free
 

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,9 @@ from ..device.precision import resolve as resolve
 from ..lazy_modules import Children, DeferredModules, deferred
 from ..model import ModelDimensions, Whisper
 from .fingerprint import Fingerprint
-from .interface import Runner
+
+if TYPE_CHECKING:
+    from .interface import Runner
 
 # ---------------------------------------------------------------------------------------------------------
 # Is anybody watching

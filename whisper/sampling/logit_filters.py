@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..tokenizer import Tokenizer
 from . import repetition
-from .hotwords import Hotwords, TreeState
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+    from .hotwords import Hotwords, TreeState
 
 
 class LogitFilter:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..audio import CHUNK_LENGTH, TOKENS_PER_SECOND
+from ..spans import CHUNK_LENGTH, TOKENS_PER_SECOND
 from ..speech.rates import MAX_LOOP_TOKENS_PER_SECOND
 
 MAX_PERIOD = 40  # text tokens of one repetition

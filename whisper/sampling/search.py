@@ -188,6 +188,16 @@ def best_extensions(
     return live, ended
 
 
+def n_finished(beam_size: int, patience: float | None) -> int:
+    """Return how many finished texts end a beam search."""
+    n = round(beam_size * (patience or 1.0))
+    if n < 1:
+        raise OptionError(
+            f"beam_size={beam_size} with patience={patience} makes 0 candidates; their product must be at least 1"
+        )
+    return n
+
+
 class BeamSearchDecoder(TokenDecoder):
     """Beam search with patience (Kasai et al. 2022, arXiv:2204.05424).
 
@@ -204,12 +214,8 @@ class BeamSearchDecoder(TokenDecoder):
         self.eot = eot
         self.inference = inference
         self.patience = patience or 1.0
-        self.max_candidates = round(beam_size * self.patience)
+        self.max_candidates = n_finished(beam_size, patience)
         self.finished_sequences: list[dict[tuple[int, ...], float]] | None = None
-        if self.max_candidates < 1:
-            raise OptionError(
-                f"beam_size={beam_size} with patience={patience} makes 0 candidates; their product must be at least 1"
-            )
 
     def reset(self) -> None:
         self.finished_sequences = None

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..runtime.interface import Ints, TokenMask
-from ..tokenizer import Tokenizer
 from . import repetition
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
 
 class RowRule(NamedTuple):
@@ -72,7 +74,7 @@ class RowRules:
         tokenizer, n_vocab
             Of the model.
         suppress_tokens
-            Ids that are never sampled, with the control tokens that `decoding.suppressed_tokens`
+            Ids that are never sampled, with the control tokens that `plan.suppressed_tokens`
             adds.
         suppress_blank
             The first token is neither a lone space nor the end.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,35 +21,13 @@ from torch import Tensor
 
 from ..device.torch_state import clean_state
 from ..runtime.interface import Batch, EncodedWindow, Ints, Runner
-from .logit_filters import BoostHotwords, RowFilter
 from .search import best_extensions, fill_up
-from .token_rules import RowRule, RowRules, rules
+from .token_rules import RowRule, rules
+
+if TYPE_CHECKING:
+    from .plan import SamplingPlan
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class SamplingPlan:
-    """How a window is sampled: `DecodingOptions`, resolved for a model."""
-
-    initial_tokens: tuple[int, ...]  # prompt, start and prefix
-    sot_index: int  # index of <|startoftranscript|> among them
-    max_steps: int  # most tokens that are sampled
-    rules: RowRules
-    eot: int
-    no_speech: int  # <|nospeech|>, whose probability at the start token indicates silence
-    n_group: int = 1  # beams, or samples of which the best is selected
-    temperature: float = 0.0
-    # finished texts after which a beam search ends; None: no beam search
-    max_candidates: int | None = None
-    seed: int | None = None  # None uses torch's default generator
-    row_filters: tuple[RowFilter, ...] = ()  # applied to the logits before the rules
-    hotwords: BoostHotwords | None = None  # the one of these that needs score corrections
-
-    @property
-    def n_best(self) -> int:
-        """Candidates for each row's next token."""
-        return 1 if self.max_candidates is None else self.n_group + 1
 
 
 class WindowSampling:

@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .feature_store import LOG_POWER_FLOOR
-
 Rng = np.random.Generator
+LOG_POWER_FLOOR = -10.0  # log10 of the smallest power in the spectrogram: digital silence
 
 
 @lru_cache(maxsize=2)

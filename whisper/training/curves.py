@@ -11,13 +11,15 @@ import math
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MissingDependencyError
 from ..files import atomic_write
-from .trainer import Run, Settings
+
+if TYPE_CHECKING:
+    from .trainer import Run, Settings
 
 log = logging.getLogger(__name__)
 

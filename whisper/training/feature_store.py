@@ -11,9 +11,7 @@ import hashlib
 import json
 import logging
 import os
-import re
 import threading
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,16 +24,17 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, in_bands, load_audio, mel_filters
+from ..audio import N_FFT, in_bands, load_audio, mel_filters
 from ..errors import AudioError, MissingDependencyError, TrainingError
 from ..files import atomic_write
 from ..manifests.read import NON_SPEECH, ManifestEntry
+from ..spans import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
+from .augmentation import LOG_POWER_FLOOR
+from .targets import reduce_text
 from .word_aligner import WordAligner
 
 log = logging.getLogger(__name__)
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz'àâäçèéêëîïôöùûü"
-LOG_POWER_FLOOR = -10.0  # log10 of the smallest power in the spectrogram: digital silence
 MAX_FRAMES = 30 * FRAMES_PER_SECOND  # of a window; longer speech cannot be a training sample
 MAX_OVERRUN = 0.25  # seconds by which a part may end after its file, because manifests round times
 
@@ -106,28 +105,6 @@ def make_store(
 
 
 # --------------------------------------------------------------------------------------------------
-# Text
-# --------------------------------------------------------------------------------------------------
-
-
-def reduce_text(text: str) -> str:
-    """Normalize a transcript to the style of small models: lower-case letters and apostrophes.
-
-    Sources disagree (upper case without punctuation, or cased with it), so case and punctuation
-    cannot be learnt from all of them.
-    """
-    text = unicodedata.normalize("NFC", text.lower())
-    for old, new in (("’", "'"), ("‘", "'"), ("´", "'"), ("œ", "oe"), ("æ", "ae"), ("ÿ", "y")):
-        text = text.replace(old, new)
-    kept = ""
-    for character in text:
-        base = character if character in LETTERS else unicodedata.normalize("NFD", character)[0]
-        kept += base if base in LETTERS else " "
-    kept = re.sub(r"(?<![a-zà-ü])'+|'+(?![a-zà-ü])", " ", kept)  # quotation marks, not apostrophes
-    return " ".join(kept.split())
-
-
-# --------------------------------------------------------------------------------------------------
 # Features
 # --------------------------------------------------------------------------------------------------
 
@@ -169,7 +146,7 @@ class Preparation:
     """How recordings are prepared; each preparation needs a store of its own."""
 
     n_mels: int = 80
-    plain_text: bool = False  # normalize texts to lower-case letters, see `reduce_text`
+    plain_text: bool = False  # normalize texts to lower-case letters, see `targets.reduce_text`
     language: str | None = None  # of recordings whose manifest entry has none
     word_times: bool = True  # align English texts, where pocketsphinx is installed
 

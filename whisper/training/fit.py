@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio import FRAMES_PER_SECOND
 from ..errors import OptionError, TrainingError
 from ..files import atomic_write
 from ..manifests.read import NON_SPEECH, ManifestEntry, read_manifest
 from ..model import ModelDimensions, Whisper
 from ..options.types import check_names
+from ..spans import FRAMES_PER_SECOND
 from .curves import Curves, duration, progress_line
 from .dev_evaluation import DevEvaluator, DevSetOptions, entry_name, examples
-from .feature_store import MAX_FRAMES, FeatureStore, Preparation, build_store, make_store, reduce_text
+from .feature_store import MAX_FRAMES, FeatureStore, Preparation, build_store, make_store
 from .mixing import Recipe, mix_window
 from .options import SHAPES, FitOptions
 from .run_directory import check_resumable, digest, locked, save_settings
-from .targets import N_SHORT_MERGES, Vocabulary, full_vocabulary, reduced_vocabulary, used_token_ids
+from .targets import N_SHORT_MERGES, Vocabulary, full_vocabulary, reduce_text, reduced_vocabulary, used_token_ids
 from .trainer import LAST, Run, Settings, Stage, export, load_best, make_batch, start, train
 
 __all__ = [

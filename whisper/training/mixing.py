@@ -9,13 +9,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import TrainingError
+from ..spans import N_FRAMES
 from . import augmentation
-from .augmentation import Rng
-from .feature_store import LOG_POWER_FLOOR, MAX_FRAMES, FeatureStore, StoredClip
+from .augmentation import LOG_POWER_FLOOR
+
+if TYPE_CHECKING:
+    from .augmentation import Rng
+    from .feature_store import FeatureStore, StoredClip
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _place_clips(
     )
     while True:
         room = n_frames - time
-        longest = n_frames if n_frames >= MAX_FRAMES and not placed else room * 0.9
+        longest = n_frames if n_frames >= N_FRAMES and not placed else room * 0.9
         clip = _draw_clip(rng, store, recipe, longest, language)
         if clip is None:
             break

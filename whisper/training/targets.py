@@ -6,19 +6,24 @@ for windows without speech. Works on numbers alone; knows no audio and no model.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import TrainingError
 from ..tokenizer import WITHOUT_SPACES, Tokenizer, get_tokenizer
 from ..tokenizer import short_pieces as keep_short_merges
-from .augmentation import Rng
-from .feature_store import LETTERS, reduce_text
-from .mixing import Recipe, TrainingWindow
 
+if TYPE_CHECKING:
+    from .augmentation import Rng
+    from .mixing import Recipe, TrainingWindow
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'àâäçèéêëîïôöùûü"
 N_SHORT_MERGES = 1000  # byte-pair merges of a reduced vocabulary: short tokens, each seen often
 N_TIMESTAMPS = 1501
 IGNORE_INDEX = -100  # label of a position without loss
@@ -162,6 +167,23 @@ def used_token_ids(vocabulary: Vocabulary) -> list[int]:
     """Ids of all tokens with an index of their own."""
     begin = vocabulary.tokenizer.timestamp_begin
     return sorted({*vocabulary.token_ids, *range(begin, begin + N_TIMESTAMPS)})
+
+
+def reduce_text(text: str) -> str:
+    """Normalize a transcript to the style of small models: lower-case letters and apostrophes.
+
+    Sources disagree (upper case without punctuation, or cased with it), so case and punctuation
+    cannot be learnt from all of them.
+    """
+    text = unicodedata.normalize("NFC", text.lower())
+    for old, new in (("’", "'"), ("‘", "'"), ("´", "'"), ("œ", "oe"), ("æ", "ae"), ("ÿ", "y")):
+        text = text.replace(old, new)
+    kept = ""
+    for character in text:
+        base = character if character in LETTERS else unicodedata.normalize("NFD", character)[0]
+        kept += base if base in LETTERS else " "
+    kept = re.sub(r"(?<![a-zà-ü])'+|'+(?![a-zà-ü])", " ", kept)  # quotation marks, not apostrophes
+    return " ".join(kept.split())
 
 
 def alphabet_of(texts: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from ..errors import TrainingError
 from ..files import atomic_write
 from ..model import ModelDimensions, Whisper
 from . import lora
-from .feature_store import FeatureStore
 from .mixing import Recipe, TrainingWindow, mix_window
 from .network import FROM_SCRATCH, Objective, TrainingBatch, TrainingNetwork
 from .optimizers import adamw, muon
 from .targets import IGNORE_INDEX, N_TIMESTAMPS, Target, Vocabulary, make_target
+
+if TYPE_CHECKING:
+    from .feature_store import FeatureStore
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE
 from ..errors import MissingDependencyError
+from ..spans import SAMPLE_RATE
 
 EXTRA_WORDS = {"snowboy": "S N OW B OY"}  # words of the training data that are not in the dictionary
 
@@ -49,7 +49,7 @@ class WordAligner:
         samples
             16 kHz mono audio, float32, ``(n_samples,)``.
         text
-            Lower-case words separated by spaces, as from `datasets.reduce_text`.
+            Lower-case words separated by spaces, as from `targets.reduce_text`.
         """
         words = _words(text)
         if not words or self.unknown(text) or len(samples) < SAMPLE_RATE // 10:

@@ -16,8 +16,9 @@ from .. import compat
 from ..decoding import (
     DecodingOptions,
     DecodingResult,
-    DecodingTask,
     compute_dtype,
+    sampled_result,
+    window_sampling,
 )
 from ..device.torch_state import clean_state
 from ..engine.engine import Engine, engine_for
@@ -106,9 +107,8 @@ class EngineBackend:
 
     async def decode(self, window: EncodedWindow, options: DecodingOptions) -> DecodingResult:
         """See `Backend`."""
-        task = DecodingTask(self._model, options)
-        sampling = await Sample(task.sampling(window))
-        return task.result(sampling, options.language or "en")
+        sampling = await Sample(window_sampling(self._model, options, window))
+        return sampled_result(self._model, options, sampling)
 
     async def alignment_inputs(
         self, window: EncodedWindow, tokenizer: Tokenizer, text_tokens: Sequence[int]

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..audio import FRAMES_PER_SECOND, N_FRAMES, pad_or_trim
+from ..audio import FRAMES_PER_SECOND, N_FRAMES, check_track, pad_or_trim
 from ..engine.operations import InlineRequest, cooperate
 from ..errors import LanguageError
-from ..media.tracks import check_track
 from ..options.language_names import code_of
 from ..options.transcription import DecodingOptions, TranscribeOptions
 from ..options.types import check, whole

@@ -71,7 +71,6 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     # weights
     "sotto_arena_new": (_pointer, ()),
     "sotto_arena_free": (None, (_pointer,)),
-    "sotto_arena_bytes": (_size, (_pointer,)),
     "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int)),
     "sotto_linear_pack": (None, (_pointer, _int, _int, _pointer, _pointer, _int)),
     # encoder

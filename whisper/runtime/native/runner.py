@@ -82,7 +82,6 @@ class NativeRunner:
         self._begin()
         self.row_bytes: int = library.sotto_kv_row_bytes(self._decoder)
         self.window_bytes: int = library.sotto_cross_kv_bytes(self._decoder)
-        self.weight_bytes: int = packer.n_bytes()
 
     def _begin(self) -> None:
         """Make all that calls change."""
@@ -352,9 +351,6 @@ class _Packer:
         self.kept: list[Tensor] = []
         self.staging = _floats(0)
 
-    def n_bytes(self) -> int:
-        return int(self.library.sotto_arena_bytes(self.arena)) + sum(array.nbytes for array in self.kept)
-
     def encoder(self, dims: ModelDimensions) -> Parts:
         linears = [self._convolution("encoder.conv1"), self._convolution("encoder.conv2")]
         arrays = [self._array("encoder.positional_embedding"), *self._layer_norm("encoder.ln_post")]
@@ -420,9 +416,6 @@ class _Packer:
             raise ShapeError(f"{name} must have the shape {self.shapes[name]}, not {tuple(tensor.shape)}")
         return tensor
 
-    def _bias(self, name: str) -> Tensor | None:
-        return self._tensor(name) if name in self.shapes else None
-
     def _linear(self, *names: str) -> int:
         return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names])
 
@@ -441,7 +434,8 @@ class _Packer:
         matrix = self._new(self.dtype, n * len(weights), k)
         for i, name in enumerate(weights):
             weight, first = first if i == 0 else self._tensor(name), _floats(0)  # one is held at a time
-            self._pack(matrix, i * n, weight.detach(), self._bias(biases[i]) if biases else None)
+            bias = self._tensor(biases[i]) if biases and biases[i] in self.shapes else None
+            self._pack(matrix, i * n, weight.detach(), bias)
         return matrix
 
     def _new(self, dtype: int, n: int, k: int) -> int:

@@ -195,10 +195,8 @@ class Arena {
         Region& region = regions_.back();
         void* allocated = region.data + region.used;
         region.used += bytes;
-        n_bytes_ += bytes;
         return allocated;
     }
-    size_t n_bytes() const { return n_bytes_; }
 
   private:
     struct Region {
@@ -207,7 +205,6 @@ class Arena {
     };
     static constexpr size_t kHugePage = size_t(2) << 20, kRegion = size_t(32) << 20;
     std::vector<Region> regions_;
-    size_t n_bytes_ = 0;
 };
 
 inline void cpu_relax() {

@@ -71,7 +71,6 @@ int sotto_unquantized_dtype(int dtype) { return unquantized_dtype(dtype); }
 
 void* sotto_arena_new() { return new (std::nothrow) Arena(); }
 void sotto_arena_free(void* arena) { delete static_cast<Arena*>(arena); }
-size_t sotto_arena_bytes(void* arena) { return static_cast<Arena*>(arena)->n_bytes(); }
 
 // A linear layer (n, k) of zeros, which lives in the arena and as long.
 void* sotto_linear_new(void* arena, int dtype, int n, int k) {
