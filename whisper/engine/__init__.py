@@ -2,4 +2,3 @@
 
 from .engine import Engine as Engine
 from .engine import configure as configure
-from .engine import engine_for as engine_for
