@@ -22,19 +22,18 @@ from .device.torch_state import clean_state
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .media import reader
 from .media.finite import Mending
-from .media.tracks import check_track
-from .options.types import FLAG
+from .options.types import FLAG, TRACK
+from .spans import CHUNK_LENGTH as CHUNK_LENGTH  # programs look for all of these here
+from .spans import FRAMES_PER_SECOND as FRAMES_PER_SECOND
+from .spans import HOP_LENGTH as HOP_LENGTH
+from .spans import N_FRAMES as N_FRAMES
+from .spans import N_SAMPLES as N_SAMPLES
+from .spans import N_SAMPLES_PER_TOKEN as N_SAMPLES_PER_TOKEN
+from .spans import SAMPLE_RATE as SAMPLE_RATE
+from .spans import TOKENS_PER_SECOND as TOKENS_PER_SECOND
 
-SAMPLE_RATE = 16000  # hertz; the only rate that the models know
 N_FFT = 400  # samples under one window: 25 ms
-HOP_LENGTH = 160  # samples from one frame to the next: 10 ms
-CHUNK_LENGTH = 30  # seconds that the encoder reads at once
-N_SAMPLES = CHUNK_LENGTH * SAMPLE_RATE  # 480000
-N_FRAMES = N_SAMPLES // HOP_LENGTH  # 3000 frames of mel
 N_MELS = (80, 128)  # bands that there are models for
-N_SAMPLES_PER_TOKEN = HOP_LENGTH * 2  # the encoder's second convolution halves the frames
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
-TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
 
 MAX_RATE = 2**31 - 1  # hertz; FFmpeg keeps rates in 32 bits
 MAX_CHANNELS = 8  # of an array: more are not channels but samples
@@ -262,6 +261,16 @@ def in_bands(filters: Tensor, power: Tensor) -> Tensor:
     is_own = len(filters) in N_MELS and filters is _mel_filters(filters.device, len(filters))
     sparse = _sparse_filters(len(filters)) if is_own else filters.to_sparse()
     return torch.stack([torch.sparse.mm(sparse, of_one) for of_one in power])
+
+
+def check_track(audio_track: int | str | None) -> int | str | None:
+    """Return the number or language of a track as it is kept; OptionError where it can be neither."""
+    if audio_track is None:
+        return None
+    settled: int | str = TRACK.settle(audio_track)
+    if not TRACK.holds(settled):
+        raise OptionError(f"audio_track must be {TRACK.words}, or None, not {reprlib.repr(settled)}")
+    return settled
 
 
 def _check_whole(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:

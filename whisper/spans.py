@@ -1,4 +1,4 @@
-"""Parts of a recording: spans in seconds and ranges of frames.
+"""Time in a recording: the units in which it is counted, spans in seconds and ranges of frames.
 
 Knows no samples, text or model.
 """
@@ -10,6 +10,15 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+SAMPLE_RATE = 16000  # hertz; the only rate that the models know
+HOP_LENGTH = 160  # samples from one frame to the next: 10 ms
+CHUNK_LENGTH = 30  # seconds that the encoder reads at once
+N_SAMPLES = CHUNK_LENGTH * SAMPLE_RATE  # 480000
+N_FRAMES = N_SAMPLES // HOP_LENGTH  # 3000 frames of mel
+N_SAMPLES_PER_TOKEN = HOP_LENGTH * 2  # the encoder's second convolution halves the frames
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
+TOKENS_PER_SECOND = SAMPLE_RATE // N_SAMPLES_PER_TOKEN  # 50
 
 Span: TypeAlias = tuple[float, float]  # start and end, seconds
 FrameRange: TypeAlias = tuple[int, int]  # first frame (of 10 ms), and the frame after the last

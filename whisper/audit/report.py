@@ -1,6 +1,6 @@
 """The report of an audit: where speech and text disagree, as values, a table and a plot.
 
-Measures and corrects nothing itself: `AuditedWindowLoop` does, and adds its findings here.
+Measures and corrects nothing itself: `AuditStrategy` does, and the window loop adds its findings here.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..results import Segment
 from ..spans import Span, merge_spans
-from ..speech.vad import Speech
 from ..utils import format_timestamp
 from .coverage import text_spans
 from .timeline_plot import plot
+
+if TYPE_CHECKING:
+    from ..results import Segment
+    from ..speech.vad import Speech
 
 Kind = Literal["recovered", "dropped", "loop", "doubtful", "uncovered"]
 

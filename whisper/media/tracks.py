@@ -5,26 +5,14 @@ By default the one that the ``ffmpeg`` program takes; else one by its number or 
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import AudioError, LanguageError, OptionError
 from ..options.language_names import code_of
-from ..options.types import TRACK
 from ..utils import warn_caller
 
 HOW = "choose with audio_track, a number or a language"
-
-
-def check_track(audio_track: int | str | None) -> int | str | None:
-    """Return the number or language of a track as it is kept; OptionError where it can be neither."""
-    if audio_track is None:
-        return None
-    settled: int | str = TRACK.settle(audio_track)
-    if not TRACK.holds(settled):
-        raise OptionError(f"audio_track must be {TRACK.words}, or None, not {reprlib.repr(settled)}")
-    return settled
 
 
 def choose(streams: Sequence[Any], audio_track: int | str | None, name: str) -> Any:

@@ -11,22 +11,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import audio
-from ..audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, Array, Source
+from ..audio import N_FFT, Array, Source
 from ..device import processes
 from ..device.torch_state import clean_state
 from ..media import reader
 from ..media.finite import Mending, zeroed
 from ..media.sources import is_standard_input
 from ..media.spool import Spool
+from ..spans import HOP_LENGTH, N_FRAMES, N_SAMPLES, SAMPLE_RATE
 from ..utils import cached_property
-from .pauses import Loudness
+
+if TYPE_CHECKING:
+    from .pauses import Loudness
 
 HELD = 600 * SAMPLE_RATE  # samples: up to 10 minutes, whose spectrogram takes 19 MB, one pass is enough
 KEPT_BLOCKS = 64  # of a long recording, 20 MB with 80 bands: a window needs 4, and several are read side by side

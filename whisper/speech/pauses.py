@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import OptionError, ShapeError
 from ..spans import FrameRange, true_runs
-from .vad import Speech
+
+if TYPE_CHECKING:
+    from .vad import Speech
 
 Loudness = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

