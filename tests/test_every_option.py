@@ -6,7 +6,6 @@ does the right thing is for the tests of its room.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import threading
 import warnings
@@ -22,7 +21,7 @@ from whisper.device.precision import available_types
 from whisper.errors import WhisperError
 from whisper.model import Whisper
 from whisper.options.transcription import DecodingOptions, TranscribeOptions
-from whisper.transcription import backends
+from whisper.transcription import backends, recording
 
 from .containers import Track, container
 from .models import random_model
@@ -243,7 +242,7 @@ def test_changing_an_option_changes_what_comes_out(
 ) -> None:  # fmt: skip
     if case.option == "fp16" and available_types("cpu")[0] == "float32":
         pytest.skip("this processor computes in no half precision")
-    monkeypatch.setattr(importlib.import_module("whisper.transcribe"), "MIN_CHUNK_FRAMES", 300)  # 3 s
+    monkeypatch.setattr(recording, "MIN_CHUNK_FRAMES", 300)  # 3 s
     sound, key = sounds[case.sound], (mode, repr((case.sound, case.base)))
     if key not in FIRST:
         FIRST[key] = run(mode, model, sound, case.base, capsys, asked)

@@ -25,7 +25,7 @@ from .runtime import select as fast_path
 from .transcribe import iter_segments as iter_segments
 from .transcribe import transcribe as transcribe
 from .transcribe import transcribe_with_report as transcribe_with_report
-from .transcription.languages import identify_language as identify_language
+from .transcription.identify import identify_language as identify_language
 from .version import __version__ as __version__
 
 Whisper.decode = decode

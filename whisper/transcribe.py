@@ -1,66 +1,41 @@
 """From recordings to transcripts: reading, speech and language detection, window loops.
 
-`TranscribeSettings` checks the options, and a `WindowLoop` decodes the windows. The state of a
-transcription is in its `Transcription`, never in the model, so that several can run on one model,
-and an exception leaves the model as it was.
+What programs call. The options are checked here, once for all recordings; each recording is then a
+request, `transcription.recording.Transcription`, that runs when its result is waited for.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from . import compat
-from .audio import FRAMES_PER_SECOND, load_audio, log_mel_spectrogram
-from .audit.report import Report
+from .audio import load_audio, log_mel_spectrogram
 from .cli.main import cli as cli  # programs import it from here
-from .decoding import DecodingOptions
-from .engine.operations import Deliver, NextDelivery, RequestCoroutine, Spawn, cooperate
 from .engine.scheduler import Group
 from .errors import AudioError, OptionError
 from .media.sources import check_read_once
-from .options.language_names import code_of
 from .options.transcription import (
     APPEND_PUNCTUATIONS,
     FALLBACK_TEMPERATURES,
     PREPEND_PUNCTUATIONS,
+    DecodingOptions,
     TranscribeOptions,
 )
 from .options.types import check_names
-from .output.console import show
-from .results import Segment, Transcript
-from .spans import FrameRange
-from .speech.features import Features
-from .speech.pauses import cut_at_pauses
-from .speech.vad import Speech, VadOptions, detecting_speech
 from .timing import add_word_timestamps
-from .tokenizer import LANGUAGES
-from .transcription import channels as channel_tracks
-from .transcription.audited_loop import AuditedWindowLoop
-from .transcription.languages import Detection, detecting_language
-from .transcription.progress import ProgressBar, ProgressCallback, share_progress
-from .transcription.settings import TranscribeSettings
-from .transcription.window_loop import RecordingContext, WindowLoop
-from .transcription.windows import intersection, parse_clips
-from .utils import make_safe
+from .transcription.backends import backend_for
+from .transcription.call import Call
+from .transcription.progress import ProgressBar, share_progress
+from .transcription.recording import Replaceable, recording_steps
+from .transcription.settings import TranscribeSettings, check_settings
 
 if TYPE_CHECKING:
     from .audio import Source
+    from .audit.report import Report
     from .model import Whisper
-
-# `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
-# `transcribe`, in options.py and in docs/guide.md.
-MAX_PAUSE = 1.9
-# the same between padded speech segments
-MAX_PADDED_PAUSE = round(MAX_PAUSE - 2 * VadOptions.speech_pad_ms / 1000, 3)
-
-# Of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
-# too late.
-MIN_CHUNK_FRAMES = 60 * FRAMES_PER_SECOND
-MAX_CHUNK_FRAMES = 180 * FRAMES_PER_SECOND
+    from .results import Segment, Transcript
 
 
 @overload
@@ -218,9 +193,10 @@ def transcribe(
         "cancel": cancel,
     }
     settings = _settings(model, "transcribe", {**options, **decode_options})
+    call = Call(settings, backend_for(model, settings.decoding.fp16))
     if isinstance(audio, (list, tuple)):
-        return [transcript for transcript, _ in _transcribe_all(settings, audio)]
-    return _transcribe_one(settings, audio)[0]
+        return [transcript for transcript, _ in _transcribe_all(call, audio)]
+    return _transcribe_one(call, audio)[0]
 
 
 @overload
@@ -255,9 +231,8 @@ def transcribe_with_report(
         See `transcribe`.
     """
     settings = _settings(model, "transcribe_with_report", {"audit": True, **options})
-    if isinstance(audio, (list, tuple)):
-        return _transcribe_all(settings, audio)
-    return _transcribe_one(settings, audio)
+    call = Call(settings, backend_for(model, settings.decoding.fp16))
+    return _transcribe_all(call, audio) if isinstance(audio, (list, tuple)) else _transcribe_one(call, audio)
 
 
 def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Segment]:
@@ -284,9 +259,10 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
     if isinstance(audio, (list, tuple)):
         raise OptionError("iter_segments() takes one recording, and not a list: call it for each, or transcribe()")
     settings = _settings(model, "iter_segments", options)
+    call = Call(settings, backend_for(model, settings.decoding.fp16))
 
     def segments() -> Iterator[Segment]:
-        yield from settings.start(_recording_steps(settings, audio, settings.options.progress))
+        yield from call.start(recording_steps(call, audio, _replaceable(), settings.options.progress))
 
     return segments()
 
@@ -297,25 +273,25 @@ def _settings(model: Whisper, function: str, given: dict[str, Any]) -> Transcrib
     names = {field.name for field in fields(TranscribeOptions)}
     options = TranscribeOptions(**{name: value for name, value in given.items() if name in names})
     decoding = DecodingOptions(**{name: value for name, value in given.items() if name not in names})
-    return TranscribeSettings(model, options, decoding)
+    return check_settings(model, options, decoding)
 
 
-def _transcribe_one(settings: TranscribeSettings, audio: Source) -> tuple[Transcript, Report]:
-    steps = _recording_steps(settings, audio, settings.options.progress)
-    result: tuple[Transcript, Report] = settings.start(steps).result()
+def _transcribe_one(call: Call, audio: Source) -> tuple[Transcript, Report]:
+    steps = recording_steps(call, audio, _replaceable(), call.settings.options.progress)
+    result: tuple[Transcript, Report] = call.start(steps).result()
     return result
 
 
-def _transcribe_all(settings: TranscribeSettings, audios: Sequence[Source]) -> list[tuple[Transcript, Report]]:
+def _transcribe_all(call: Call, audios: Sequence[Source]) -> list[tuple[Transcript, Report]]:
     """Transcribe recordings side by side; an error of one ends all."""
     if any(isinstance(audio, (int, float)) for audio in audios):
         raise AudioError("a list means several recordings: give the samples of one as a numpy array or tensor")
     check_read_once(audios)
-    options, n = settings.options, len(audios)
+    options, n = call.settings.options, len(audios)
     callbacks = share_progress(options.progress, n) if options.progress else [None] * n
-    caller, group = settings.caller(), None if options.batch_size is None else Group(options.batch_size)
+    caller, group = call.caller(), None if options.batch_size is None else Group(options.batch_size)
     requests = [
-        settings.start(_recording_steps(settings, audio, progress, f"[{i} of {n}] "), caller, group)
+        call.start(recording_steps(call, audio, _replaceable(), progress, f"[{i} of {n}] "), caller, group)
         for i, (audio, progress) in enumerate(zip(audios, callbacks, strict=True), start=1)
     ]
     results: list[tuple[Transcript, Report]] = []
@@ -330,211 +306,18 @@ def _transcribe_all(settings: TranscribeSettings, audios: Sequence[Source]) -> l
     return results
 
 
-def _recording_steps(
-    settings: TranscribeSettings, audio: Source, progress: ProgressCallback | None, label: str = ""
-) -> RequestCoroutine[Any]:
-    """Return the steps of one recording, mixed or channel by channel."""
-    if settings.options.channels == "separate":
-        return _channel_steps(settings, audio, progress, label)
-    return Transcription(settings, audio, progress, label, settings.options.of_file()).steps()
+def _replaceable() -> Replaceable:
+    """Return this module's functions, some of which a program may have replaced."""
+    own_mel = log_mel_spectrogram if compat.replaced("transcribe.log_mel_spectrogram") else None
+    return Replaceable(load_audio, own_mel, _add_words)
 
 
-async def _channel_steps(
-    settings: TranscribeSettings, audio: Source, progress: ProgressCallback | None, label: str
-) -> Any:
-    """Transcribe the channels of a recording side by side, and merge the transcripts at the end."""
-    reading = channel_tracks.reading(audio, **settings.options.of_file())
-    tracks = await cooperate(reading, settings.raise_if_cancelled)
-    done = [(0.0, 0.0)] * len(tracks)
-
-    def callback(i: int) -> ProgressCallback:
-        def report_mean(seconds: float, total: float) -> None:
-            done[i] = seconds, total
-            if progress is not None:
-                progress(sum(d for d, _ in done) / len(done), sum(t for _, t in done) / len(done))
-
-        return report_mean
-
-    transcriptions, running = [], []
-    for i, track in enumerate(tracks):
-        transcriptions.append(Transcription(settings, track, callback(i), f"{label}[channel {i}] "))
-        running.append(await Spawn(transcriptions[i].steps(), settings.n_rows, Group(len(tracks))))
-    for handle in running:
-        while (await NextDelivery(handle)) is not None:
-            pass
-    transcript = channel_tracks.merge([one.result[0] for one in transcriptions])
-    await Deliver(transcript["segments"])
-    return transcript, Report.of_channels([one.result[1] for one in transcriptions], transcript["language"])
-
-
-class Transcription:
-    """The transcription of one recording.
-
-    Parameters
-    ----------
-    progress
-        Called after each window with the seconds that are done and the total.
-    label
-        Prefix of what is printed; with it, the transcription has no progress bar of its own.
-    of_file
-        Arguments for reading a file: see `TranscribeOptions.of_file`.
-    """
-
-    features: Features
-    recording: RecordingContext
-    result: tuple[Transcript, Report]  # at the end
-
-    def __init__(
-        self,
-        settings: TranscribeSettings,
-        audio: Source,
-        progress: ProgressCallback | None = None,
-        label: str = "",
-        of_file: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        self.settings, self._of_file = settings, of_file
-        self.segments: list[Segment] = []
-        self._report = Report()
-        self._audio, self._progress, self._label = audio, progress, label
-
-    async def steps(self) -> Any:
-        """Transcribe to the end."""
-        settings, options = self.settings, self.settings.options
-        reading = Features.reading(
-            self._audio,
-            settings.model.dims.n_mels,
-            load_audio=load_audio,
-            log_mel_spectrogram=log_mel_spectrogram if compat.replaced("transcribe.log_mel_spectrogram") else None,
-            **self._of_file,
-        )
-        self.features = await cooperate(reading, settings.raise_if_cancelled)
-        clips = parse_clips(options.clip_timestamps, self.features.n_frames)
-        speech: Speech | None = None
-        if settings.audits or settings.skips_silence:
-            detection = detecting_speech(self.features.samples, self.features.n_samples, settings.vad_options)
-            speech = await cooperate(detection, settings.raise_if_cancelled)
-        if speech is not None and settings.skips_silence:
-            spoken = speech.clips(self.features.n_frames, MAX_PADDED_PAUSE)
-            clips = intersection(clips, spoken)
-        report = self._report
-        report.duration = self.features.n_frames / FRAMES_PER_SECOND
-        language = settings.decoding.language
-        encoded: dict[int, Any] = {}
-        if language is None:
-            language = await self._detect_language(speech, encoded)
-        report.language = language
-        self.recording = RecordingContext(
-            self.features, code_of(language) or "en", self._add_words, report, speech, report.language_probs, encoded
-        )
-        n_frames = sum(end - start for start, end in clips)
-        self._report_progress(0, n_frames)
-        with ProgressBar(self.features.n_frames, options.verbose is False and not self._label) as bar:
-            receive = self._receiver(bar, n_frames)
-            chunks = self._cut_into_chunks(clips)
-            self.recording.in_chunks = len(chunks) > 1
-            if len(chunks) == 1:
-                await self._window_loop(chunks[0], receive).steps()
-            else:
-                await self._run_side_by_side(chunks, receive)
-        if bar.n_done < n_frames:
-            self._report_progress(n_frames, n_frames)
-        tokens = [token for segment in self.segments for token in segment["tokens"]]
-        report.close(self.segments, speech)
-        transcript: Transcript = {
-            "text": settings.tokenizer(language).decode(tokens),
-            "segments": self.segments,
-            "language": language,
-        }
-        self.result = transcript, report
-        return self.result
-
-    def _window_loop(
-        self, clips: list[FrameRange], receive: Callable[[Deliver], None] | None = None, start: float = 0.0
-    ) -> WindowLoop:
-        kind = AuditedWindowLoop if self.settings.audits else WindowLoop
-        return kind(self.settings, self.recording, clips, receive, start)
-
-    # -- before the first window -------------------------------------------------------------------
-
-    async def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> str:
-        """Detect the language; `encoded` keeps the encoded windows for the window loop."""
-        settings, options = self.settings, self.settings.options
-        n = options.language_detection_segments
-        if options.verbose and len(settings.languages) > 1:
-            part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
-            self._print(f"Detecting language using {part}. Use `--language` to specify the language")
-        spans = () if speech is None else speech.spans
-        detection: Detection = await detecting_language(
-            settings.backend, self.features, n, settings.languages, spans, encoded
-        )
-        self._report.language_probs = detection.probs
-        if options.verbose is not None and len(settings.languages) > 1:
-            self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
-        return detection.language
-
-    # -- one window loop, or several side by side --------------------------------------------------
-
-    def _cut_into_chunks(self, clips: list[FrameRange]) -> list[list[FrameRange]]:
-        """Return the clips of each chunk; a single chunk where nothing runs side by side."""
-        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
-        if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
-            return [clips]
-        target = min(max(MIN_CHUNK_FRAMES, -(-total // n)), MAX_CHUNK_FRAMES)
-        longest, loudness = 3 * target // 2, self.features.loudness()
-        chunks: list[list[FrameRange]] = [[]]
-        length = 0
-        speech = self.recording.speech
-        for begin, end in clips:
-            for start, stop in cut_at_pauses(loudness[begin:end], end - begin, target, longest, speech, begin):
-                length += stop - start
-                if chunks[-1] and length > target:
-                    chunks.append([])
-                    length = stop - start
-                chunks[-1].append((begin + start, begin + stop))
-        return chunks
-
-    async def _run_side_by_side(self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]) -> None:
-        """Run a window loop for each chunk; deliver segments in the order of the recording."""
-        self.recording.encoded.clear()
-        running = []
-        for clips in chunks:
-            loop = self._window_loop(clips, start=clips[0][0] / FRAMES_PER_SECOND)
-            running.append(await Spawn(loop.steps(), self.settings.n_rows, self.settings.chunks))
-        for handle in running:
-            while (delivery := (await NextDelivery(handle))) is not None:
-                receive(delivery)
-                await delivery
-
-    @staticmethod
-    def _add_words(**arguments: Any) -> None:
-        """Add words, by this module's `add_word_timestamps`, which a program may have replaced."""
-        # a replacement does not know the fast path
-        if compat.replaced("transcribe.add_word_timestamps"):
-            arguments = {name: value for name, value in arguments.items() if name != "attention"}
-        add_word_timestamps(**arguments)
-
-    # -- output ------------------------------------------------------------------------------------
-
-    def _receiver(self, bar: ProgressBar, n_frames: int) -> Callable[[Deliver], None]:
-        """Return a function that receives the segments of each window, in order."""
-
-        def receive(delivery: Deliver) -> None:
-            for line in delivery.lines:
-                self._print(line)
-            for i, segment in enumerate(delivery.segments, start=len(self.segments)):
-                segment["id"] = i
-            self.segments += delivery.segments
-            bar.advance(delivery.n_frames)
-            self._report_progress(min(bar.n_done, n_frames), n_frames)
-
-        return receive
-
-    def _print(self, line: str) -> None:
-        show(self._label + make_safe(line), sys.stdout)
-
-    def _report_progress(self, n_done: int, n_frames: int) -> None:
-        if self._progress is not None:
-            self._progress(n_done / FRAMES_PER_SECOND, n_frames / FRAMES_PER_SECOND)
+def _add_words(**arguments: Any) -> None:
+    """Add words, by this module's `add_word_timestamps`, which a program may have replaced."""
+    # a replacement does not know the fast path
+    if compat.replaced("transcribe.add_word_timestamps"):
+        arguments = {name: value for name, value in arguments.items() if name != "attention"}
+    add_word_timestamps(**arguments)
 
 
 compat.remember("transcribe.add_word_timestamps", (globals(), ["add_word_timestamps"]))

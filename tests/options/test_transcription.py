@@ -18,6 +18,7 @@ from whisper.errors import OptionError, UnknownOptionError
 from whisper.options.transcription import GROUPS, TranscribeOptions, verify_options
 from whisper.options.types import check_names, facts, idle, is_number, takes_none
 from whisper.transcribe import transcribe
+from whisper.transcription import recording
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FIELDS = [(kind, f) for kind in (DecodingOptions, TranscribeOptions) for f in dataclasses.fields(kind)]
@@ -46,12 +47,11 @@ def test_transcribe_hands_on_every_keyword(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_skipped_pause_is_the_same_figure_everywhere() -> None:
-    module = sys.modules["whisper.transcribe"]
     (help_text,) = (facts(f).help for _, f in FIELDS if f.name == "vad_filter")
     guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
     for text in (transcribe.__doc__ or "", help_text, guide):
-        assert f"pauses longer than {module.MAX_PAUSE} s" in " ".join(text.split())
-    assert module.MAX_PADDED_PAUSE == 1.5  # with the default padding of 0.2 s
+        assert f"pauses longer than {recording.MAX_PAUSE} s" in " ".join(text.split())
+    assert recording.MAX_PADDED_PAUSE == 1.5  # with the default padding of 0.2 s
 
 
 @pytest.mark.parametrize(("options", "field"), FIELDS, ids=lambda value: getattr(value, "name", ""))

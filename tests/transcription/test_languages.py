@@ -15,13 +15,13 @@ from whisper.engine.operations import InlineRequest
 from whisper.errors import LanguageError, OptionError
 from whisper.model import Whisper
 from whisper.options.transcription import TranscribeOptions
+from whisper.transcription.identify import identify_language
 from whisper.transcription.languages import (
     LanguageTracker,
     can_translate,
     candidates,
     combine,
     detecting_language,
-    identify_language,
     most_probable,
     most_spoken_language,
     option_warnings,

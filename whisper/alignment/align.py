@@ -20,7 +20,7 @@ import numpy as np
 from .. import timing
 from ..audio import FRAMES_PER_SECOND, N_FRAMES, TOKENS_PER_SECOND, pad_or_trim
 from ..decoding import verify_options
-from ..engine.operations import InlineRequest, cooperate
+from ..engine.operations import cooperate
 from ..errors import AudioError, LanguageError, OptionError
 from ..options.language_names import code_of
 from ..options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, DecodingOptions, TranscribeOptions
@@ -122,7 +122,7 @@ def align(
     codes = _candidate_languages(model, language)
     backend = backend_for(model, fp16)
 
-    async def steps() -> Any:
+    async def steps() -> Transcript:
         features = await cooperate(Features.reading(audio, model.dims.n_mels, **options.of_file()))
         if features.n_frames < 1:
             raise AudioError("the recording is empty: there is nothing to align the text with")
@@ -133,8 +133,7 @@ def align(
         alignment = _Alignment(model, backend, options, options_with_language, features, speech)
         return await alignment.steps(lines)
 
-    engine = backend.engine
-    transcript: Transcript = (InlineRequest(steps()) if engine is None else engine.submit(steps())).result()
+    transcript: Transcript = backend.submit(steps()).result()
     return transcript
 
 
@@ -219,7 +218,7 @@ class _Alignment:
         )
         self._encoding = _encoding_of(model, self.tokenizer)
 
-    async def steps(self, lines: Sequence[str]) -> Any:
+    async def steps(self, lines: Sequence[str]) -> Transcript:
         """Align all words; returns the transcript."""
         words = [word for i, line in enumerate(lines) for word in self._split_into_words(i, line)]
         chunks = self._chunks()

@@ -1,6 +1,6 @@
 """The report of an audit: where speech and text disagree, as values, a table and a plot.
 
-Measures and corrects nothing itself: `AuditedWindowLoop` does, and adds its findings here.
+Measures and corrects nothing itself: `AuditStrategy` does, and the window loop adds its findings here.
 """
 
 from __future__ import annotations

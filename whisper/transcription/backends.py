@@ -7,7 +7,7 @@ results out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -21,21 +21,38 @@ from ..decoding import (
     window_sampling,
 )
 from ..device.torch_state import clean_state
-from ..engine.engine import Engine, engine_for
-from ..engine.operations import DetectLanguage, Encode, Sample
+from ..engine.engine import engine_for
+from ..engine.operations import DetectLanguage, Encode, InlineRequest, Sample
 from ..runtime import select
-from ..runtime.interface import EncodedWindow
 from ..timing import attend_operation
-from ..tokenizer import Tokenizer, get_tokenizer
+from ..tokenizer import get_tokenizer
 
 if TYPE_CHECKING:
+    from ..engine.engine import Caller, Engine, Handle
+    from ..engine.operations import RequestCoroutine
+    from ..engine.scheduler import Group
     from ..model import Whisper
+    from ..runtime.interface import EncodedWindow
+    from ..tokenizer import Tokenizer
 
 
 class Backend(Protocol):
     """A way to run the model; the type of an encoded window is its own."""
 
-    engine: Engine | None
+    def caller(self, stop: Callable[[], bool] | None = None) -> Caller | None:
+        """Return who waits for several requests; `stop` is polled, and says whether to give up."""
+        ...
+
+    def submit(
+        self,
+        coroutine: RequestCoroutine[Any],
+        n_rows: int = 1,
+        *,
+        caller: Caller | None = None,
+        group: Group | None = None,
+    ) -> Handle | InlineRequest:
+        """Return a request that runs the coroutine when its result is waited for; see `Engine.submit`."""
+        ...
 
     async def encode(self, mel: Tensor) -> Any:
         """Encode a full window, ``(n_mels, 3000)``, once for detection, decoding and alignment."""
@@ -57,11 +74,24 @@ class Backend(Protocol):
 class ReferenceBackend:
     """The model's own methods, looked up when called."""
 
-    engine: Engine | None = None
-
     def __init__(self, model: Whisper, fp16: bool) -> None:
         self._model = model
         self._dtype = compute_dtype(fp16, model.device)
+
+    def caller(self, stop: Callable[[], bool] | None = None) -> None:
+        """See `Backend`; there is nothing that several requests could share."""
+        return None
+
+    def submit(
+        self,
+        coroutine: RequestCoroutine[Any],
+        n_rows: int = 1,
+        *,
+        caller: Caller | None = None,
+        group: Group | None = None,
+    ) -> InlineRequest:
+        """See `Backend`."""
+        return InlineRequest(coroutine)
 
     async def encode(self, mel: Tensor) -> Tensor:
         """See `Backend`; returns ``(n_audio_ctx, n_audio_state)``."""
@@ -92,8 +122,22 @@ class EngineBackend:
     """An engine, which other transcriptions use at the same time."""
 
     def __init__(self, model: Whisper, engine: Engine) -> None:
-        self.engine: Engine | None = engine
-        self._model = model
+        self._model, self._engine = model, engine
+
+    def caller(self, stop: Callable[[], bool] | None = None) -> Caller:
+        """See `Backend`."""
+        return self._engine.caller(stop)
+
+    def submit(
+        self,
+        coroutine: RequestCoroutine[Any],
+        n_rows: int = 1,
+        *,
+        caller: Caller | None = None,
+        group: Group | None = None,
+    ) -> Handle:
+        """See `Backend`."""
+        return self._engine.submit(coroutine, n_rows, caller=caller, group=group)
 
     async def encode(self, mel: Tensor) -> EncodedWindow:
         """See `Backend`."""

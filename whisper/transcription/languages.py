@@ -11,22 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..audio import FRAMES_PER_SECOND, N_FRAMES, check_track, pad_or_trim
-from ..engine.operations import InlineRequest, cooperate
+from ..audio import pad_or_trim
 from ..errors import LanguageError
 from ..options.language_names import code_of
-from ..options.transcription import DecodingOptions, TranscribeOptions
-from ..options.types import check, whole
-from ..results import Segment
-from ..spans import Span
-from ..speech.features import Features
-from ..speech.vad import VadOptions, detecting_speech
+from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..tokenizer import get_tokenizer
-from .backends import Backend, backend_for
 
 if TYPE_CHECKING:
-    from ..audio import Source
     from ..model import Whisper
+    from ..options.transcription import DecodingOptions, TranscribeOptions
+    from ..results import Segment
+    from ..spans import Span
+    from ..speech.features import Features
+    from .backends import Backend
 
 MIN_PROBABILITY = 1e-6  # so that one window that excludes a language does not outweigh all others
 SWITCH_ODDS = 0.1  # of another language in the next window, against the same language again
@@ -49,66 +46,6 @@ class Detection:
     language: str
     probs: dict[str, float]
     windows: tuple[tuple[float, dict[str, float]], ...]
-
-
-def identify_language(
-    model: Whisper,
-    audio: Source,
-    *,
-    languages: Sequence[str] | str | None = None,
-    segments: int = 4,
-    vad_parameters: Mapping[str, Any] | str | None = None,
-    fp16: bool = True,
-    audio_track: int | str | None = None,
-) -> Detection:
-    """Detect the language of a recording.
-
-    Parameters
-    ----------
-    model
-        A multilingual model.
-    audio
-        Path, bytes, open file, or samples at 16 kHz; see `load_audio`.
-    languages
-        Codes or names of the candidates, as a sequence or with commas; by default, all of the
-        model's languages.
-    segments
-        Windows of 30 s to use, spread over the speech of the recording; a short recording may have
-        fewer.
-    vad_parameters
-        Settings of voice activity detection; see `vad.VadOptions`.
-    fp16
-        Use the fastest precision that the device supports well; False is float32.
-    audio_track
-        Of a file with several audio tracks, the number of one, from 0, or its language.
-
-    Returns
-    -------
-    Detection
-        The language, and the probabilities of the recording and of its windows.
-
-    Raises
-    ------
-    AudioError
-        The recording cannot be read. (A RuntimeError.)
-    LanguageError
-        A language is unknown, or the model is English-only. (A ValueError.)
-    OptionError
-        Another option is wrong. (A ValueError.)
-    """
-    segments = check("segments", segments, whole(1))
-    if not model.is_multilingual:
-        raise LanguageError("this model is English-only and cannot detect languages")
-    codes, vad_options, backend = candidates(model, languages), VadOptions.of(vad_parameters), backend_for(model, fp16)
-
-    async def steps() -> Any:
-        features = await cooperate(Features.reading(audio, model.dims.n_mels, audio_track=check_track(audio_track)))
-        speech = await cooperate(detecting_speech(features.samples, features.n_samples, vad_options))
-        return await detecting_language(backend, features, int(segments), codes, speech.spans)
-
-    engine = backend.engine
-    detection: Detection = (InlineRequest(steps()) if engine is None else engine.submit(steps())).result()
-    return detection
 
 
 # --------------------------------------------------------------------------------------------------

@@ -8,14 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
-from ..options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS, TranscribeOptions
-from ..results import Segment, Word
+from ..options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
+from ..spans import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
 from ..speech.rates import MAX_LETTERS_PER_SECOND
 from ..utils import get_end
-from .windows import Window
+
+if TYPE_CHECKING:
+    from ..audit.report import Finding
+    from ..options.transcription import TranscribeOptions
+    from ..results import Segment, Word
+    from .windows import Window
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """What one attempt to transcribe a window gives; of several, the best is kept."""
+
+    segments: list[Segment]
+    seek: int  # first frame of the next window
+    last_speech: float  # end of the last word so far, seconds
+    temperature: float = 0.0
+    retry: bool = False  # nothing is kept, and the audio from `seek` on is decoded again
+    findings: tuple[Finding, ...] = ()  # of the audit
 
 
 class Scores(Protocol):

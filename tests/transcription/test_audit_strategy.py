@@ -16,10 +16,12 @@ from whisper.engine.operations import InlineRequest
 from whisper.options.transcription import TranscribeOptions
 from whisper.speech.vad import Speech
 from whisper.tokenizer import get_tokenizer
-from whisper.transcription.audited_loop import PATIENCE, AuditedWindowLoop
-from whisper.transcription.settings import TranscribeSettings
-from whisper.transcription.window_loop import RecordingContext
-from whisper.transcription.windows import Window
+from whisper.transcription.audit_strategy import PATIENCE, AuditStrategy
+from whisper.transcription.call import Call
+from whisper.transcription.settings import check_settings
+from whisper.transcription.window_decoder import RecordingContext, WindowDecoder
+from whisper.transcription.window_loop import WindowLoop
+from whisper.transcription.windows import PromptHistory, Window
 
 from ..models import random_model
 
@@ -40,73 +42,71 @@ def result(*said: Said, logprob: float = -0.2, no_speech: float = 0.0, temperatu
 
 
 class ScriptedBackend:
-    """A `Backend` that returns what `say` returns, given the window and the options."""
-
-    engine = None
+    """What `WindowDecoder` needs of a `Backend`; returns what `say` returns, given the window and the options."""
 
     def __init__(self, say: Callable[[Window, DecodingOptions], DecodingResult]) -> None:
         self.say, self.asked = say, list[tuple[Window, DecodingOptions]]()
 
-    async def encode(self, mel: Any) -> None:
-        return None
+    async def encode(self, mel: Any) -> Window:
+        seek, size = mel[0, :2].int().tolist()
+        return Window(0, seek, size)
 
-    async def decode(self, window: Any, options: DecodingOptions) -> DecodingResult:
-        self.asked.append((self.now, options))
-        return self.say(self.now, options)
+    async def decode(self, window: Window, options: DecodingOptions) -> DecodingResult:
+        self.asked.append((window, options))
+        return self.say(window, options)
 
-    now: Window
+
+def features_of(seek: int, size: int) -> torch.Tensor:
+    """Features that tell the `ScriptedBackend` which window they are of."""
+    mel = torch.zeros(80, 3000, dtype=torch.float32, device="cpu")
+    mel[:, 0], mel[:, 1] = seek, size
+    return mel
 
 
 def audit(
-    monkeypatch: pytest.MonkeyPatch,
     say: Callable[[Window, DecodingOptions], DecodingResult],
     spans: list[tuple[float, float]],
     seconds: float = 30.0,
     **options: Any,
 ) -> Any:
     model = random_model(0)
-    settings = TranscribeSettings(
+    settings = check_settings(
         model, TranscribeOptions(audit=True, **options), DecodingOptions(language="en", fp16=False)
     )
-    backend = ScriptedBackend(say)
-    settings.backend = backend  # type: ignore[assignment]
+    backend: Any = ScriptedBackend(say)
+    call = Call(settings, backend)
     probabilities = np.zeros(int(seconds / 0.032) + 1, np.float32)
     for a, b in spans:
         probabilities[int(a / 0.032) : int(b / 0.032)] = 0.95
-    features: Any = SimpleNamespace(n_frames=int(seconds * 100), window=lambda seek, size: torch.zeros(80, size))
+    features: Any = SimpleNamespace(n_frames=int(seconds * 100), window=features_of)
     speech = Speech(tuple(spans), probabilities, seconds, "silero")
     recording = RecordingContext(features, "en", lambda **_: None, Report(), speech)
     segments: list[Any] = []
     clips = [(0, int(seconds * 100))]
-    loop = AuditedWindowLoop(settings, recording, clips, lambda delivery: segments.extend(delivery.segments))
-    prepare = loop._prepare
-
-    def recording_prepare(window: Window) -> Any:
-        backend.now = window
-        return prepare(window)
-
-    monkeypatch.setattr(loop, "_prepare", recording_prepare)
+    history = PromptHistory([], False, settings.max_prompt_tokens)
+    strategy = AuditStrategy(WindowDecoder(call, recording), history, speech)
+    loop = WindowLoop(call, recording, strategy, history, clips, lambda delivery: segments.extend(delivery.segments))
     InlineRequest(loop.steps()).result()
     texts = [(round(s["start"], 2), s["text"]) for s in segments]
     found = [(f.kind, f.text) for f in recording.report.findings]
     return SimpleNamespace(texts=texts, found=found, asked=backend.asked, findings=recording.report.findings)
 
 
-def test_what_fits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = audit(monkeypatch, lambda *_: result((0.0, 3.0, " here is the text")), [(0.0, 3.0)])
+def test_what_fits_is_left_alone() -> None:
+    done = audit(lambda *_: result((0.0, 3.0, " here is the text")), [(0.0, 3.0)])
     assert done.texts == [(0.0, " here is the text")]
     assert done.found == []
     assert len(done.asked) == 1
 
 
-def test_text_without_speech_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_without_speech_is_dropped() -> None:
     said = result((0.0, 3.0, " here is the text"), (20.0, 22.0, " Thank you."))
-    done = audit(monkeypatch, lambda *_: said, [(0.0, 3.0)])
+    done = audit(lambda *_: said, [(0.0, 3.0)])
     assert done.texts == [(0.0, " here is the text")]
     assert done.found == [("dropped", "Thank you.")]
 
 
-def test_speech_without_text_is_decoded_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speech_without_text_is_decoded_on_its_own() -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         if window.seek == 0:
             return result((0.0, 3.0, " one two three four five"), (20.0, 23.0, " nine ten eleven twelve"))
@@ -115,7 +115,7 @@ def test_speech_without_text_is_decoded_on_its_own(monkeypatch: pytest.MonkeyPat
         assert options.beam_size == 5
         return result((0.2, 3.2, " six seven eight"))
 
-    done = audit(monkeypatch, say, [(0.0, 3.0), (10.0, 13.0), (20.0, 23.0)])
+    done = audit(say, [(0.0, 3.0), (10.0, 13.0), (20.0, 23.0)])
     assert [text for _, text in done.texts] == [
         " one two three four five",
         " six seven eight",
@@ -125,18 +125,18 @@ def test_speech_without_text_is_decoded_on_its_own(monkeypatch: pytest.MonkeyPat
     assert done.found == [("recovered", "six seven eight")]
 
 
-def test_what_cannot_be_recovered_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_recovered_is_a_finding() -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         if window.seek == 0:
             return result((0.0, 3.0, " one two three four five six seven eight"))
         return result((0.0, 3.0, " mumble"), logprob=-2.0)
 
-    done = audit(monkeypatch, say, [(0.0, 3.0), (10.0, 13.0)])
+    done = audit(say, [(0.0, 3.0), (10.0, 13.0)])
     assert [text for _, text in done.texts] == [" one two three four five six seven eight"]
     assert done.found == [("uncovered", "mumble")]
 
 
-def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short() -> None:
     spans = [(float(i), i + 0.5) for i in range(40)]
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
@@ -145,13 +145,27 @@ def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short(monkeyp
         n = sum(window.start <= a < window.end for a, _ in spans)
         return result((0.0, window.duration - 0.1, " one" * n))
 
-    done = audit(monkeypatch, say, spans, seconds=40.0)
+    done = audit(say, spans, seconds=40.0)
     assert "".join(text for _, text in done.texts).split() == ["one"] * 40
     assert max(w.duration for w, _ in done.asked if w.seek > 3000) <= 6.0  # once 3 s have helped
     assert done.found == []
 
 
-def test_silence_after_short_windows_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("in_chunks", "dropped"), [(" three four five", "Goodbye."), ("", "Thank you.")])
+def test_of_two_attempts_only_the_kept_one_leaves_findings(in_chunks: str, dropped: str) -> None:
+    spans = [(float(i), i + 0.5) for i in range(20)]
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        if window.duration > 4:
+            return result((0.0, 15.0, " one"), (24.0, 26.0, " Thank you."))
+        return result((0.0, 0.5, in_chunks), (29.0, 29.5, " Goodbye."))
+
+    done = audit(say, spans)
+    assert done.texts[0] == (0.0, in_chunks or " one")
+    assert {text for kind, text in done.found if kind == "dropped"} == {dropped}
+
+
+def test_silence_after_short_windows_is_no_error() -> None:
     spans = [(float(i), i + 0.5) for i in range(120)]
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
@@ -160,12 +174,12 @@ def test_silence_after_short_windows_is_no_error(monkeypatch: pytest.MonkeyPatch
             return result(no_speech=0.9, logprob=-2.0)
         return result((0.0, window.duration - 0.1, " one" * (1 if window.duration > 4 else n)))
 
-    done = audit(monkeypatch, say, spans, seconds=700.0)
+    done = audit(say, spans, seconds=700.0)
     assert "".join(text for _, text in done.texts).split() == ["one"] * 120
     assert done.found == []
 
 
-def test_a_loop_is_decoded_in_halves_and_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_is_decoded_in_halves_and_is_a_finding() -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         assert options.stop_loops
         if window.duration > 16:
@@ -174,25 +188,25 @@ def test_a_loop_is_decoded_in_halves_and_is_a_finding(monkeypatch: pytest.Monkey
             (0.0, window.duration, " this is what was said in the half, and it goes on and on for quite a good while")
         )
 
-    done = audit(monkeypatch, say, [(0.0, 14.0), (16.0, 30.0)])
+    done = audit(say, [(0.0, 14.0), (16.0, 30.0)])
     assert [start for start, _ in done.texts] == [0.0, 15.0]
     assert done.found == [("loop", "so")]
 
 
-def test_the_best_of_failed_attempts_is_kept_and_hopeless_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_of_failed_attempts_is_kept_and_hopeless_ones_end() -> None:
     logprobs = {0.0: -1.4, 0.2: -1.2, 0.4: -1.9, 0.6: -1.8, 0.8: -0.1, 1.0: -3.0}
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         t = options.temperature
         return result((0.0, 3.0, f" the whole text at {t}"), logprob=logprobs[t], temperature=t)
 
-    done = audit(monkeypatch, say, [(0.0, 3.0)])
+    done = audit(say, [(0.0, 3.0)])
     assert [o.temperature for _, o in done.asked] == [0.0, 0.2, 0.4, 0.6][: 2 + PATIENCE]
     assert done.texts == [(0.0, " the whole text at 0.2")]
     assert done.found == [("doubtful", "the whole text at 0.2")]
 
 
-def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_text_window_after_window_is_tried_without_its_prompt() -> None:
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         text = (
             " and so it goes on and on"
@@ -202,7 +216,7 @@ def test_the_same_text_window_after_window_is_tried_without_its_prompt(monkeypat
         return result((0.0, 29.9, text))
 
     spans = [(i * 30.0, i * 30 + 4.0) for i in range(4)]
-    done = audit(monkeypatch, say, spans, seconds=120.0)
+    done = audit(say, spans, seconds=120.0)
     assert [text for _, text in done.texts] == [
         " and so it goes on and on", " and so it goes on and on", " new text, as recognised at 6000",
         " and so it goes on and on",

@@ -1,0 +1,52 @@
+"""One call of `transcribe` as it runs: the backend that computes, and the event that cancels it.
+
+All recordings of the call share it, with its checked settings. Reads no audio and decodes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..engine.scheduler import Group
+from ..errors import CancelledError
+
+if TYPE_CHECKING:
+    from ..engine.engine import Caller, Handle
+    from ..engine.operations import InlineRequest, RequestCoroutine
+    from .backends import Backend
+    from .settings import TranscribeSettings
+
+
+class Call:
+    """What the recordings of one call of `transcribe` share.
+
+    Attributes
+    ----------
+    settings
+        The checked options.
+    backend
+        Runs the model.
+    chunks
+        The chunks of all recordings, of which `batch_size` run at once.
+    """
+
+    def __init__(self, settings: TranscribeSettings, backend: Backend) -> None:
+        self.settings, self.backend = settings, backend
+        self.chunks = Group(settings.options.batch_size)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `CancelledError` if the caller has cancelled the transcription."""
+        cancel = self.settings.options.cancel
+        if cancel is not None and cancel.is_set():
+            raise CancelledError("the transcription was cancelled")
+
+    def caller(self) -> Caller | None:
+        """Return the engine's `Caller` for several requests that one thread waits for."""
+        cancel = self.settings.options.cancel
+        return self.backend.caller(None if cancel is None else cancel.is_set)
+
+    def start(
+        self, coroutine: RequestCoroutine[Any], caller: Caller | None = None, group: Group | None = None
+    ) -> Handle | InlineRequest:
+        """Return a request that runs the coroutine when its result is waited for."""
+        return self.backend.submit(coroutine, self.settings.n_rows, caller=caller or self.caller(), group=group)

@@ -1,0 +1,285 @@
+"""One recording, transcribed: read, speech and language detected, cut into chunks, window loops run.
+
+The state of a transcription is here, never in the model, so that several can run on one model, and
+an exception leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ..audit.report import Report
+from ..engine.operations import Deliver, NextDelivery, Spawn, cooperate
+from ..engine.scheduler import Group
+from ..options.language_names import code_of
+from ..output.console import show
+from ..spans import FRAMES_PER_SECOND
+from ..speech.features import Features
+from ..speech.pauses import cut_at_pauses
+from ..speech.vad import VadOptions, detecting_speech
+from ..tokenizer import LANGUAGES
+from ..utils import make_safe
+from . import channels
+from .audit_strategy import AuditStrategy
+from .languages import detecting_language
+from .progress import ProgressBar
+from .window_decoder import RecordingContext, WindowDecoder
+from .window_loop import PlainStrategy, Strategy, WindowLoop
+from .windows import PromptHistory, intersection, parse_clips
+
+if TYPE_CHECKING:
+    from ..audio import Source
+    from ..engine.operations import RequestCoroutine
+    from ..results import Segment, Transcript
+    from ..spans import FrameRange
+    from ..speech.vad import Speech
+    from .call import Call
+    from .progress import ProgressCallback
+
+# `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
+# `transcribe`, in options/transcription.py and in docs/guide.md.
+MAX_PAUSE = 1.9
+# the same between padded speech segments
+MAX_PADDED_PAUSE = round(MAX_PAUSE - 2 * VadOptions.speech_pad_ms / 1000, 3)
+
+# Of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
+# too late.
+MIN_CHUNK_FRAMES = 60 * FRAMES_PER_SECOND
+MAX_CHUNK_FRAMES = 180 * FRAMES_PER_SECOND
+
+
+@dataclass(frozen=True)
+class Replaceable:
+    """Functions that programs replace in `whisper.transcribe`, as they are there."""
+
+    load_audio: Callable[..., Any]
+    log_mel_spectrogram: Callable[..., Any] | None  # None: not replaced
+    add_words: Callable[..., None]  # `timing.add_word_timestamps`, with the arguments of `Backend`
+
+
+def recording_steps(
+    call: Call, audio: Source, functions: Replaceable, progress: ProgressCallback | None, label: str = ""
+) -> RequestCoroutine[Any]:
+    """Return the steps of one recording, mixed or channel by channel; see `Transcription`."""
+    options = call.settings.options
+    if options.channels == "separate":
+        return _channel_steps(call, audio, functions, progress, label)
+    return Transcription(call, audio, functions, progress, label, options.of_file()).steps()
+
+
+async def _channel_steps(
+    call: Call, audio: Source, functions: Replaceable, progress: ProgressCallback | None, label: str
+) -> tuple[Transcript, Report]:
+    """Transcribe the channels of a recording side by side, and merge the transcripts at the end."""
+    settings = call.settings
+    tracks = await cooperate(channels.reading(audio, **settings.options.of_file()), call.raise_if_cancelled)
+    done = [(0.0, 0.0)] * len(tracks)
+
+    def callback(i: int) -> ProgressCallback:
+        def report_mean(seconds: float, total: float) -> None:
+            done[i] = seconds, total
+            if progress is not None:
+                progress(sum(d for d, _ in done) / len(done), sum(t for _, t in done) / len(done))
+
+        return report_mean
+
+    transcriptions, running = [], []
+    for i, track in enumerate(tracks):
+        transcriptions.append(Transcription(call, track, functions, callback(i), f"{label}[channel {i}] "))
+        running.append(await Spawn(transcriptions[i].steps(), settings.n_rows, Group(len(tracks))))
+    for handle in running:
+        while (await NextDelivery(handle)) is not None:
+            pass
+    transcript = channels.merge([one.result[0] for one in transcriptions])
+    await Deliver(transcript["segments"])
+    return transcript, Report.of_channels([one.result[1] for one in transcriptions], transcript["language"])
+
+
+class Transcription:
+    """The transcription of one recording.
+
+    Parameters
+    ----------
+    call
+        What it is a part of.
+    audio
+        The recording.
+    functions
+        What reads it, and adds words.
+    progress
+        Called after each window with the seconds that are done and the total.
+    label
+        Prefix of what is printed; with it, the transcription has no progress bar of its own.
+    of_file
+        Arguments for reading a file: see `TranscribeOptions.of_file`.
+    """
+
+    features: Features
+    context: RecordingContext
+    result: tuple[Transcript, Report]  # at the end
+
+    def __init__(
+        self,
+        call: Call,
+        audio: Source,
+        functions: Replaceable,
+        progress: ProgressCallback | None = None,
+        label: str = "",
+        of_file: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.call, self.settings = call, call.settings
+        self.segments: list[Segment] = []
+        self._report = Report()
+        self._audio, self._functions, self._of_file = audio, functions, of_file
+        self._progress, self._label = progress, label
+
+    async def steps(self) -> tuple[Transcript, Report]:
+        """Transcribe to the end."""
+        self.features = await self._read()
+        clips = parse_clips(self.settings.options.clip_timestamps, self.features.n_frames)
+        speech = await self._find_speech()
+        if speech is not None and self.settings.skips_silence:
+            clips = intersection(clips, speech.clips(self.features.n_frames, MAX_PADDED_PAUSE))
+        self._report.duration = self.features.n_frames / FRAMES_PER_SECOND
+        language, encoded = self.settings.decoding.language, dict[int, Any]()
+        if language is None:
+            language = await self._detect_language(speech, encoded)
+        self._report.language = language
+        self.context = RecordingContext(
+            self.features,
+            code_of(language) or "en",
+            self._functions.add_words,
+            self._report,
+            speech,
+            self._report.language_probs,
+            encoded,
+        )
+        await self._transcribe(clips)
+        self._report.close(self.segments, speech)
+        tokens = [token for segment in self.segments for token in segment["tokens"]]
+        text = self.settings.tokenizer(language).decode(tokens)
+        transcript: Transcript = {"text": text, "segments": self.segments, "language": language}
+        self.result = transcript, self._report
+        return self.result
+
+    # -- before the first window -------------------------------------------------------------------
+
+    async def _read(self) -> Features:
+        reading = Features.reading(
+            self._audio,
+            self.settings.model.dims.n_mels,
+            load_audio=self._functions.load_audio,
+            log_mel_spectrogram=self._functions.log_mel_spectrogram,
+            **self._of_file,
+        )
+        return await cooperate(reading, self.call.raise_if_cancelled)
+
+    async def _find_speech(self) -> Speech | None:
+        """Detect speech, where an option needs it."""
+        if not self.settings.audits and not self.settings.skips_silence:
+            return None
+        detecting = detecting_speech(self.features.samples, self.features.n_samples, self.settings.vad_options)
+        return await cooperate(detecting, self.call.raise_if_cancelled)
+
+    async def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> str:
+        """Detect the language; `encoded` keeps the encoded windows for the window loop."""
+        options, candidates = self.settings.options, self.settings.languages
+        n = options.language_detection_segments
+        if options.verbose and len(candidates) > 1:
+            part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
+            self._print(f"Detecting language using {part}. Use `--language` to specify the language")
+        spans = () if speech is None else speech.spans
+        detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+        self._report.language_probs = detection.probs
+        if options.verbose is not None and len(candidates) > 1:
+            self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
+        return detection.language
+
+    # -- one window loop, or several side by side --------------------------------------------------
+
+    async def _transcribe(self, clips: list[FrameRange]) -> None:
+        """Transcribe the clips, in one window loop or in chunks."""
+        n_frames = sum(end - start for start, end in clips)
+        self._report_progress(0, n_frames)
+        shown = self.settings.options.verbose is False and not self._label
+        with ProgressBar(self.features.n_frames, shown) as bar:
+            receive = self._receiver(bar, n_frames)
+            chunks = self._cut_into_chunks(clips)
+            self.context.in_chunks = len(chunks) > 1
+            if len(chunks) == 1:
+                await self._window_loop(chunks[0], receive).steps()
+            else:
+                await self._run_side_by_side(chunks, receive)
+        if bar.n_done < n_frames:
+            self._report_progress(n_frames, n_frames)
+
+    def _window_loop(
+        self, clips: list[FrameRange], receive: Callable[[Deliver], None] | None = None, start: float = 0.0
+    ) -> WindowLoop:
+        settings, speech = self.settings, self.context.speech
+        carries = settings.options.carry_initial_prompt
+        history = PromptHistory(list(settings.initial_prompt), carries, settings.max_prompt_tokens)
+        decoder = WindowDecoder(self.call, self.context)
+        strategy: Strategy = PlainStrategy(decoder, history)
+        if settings.audits:
+            assert speech is not None
+            strategy = AuditStrategy(decoder, history, speech)
+        return WindowLoop(self.call, self.context, strategy, history, clips, receive, start)
+
+    def _cut_into_chunks(self, clips: list[FrameRange]) -> list[list[FrameRange]]:
+        """Return the clips of each chunk; a single chunk where nothing runs side by side."""
+        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
+        if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
+            return [clips]
+        target = min(max(MIN_CHUNK_FRAMES, -(-total // n)), MAX_CHUNK_FRAMES)
+        longest, loudness = 3 * target // 2, self.features.loudness()
+        chunks: list[list[FrameRange]] = [[]]
+        length = 0
+        speech = self.context.speech
+        for begin, end in clips:
+            for start, stop in cut_at_pauses(loudness[begin:end], end - begin, target, longest, speech, begin):
+                length += stop - start
+                if chunks[-1] and length > target:
+                    chunks.append([])
+                    length = stop - start
+                chunks[-1].append((begin + start, begin + stop))
+        return chunks
+
+    async def _run_side_by_side(self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]) -> None:
+        """Run a window loop for each chunk; deliver segments in the order of the recording."""
+        self.context.encoded.clear()
+        running = []
+        for clips in chunks:
+            loop = self._window_loop(clips, start=clips[0][0] / FRAMES_PER_SECOND)
+            running.append(await Spawn(loop.steps(), self.settings.n_rows, self.call.chunks))
+        for handle in running:
+            while (delivery := (await NextDelivery(handle))) is not None:
+                receive(delivery)
+                await delivery
+
+    # -- output ------------------------------------------------------------------------------------
+
+    def _receiver(self, bar: ProgressBar, n_frames: int) -> Callable[[Deliver], None]:
+        """Return a function that receives the segments of each window, in order."""
+
+        def receive(delivery: Deliver) -> None:
+            for line in delivery.lines:
+                self._print(line)
+            for i, segment in enumerate(delivery.segments, start=len(self.segments)):
+                segment["id"] = i
+            self.segments += delivery.segments
+            bar.advance(delivery.n_frames)
+            self._report_progress(min(bar.n_done, n_frames), n_frames)
+
+        return receive
+
+    def _print(self, line: str) -> None:
+        show(self._label + make_safe(line), sys.stdout)
+
+    def _report_progress(self, n_done: int, n_frames: int) -> None:
+        if self._progress is not None:
+            self._progress(n_done / FRAMES_PER_SECOND, n_frames / FRAMES_PER_SECOND)
