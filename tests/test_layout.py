@@ -46,7 +46,7 @@ WITHOUT_TORCH = [
     "transcription.segments",
 ]
 MOST_MODULES = 16  # in one folder: what a reader takes in at a glance
-LONGEST_CHAIN = 15
+LONGEST_CHAIN = 12
 
 
 def modules() -> dict[str, Path]:
