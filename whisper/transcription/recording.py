@@ -220,14 +220,16 @@ class Transcription:
     def _window_loop(
         self, clips: list[FrameRange], receive: Callable[[Deliver], None] | None = None, start: float = 0.0
     ) -> WindowLoop:
-        settings, speech = self.settings, self.context.speech
+        settings = self.settings
         carries = settings.options.carry_initial_prompt
         history = PromptHistory(list(settings.initial_prompt), carries, settings.max_prompt_tokens)
         decoder = WindowDecoder(self.call, self.context)
-        strategy: Strategy = PlainStrategy(decoder, history)
+        strategy: Strategy
         if settings.audits:
-            assert speech is not None
-            strategy = AuditStrategy(decoder, history, speech)
+            assert self.context.speech is not None
+            strategy = AuditStrategy(decoder, history, self.context.speech)
+        else:
+            strategy = PlainStrategy(decoder, history)
         return WindowLoop(self.call, self.context, strategy, history, clips, receive, start)
 
     def _cut_into_chunks(self, clips: list[FrameRange]) -> list[list[FrameRange]]:
