@@ -149,16 +149,22 @@ class Transcription:
         if language is None:
             language = await self._detect_language(speech, encoded)
         self._report.language = language
+        n_frames = sum(end - start for start, end in clips)
+        self._report_progress(0, n_frames)
+        chunks = self._cut_into_chunks(clips, speech)
+        if len(chunks) > 1:
+            encoded.clear()  # windows of chunks begin elsewhere
         self.context = RecordingContext(
-            self.features,
-            code_of(language) or "en",
-            self._functions.add_words,
-            self._report,
-            speech,
-            self._report.language_probs,
-            encoded,
+            features=self.features,
+            language=code_of(language) or "en",
+            add_words=self._functions.add_words,
+            report=self._report,
+            speech=speech,
+            language_probs=self._report.language_probs,
+            encoded=encoded,
+            in_chunks=len(chunks) > 1,
         )
-        await self._transcribe(clips)
+        await self._transcribe(chunks, n_frames)
         self._report.close(self.segments, speech)
         tokens = [token for segment in self.segments for token in segment["tokens"]]
         text = self.settings.tokenizer(language).decode(tokens)
@@ -199,17 +205,31 @@ class Transcription:
             self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
         return detection.language
 
+    def _cut_into_chunks(self, clips: list[FrameRange], speech: Speech | None) -> list[list[FrameRange]]:
+        """Return the clips of each chunk; a single chunk where nothing runs side by side."""
+        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
+        if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
+            return [clips]
+        target = min(max(MIN_CHUNK_FRAMES, -(-total // n)), MAX_CHUNK_FRAMES)
+        longest, loudness = 3 * target // 2, self.features.loudness()
+        chunks: list[list[FrameRange]] = [[]]
+        length = 0
+        for begin, end in clips:
+            for start, stop in cut_at_pauses(loudness[begin:end], end - begin, target, longest, speech, begin):
+                length += stop - start
+                if chunks[-1] and length > target:
+                    chunks.append([])
+                    length = stop - start
+                chunks[-1].append((begin + start, begin + stop))
+        return chunks
+
     # -- one window loop, or several side by side --------------------------------------------------
 
-    async def _transcribe(self, clips: list[FrameRange]) -> None:
-        """Transcribe the clips, in one window loop or in chunks."""
-        n_frames = sum(end - start for start, end in clips)
-        self._report_progress(0, n_frames)
+    async def _transcribe(self, chunks: list[list[FrameRange]], n_frames: int) -> None:
+        """Transcribe the clips of each chunk, `n_frames` in all: in one window loop, or side by side."""
         shown = self.settings.options.verbose is False and not self._label
         with ProgressBar(self.features.n_frames, shown) as bar:
             receive = self._receiver(bar, n_frames)
-            chunks = self._cut_into_chunks(clips)
-            self.context.in_chunks = len(chunks) > 1
             if len(chunks) == 1:
                 await self._window_loop(chunks[0], receive).steps()
             else:
@@ -220,38 +240,20 @@ class Transcription:
     def _window_loop(
         self, clips: list[FrameRange], receive: Callable[[Deliver], None] | None = None, start: float = 0.0
     ) -> WindowLoop:
-        settings, speech = self.settings, self.context.speech
+        settings = self.settings
         carries = settings.options.carry_initial_prompt
         history = PromptHistory(list(settings.initial_prompt), carries, settings.max_prompt_tokens)
         decoder = WindowDecoder(self.call, self.context)
-        strategy: Strategy = PlainStrategy(decoder, history)
+        strategy: Strategy
         if settings.audits:
-            assert speech is not None
-            strategy = AuditStrategy(decoder, history, speech)
+            assert self.context.speech is not None
+            strategy = AuditStrategy(decoder, history, self.context.speech)
+        else:
+            strategy = PlainStrategy(decoder, history)
         return WindowLoop(self.call, self.context, strategy, history, clips, receive, start)
-
-    def _cut_into_chunks(self, clips: list[FrameRange]) -> list[list[FrameRange]]:
-        """Return the clips of each chunk; a single chunk where nothing runs side by side."""
-        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
-        if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
-            return [clips]
-        target = min(max(MIN_CHUNK_FRAMES, -(-total // n)), MAX_CHUNK_FRAMES)
-        longest, loudness = 3 * target // 2, self.features.loudness()
-        chunks: list[list[FrameRange]] = [[]]
-        length = 0
-        speech = self.context.speech
-        for begin, end in clips:
-            for start, stop in cut_at_pauses(loudness[begin:end], end - begin, target, longest, speech, begin):
-                length += stop - start
-                if chunks[-1] and length > target:
-                    chunks.append([])
-                    length = stop - start
-                chunks[-1].append((begin + start, begin + stop))
-        return chunks
 
     async def _run_side_by_side(self, chunks: list[list[FrameRange]], receive: Callable[[Deliver], None]) -> None:
         """Run a window loop for each chunk; deliver segments in the order of the recording."""
-        self.context.encoded.clear()
         running = []
         for clips in chunks:
             loop = self._window_loop(clips, start=clips[0][0] / FRAMES_PER_SECOND)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .windows import Window
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecordingContext:
     """What all window loops of a recording share."""
 

@@ -1,0 +1,62 @@
+"""One recording: the functions that programs replace, and who is told what."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from whisper.model import Whisper
+
+from ..models import random_model
+
+TRANSCRIBE = importlib.import_module("whisper.transcribe")  # the function of that name hides the module
+OPTIONS: dict[str, Any] = {"language": "en", "temperature": 0, "sample_len": 12, "fp16": False}
+
+
+@pytest.fixture(scope="module")
+def model() -> Whisper:
+    return random_model(2)
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=16000 * 4).astype(np.float32) * 0.1
+
+
+def test_replaced_word_times_are_used_and_know_no_fast_path(
+    model: Whisper, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def mine(**arguments: Any) -> None:
+        calls.append(arguments)
+        for segment in arguments["segments"]:
+            segment["words"] = [{"word": " mine", "start": 0.5, "end": 1.0, "probability": 1.0}]
+
+    monkeypatch.setattr(TRANSCRIBE, "add_word_timestamps", mine)
+    result = model.transcribe(sound, word_timestamps=True, **OPTIONS)
+    assert {word["word"] for segment in result["segments"] for word in segment["words"]} == {" mine"}
+    assert calls
+    assert all("mel" in arguments and "attention" not in arguments for arguments in calls)
+
+
+def test_a_replaced_spectrogram_is_used(model: Whisper, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, real, calls = model.transcribe(sound, **OPTIONS), TRANSCRIBE.log_mel_spectrogram, []
+
+    def mine(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(TRANSCRIBE, "log_mel_spectrogram", mine)
+    assert model.transcribe(sound, **OPTIONS) == expected
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("function", ["transcribe", "transcribe_with_report", "iter_segments"])
+def test_warnings_about_options_are_for_the_line_that_calls(model: Whisper, sound: np.ndarray, function: str) -> None:
+    with pytest.warns(UserWarning, match="carry_initial_prompt has no effect") as caught:
+        getattr(TRANSCRIBE, function)(model, sound, carry_initial_prompt=True, **OPTIONS)
+    assert caught[0].filename == __file__
