@@ -14,7 +14,7 @@ import pytest
 
 from whisper.audio import load_audio
 from whisper.media import containers
-from whisper.media.unread import resumption
+from whisper.media.unread_data import resumption
 
 from .test_audio import RATE, OneWay, encode, floats, likeness, melody, wav
 

@@ -10,11 +10,11 @@ from .alignment.align import align as align
 from .audio import load_audio as load_audio
 from .audio import log_mel_spectrogram as log_mel_spectrogram
 from .audio import pad_or_trim as pad_or_trim
-from .checkpoints.load import _ALIGNMENT_HEADS as _ALIGNMENT_HEADS
-from .checkpoints.load import _MODELS as _MODELS
 from .checkpoints.load import _download as _download
 from .checkpoints.load import available_models as available_models
 from .checkpoints.load import load_model as load_model
+from .checkpoints.published import _ALIGNMENT_HEADS as _ALIGNMENT_HEADS
+from .checkpoints.published import _MODELS as _MODELS
 from .decoding import DecodingOptions as DecodingOptions
 from .decoding import DecodingResult as DecodingResult
 from .decoding import decode as decode

@@ -20,7 +20,7 @@ from . import compat
 from .device.torch_state import clean_state
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .media import reader
-from .media.finite import Mending
+from .media.bad_samples import Mending
 from .options.types import FLAG, TRACK, check, whole
 from .spans import CHUNK_LENGTH as CHUNK_LENGTH  # programs look for all of these here
 from .spans import FRAMES_PER_SECOND as FRAMES_PER_SECOND

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from ..checkpoints import bundled
-from ..checkpoints.load import _MODELS, cache_folder, load_model
+from ..checkpoints.load import cache_folder, load_model
+from ..checkpoints.published import _MODELS
 from ..device import hardware, precision
 from ..errors import OptionError, WhisperError
 from ..output.console import show

@@ -24,7 +24,7 @@ from ..options.language_names import code_of
 from ..options.types import FLAG, NAMES, PATH, PATHS, check_values, option, whole
 from ..output.console import is_terminal
 from ..output.console import show as show_text
-from ..output.places import check_file, make_folder
+from ..output.writable_paths import check_file, make_folder
 from .common import (
     FallbackOptions,
     ModelOptions,

@@ -26,7 +26,7 @@ from ..options.transcription import options_of_transcribe
 from ..options.types import FLAG, TEXT, check_values, facts, one_of, option
 from ..output.console import show, standard_streams
 from ..output.layout import Layout
-from ..output.places import check_file, make_folder
+from ..output.writable_paths import check_file, make_folder
 from ..output.writers import OUTPUT_FORMATS, WRITERS, Writer, get_writer
 from ..version import __release__, __version__
 from .common import DEBUG_VARIABLE as DEBUG_VARIABLE

@@ -14,11 +14,11 @@ import numpy as np
 
 from ..errors import AudioError
 from ..utils import warn_caller
+from .bad_samples import Mending
 from .container_clock import GAP, ContainerClock
-from .finite import Mending
 from .sources import Opened, Spans, contents_of
 from .tracks import choose
-from .unread import LEAST, rest_of, resumption, unseen_rest
+from .unread_data import LEAST, rest_of, resumption, unseen_rest
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame

@@ -22,7 +22,7 @@ from ..audio import N_FFT, Array, Source
 from ..device import processes
 from ..device.torch_state import clean_state
 from ..media import reader
-from ..media.finite import Mending, zeroed
+from ..media.bad_samples import Mending, zeroed
 from ..media.sources import is_standard_input
 from ..media.spool import Spool
 from ..spans import HOP_LENGTH, N_FRAMES, N_SAMPLES, SAMPLE_RATE

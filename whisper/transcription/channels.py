@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import audio
 from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, Source
 from ..media import reader
-from ..media.finite import Mending
+from ..media.bad_samples import Mending
 from ..media.spool import IN_MEMORY, Spool
 from ..results import Segment, Transcript
 from ..spans import true_runs

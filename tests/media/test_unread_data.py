@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whisper.audio import load_audio
-from whisper.media.unread import Rest, rest_of
+from whisper.media.unread_data import Rest, rest_of
 
 from ..test_audio import RATE, OneWay, encode, floats, melody, wav
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import whisper
 from whisper.audio import load_audio, log_mel_spectrogram
 from whisper.errors import AudioError
-from whisper.media.finite import LIMIT, Mending, is_sound, zeroed
+from whisper.media.bad_samples import LIMIT, Mending, is_sound, zeroed
 from whisper.model import Whisper
 from whisper.speech import features
 from whisper.speech.features import Features

@@ -11,7 +11,7 @@ import pytest
 
 from whisper.cli.main import cli
 from whisper.errors import OptionError
-from whisper.output.places import check_file, make_folder
+from whisper.output.writable_paths import check_file, make_folder
 
 
 @pytest.fixture(autouse=True)
