@@ -336,7 +336,7 @@ def engines_at_random() -> None:
         thread.join()
     assert not wrong
     assert not engine.runner.taken
-    assert not engine._handles
+    assert engine.core.is_idle
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -468,7 +468,7 @@ def child(body: str, *arguments: str, **settings: Any) -> subprocess.Popen[str]:
         f"def transcribe(model, audio, **options):\n    {body}\n"
         "sys.modules['whisper.transcribe'].transcribe = transcribe\n"
         "model = types.SimpleNamespace(is_multilingual=True)\n"
-        "sys.modules['whisper.checkpoints.load'].load_model = lambda *_, **__: model\n"
+        "sys.modules['whisper.checkpoints'].load_model = lambda *_, **__: model\n"
         "from whisper.cli import cli\n"
         "sys.exit(cli())\n"
     )

@@ -21,13 +21,14 @@ from whisper.transcription.progress import ProgressBar
 SAID = {"text": " 你好 é", "language": "zh", "segments": [{"start": 0.0, "end": 1.0, "text": " 你好 é"}]}
 BODY = f"""
 import os, sys, types, warnings, whisper
+from whisper.output.console import show
 def transcribe(model, audio, **options):
     warnings.warn("something to know", RuntimeWarning)
     for _ in range(3000):
-        whisper.transcribe.__globals__["show"]("你好 é" * 20, sys.stdout)
+        show("你好 é" * 20, sys.stdout)
     return {SAID!r}
 sys.modules['whisper.transcribe'].transcribe = transcribe
-sys.modules['whisper.checkpoints.load'].load_model = lambda *_, **__: types.SimpleNamespace(is_multilingual=True)
+sys.modules['whisper.checkpoints'].load_model = lambda *_, **__: types.SimpleNamespace(is_multilingual=True)
 from whisper.cli import cli
 """
 posix = pytest.mark.skipif(os.name != "posix", reason="file descriptors as POSIX has them")
