@@ -34,6 +34,8 @@ from .transcription.settings import TranscribeSettings, check_settings
 if TYPE_CHECKING:
     from .audio import Source
     from .audit.report import Report
+    from .engine.engine import Handle
+    from .engine.operations import InlineRequest
     from .model import Whisper
     from .results import Segment, Transcript
 
@@ -196,7 +198,8 @@ def transcribe(
     call = Call(settings, backend_for(model, settings.decoding.fp16))
     if isinstance(audio, (list, tuple)):
         return [transcript for transcript, _ in _transcribe_all(call, audio)]
-    return _transcribe_one(call, audio)[0]
+    transcript: Transcript = _start(call, audio).result()[0]
+    return transcript
 
 
 @overload
@@ -232,7 +235,10 @@ def transcribe_with_report(
     """
     settings = _settings(model, "transcribe_with_report", {"audit": True, **options})
     call = Call(settings, backend_for(model, settings.decoding.fp16))
-    return _transcribe_all(call, audio) if isinstance(audio, (list, tuple)) else _transcribe_one(call, audio)
+    if isinstance(audio, (list, tuple)):
+        return _transcribe_all(call, audio)
+    result: tuple[Transcript, Report] = _start(call, audio).result()
+    return result
 
 
 def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Segment]:
@@ -262,7 +268,7 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
     call = Call(settings, backend_for(model, settings.decoding.fp16))
 
     def segments() -> Iterator[Segment]:
-        yield from call.start(recording_steps(call, audio, _replaceable(), settings.options.progress))
+        yield from _start(call, audio)
 
     return segments()
 
@@ -276,10 +282,9 @@ def _settings(model: Whisper, function: str, given: dict[str, Any]) -> Transcrib
     return check_settings(model, options, decoding)
 
 
-def _transcribe_one(call: Call, audio: Source) -> tuple[Transcript, Report]:
-    steps = recording_steps(call, audio, _replaceable(), call.settings.options.progress)
-    result: tuple[Transcript, Report] = call.start(steps).result()
-    return result
+def _start(call: Call, audio: Source) -> Handle | InlineRequest:
+    """Return the request of one recording, which runs when its result is waited for."""
+    return call.start(recording_steps(call, audio, _replaceable(), call.settings.options.progress))
 
 
 def _transcribe_all(call: Call, audios: Sequence[Source]) -> list[tuple[Transcript, Report]]:

@@ -214,7 +214,21 @@ class Engine:
             if request := self._next_ready(caller):
                 self._run_code(request)
                 return True
-            return not self.core.is_busy and self._lead()
+            if self.core.is_busy:  # another thread leads
+                return False
+            if self.core.admit():
+                return True
+            woken = self.core.wake_yielded()
+            job = self.core.schedule()
+            if job is None:
+                return woken
+            try:
+                with self._unlocked():
+                    self.core.close_ended()
+                    job.run(self.runner)
+            finally:
+                self.core.finish(job)
+            return True
         finally:
             processes.end()
 
@@ -251,22 +265,6 @@ class Engine:
                 operation = request.resume()
         finally:
             self.core.take(request, operation)
-
-    def _lead(self) -> bool:
-        """Do the next piece of work of the device; False where there is none."""
-        if self.core.admit():
-            return True
-        woken = self.core.wake_yielded()
-        job = self.core.schedule()
-        if job is None:
-            return woken
-        try:
-            with self._unlocked():
-                self.core.close_ended()
-                job.run(self.runner)
-        finally:
-            self.core.finish(job)
-        return True
 
     def _sleep(self, caller: Caller) -> None:
         caller.n_asleep += 1

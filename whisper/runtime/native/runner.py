@@ -161,45 +161,12 @@ class NativeRunner:
 
     # -- decoder -----------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> Tensor:
-        """See `Runner.forward`."""
-        logits = self._room_for_logits(len(batch.logit_indices))
-        self._run(batch, logits)
-        return logits
-
-    def _room_for_logits(self, n: int) -> Tensor:
-        if n > len(self._logits):
-            self._logits = _floats(n, self.dims.n_vocab)
-        return self._logits[:n]
-
-    def attention_scores(
-        self,
-        window: EncodedWindow,
-        tokens: Sequence[int],
-        heads: Sequence[tuple[int, int]],
-        n_skipped: int,
-        n_text: int,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Runner.attention_scores`."""
-        n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
-        if n_scores > len(self._scores):
-            self._scores = _floats(n_scores)
-        qk = self._scores[:n_scores].view(len(heads), len(tokens), self.dims.n_audio_ctx)
-        logits = self._room_for_logits(n_text)
-        rows = self.take_rows(1)
-        try:
-            batch = Batch.of_row(tokens, rows[0], window, range(n_skipped, n_skipped + n_text))
-            self._run(batch, logits, heads, qk)
-        finally:
-            self.free_rows(rows)
-        return qk, logits
-
-    def _run(
-        self, batch: Batch, logits: Tensor, heads: Sequence[tuple[int, int]] = (), qk: Tensor | None = None
-    ) -> None:
+    def forward(self, batch: Batch, heads: Sequence[tuple[int, int]] = (), qk: Tensor | None = None) -> Tensor:
+        """See `Runner.forward`; the scores of the cross-attention `heads` are written into `qk`."""
         batch.validate(self.dims)
         check_heads(self.dims, heads)
         self._table.write(batch.rows, batch.positions)
+        logits = self._room_for_logits(len(batch.logit_indices))
         n, n_logits, n_rows, dims = len(batch), len(batch.logit_indices), self._table.n_rows, self.dims
         columns = (batch.tokens, batch.rows, batch.positions)
         items = [np.asarray(numbers, dtype=np.int32) for numbers in columns]
@@ -226,6 +193,33 @@ class NativeRunner:
             qk=None if qk is None else address(qk, torch.float32, n_scores, "scores"),
         )
         self._call("sotto_forward", self._decoder, ctypes.byref(arguments))
+        return logits
+
+    def _room_for_logits(self, n: int) -> Tensor:
+        if n > len(self._logits):
+            self._logits = _floats(n, self.dims.n_vocab)
+        return self._logits[:n]
+
+    def attention_scores(
+        self,
+        window: EncodedWindow,
+        tokens: Sequence[int],
+        heads: Sequence[tuple[int, int]],
+        n_skipped: int,
+        n_text: int,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Runner.attention_scores`."""
+        n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
+        if n_scores > len(self._scores):
+            self._scores = _floats(n_scores)
+        qk = self._scores[:n_scores].view(len(heads), len(tokens), self.dims.n_audio_ctx)
+        rows = self.take_rows(1)
+        try:
+            batch = Batch.of_row(tokens, rows[0], window, range(n_skipped, n_skipped + n_text))
+            logits = self.forward(batch, heads, qk)
+        finally:
+            self.free_rows(rows)
+        return qk, logits
 
     def _address_of(self, memory: object) -> int:
         """Return where a window's keys and values lie; raises `ShapeError` for those of another runner."""
