@@ -1,10 +1,10 @@
-"""Submodules that are made when somebody reaches for them.
+"""Submodules that are created on first access.
 
-The fast path needs no modules, and whoever has packed weights should not hold them in float32 a second time. So a
-model that was loaded begins without parts: in the place of its ``_modules`` lies a dictionary that knows their names,
-and makes them all the first time that anybody looks inside (``model.encoder``, ``parameters()``, ``state_dict()``,
-``to("cuda")``, ``deepcopy``, a hook, ...). Every way into a module leads through that dictionary, so this is the only
-place; from then on the model is like any other. This file knows neither Whisper nor files.
+The fast path needs no modules, and a model with packed weights should not hold them in float32 as
+well. So a loaded model starts without submodules: its ``_modules`` is a dictionary that knows their
+names, and creates them all on the first access (``model.encoder``, ``parameters()``, ``state_dict()``,
+``to("cuda")``, ``deepcopy``, a hook, ...). Torch reaches submodules only through that dictionary, so
+no other code is needed; afterwards the model is an ordinary one. Knows neither Whisper nor files.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class DeferredModules(dict[str, Any]):
     Parameters
     ----------
     owner
-        The module; put the dictionary into it with `install`.
+        The module; `install` puts the dictionary into it.
     names
-        What its children will be called, in their order.
+        Names of its children, in their order.
     make
-        Makes them. Where it raises, the next who looks tries again.
+        Creates them. If it raises, the next access tries again.
     device
         Where they will be.
     source
-        What they will be made from, for those who want that instead; see `packed`.
+        What they are created from, for callers that pack it instead; see `packed`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class DeferredModules(dict[str, Any]):
         source: object,
     ) -> None:
         super().__init__()
-        self._owner = weakref.ref(owner)  # no circle: a model that is dropped goes at once
+        self._owner = weakref.ref(owner)  # no reference cycle: a model without references is freed at once
         self._names = names
         self._make: Callable[[], Children] | None = make
         self._mark: Callable[[Children], Any] | None = None
@@ -65,10 +65,10 @@ class DeferredModules(dict[str, Any]):
         owner.__dict__["_modules"] = self
 
     def packed(self, mark: Callable[[Children], Any]) -> object | None:
-        """Return the source, for somebody who packs it; None where the children exist.
+        """Return the source, for a caller that packs it; None if the children exist.
 
-        Once they do, `mark` of them stands in the attribute of that name: taken before anybody could change them, it
-        tells by what they can be known as those that were packed.
+        When they are created, ``mark(children)`` is stored in the attribute `mark`: it is computed before any code
+        can change them, so it identifies the weights that were packed.
         """
         with self._lock:
             if self.source is not None:
@@ -76,7 +76,7 @@ class DeferredModules(dict[str, Any]):
             return self.source
 
     def made(self) -> Children:
-        """Return the children, after making them and putting them into the owner where that was not done."""
+        """Return the children; creates them and puts them into the owner on the first call."""
         with self._lock:
             if self._make is not None:
                 made = self._make()
@@ -90,7 +90,7 @@ class DeferredModules(dict[str, Any]):
                     owner.__dict__["_modules"] = made
             return self._made
 
-    # -- what a dictionary can be asked; only names are answered without making anything -------------------
+    # -- the interface of a dictionary; only tests of names do not create the children ---------------------
 
     def __contains__(self, name: object) -> bool:
         return name in (self._names if self._make is not None else self._made)
@@ -168,6 +168,6 @@ class DeferredModules(dict[str, Any]):
 
 
 def deferred(module: nn.Module) -> DeferredModules | None:
-    """Return the dictionary that will make the children of `module`; None where they exist."""
+    """Return the dictionary that will create the children of `module`; None if they exist."""
     modules = module.__dict__["_modules"]
     return modules if isinstance(modules, DeferredModules) and modules.source is not None else None

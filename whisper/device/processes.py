@@ -1,14 +1,16 @@
-"""What keeps a process that was forked from another one able to work, and lets one end while threads are at work.
+"""Makes forked processes work (locks, OpenMP threads, imports), and lets Python exit while daemon threads compute.
 
-A fork copies the memory of a process and one of its threads. Three things that the others had are left behind in the
-child, and waiting for them would never end: the threads of GNU's OpenMP, on which torch and the compiled kernels
-compute; locks; imports. So before a fork this thread's OpenMP threads are ended (both processes start new ones when
-they need them) and imports of ours are let finish, and in the child the locks made here are opened. Whoever keeps a
-state that a thread may have been changing looks at `os.getpid` and begins anew.
+A fork copies the memory of a process and one of its threads. The child would wait forever for three
+things that belonged to the other threads: the threads of GNU OpenMP, on which torch and the compiled
+kernels compute; locks; imports. So before a fork the OpenMP threads of this thread are ended (both
+processes start new ones when needed) and running imports are completed; in the child the locks made
+here are released. Code with state that another thread may have been changing compares `os.getpid`
+and starts from a fresh state.
 
-Python waits at its end for no daemon thread: one that comes back from a function in C then is ended where it stands,
-and C++ above it, as in torch, takes the process down. So what they do is done in pieces, each between `begin` and
-`end`, and Python's end waits for the piece. Nothing here runs before a fork or the end.
+Python does not wait for daemon threads at exit: one that returns from a C function at that time is
+ended at once, which crashes the process if C++ code (as in torch) is on its stack. So daemon threads
+work in pieces, each between `begin` and `end`, and the exit waits for the current piece. Nothing here
+runs before a fork or the exit.
 """
 
 from __future__ import annotations
@@ -29,23 +31,23 @@ import torch
 
 from ..errors import DeviceError
 
-# what this package imports when it first needs it; a module that a lost thread was importing never gets whole
+# imported on first use; in a child, a module that another thread was importing would stay incomplete
 _IMPORTED_LATE = frozenset({"whisper", "av", "tiktoken", "regex", "safetensors", "tqdm", "filelock", "numpy", "torch"})
-_HARD = 2  # omp_pause_hard: end the threads, wherever that is a difference
+_HARD = 2  # omp_pause_hard: end the threads, also where a soft pause would keep them
 
 
 _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def lock() -> threading.Lock:
-    """Return a lock that is open in a child forked while a thread held it."""
+    """Return a lock that is free in a child that was forked while a thread held it."""
     made = threading.Lock()
     _LOCKS.add(made)
     return made
 
 
 def rlock() -> threading.RLock:
-    """Return a reentrant lock that is open in a child forked while a thread held it."""
+    """Return a reentrant lock that is free in a child that was forked while a thread held it."""
     made = threading.RLock()
     _LOCKS.add(made)
     return made
@@ -61,18 +63,18 @@ def check_device(device: torch.device) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The end
+# The exit of Python
 # ---------------------------------------------------------------------------------------------------------
 
-LONGEST_PIECE = 5.0  # seconds that the end waits; who reads from a pipe may never come back, and does no harm
+LONGEST_PIECE = 5.0  # seconds that the exit waits; a thread that reads a pipe may never return, and is harmless
 
-_at_work: dict[int, int] = {}  # by thread, of the daemons: pieces that it is in, one inside the other
+_at_work: dict[int, int] = {}  # by daemon thread: its depth of nested pieces
 _guard = lock()
 _is_ending = False
 
 
 def begin() -> bool:
-    """Begin a piece of work, to be closed by `end`; False where Python ends and this thread has to `rest`."""
+    """Begin a piece of work, closed by `end`; False if Python is exiting and this thread has to `rest`."""
     if not threading.current_thread().daemon:
         return True
     here = threading.get_ident()
@@ -84,7 +86,7 @@ def begin() -> bool:
 
 
 def end() -> None:
-    """End the piece of work that `begin` has begun."""
+    """End the piece of work that `begin` started."""
     here = threading.get_ident()
     with _guard:
         if (depth := _at_work.pop(here, 0)) > 1:
@@ -93,7 +95,7 @@ def end() -> None:
 
 @contextlib.contextmanager
 def piece() -> Iterator[None]:
-    """Do a piece of work, where nothing is held meanwhile that others at Python's end could want."""
+    """Run a piece of work; the caller may hold nothing that other threads need when Python exits."""
     if not begin():
         rest()
     try:
@@ -103,7 +105,7 @@ def piece() -> Iterator[None]:
 
 
 def rest() -> None:
-    """Wait for the process to end, holding nothing."""
+    """Sleep until the process ends, without holding a lock."""
     while True:
         time.sleep(3600)
 
@@ -123,13 +125,13 @@ atexit.register(_wait_for_pieces)
 # The fork
 # ---------------------------------------------------------------------------------------------------------
 
-_paused = threading.local()  # in whose `here` stands whether this thread has ended its OpenMP threads
+_paused = threading.local()  # `here`: whether this thread has ended its OpenMP threads
 
 
 def _before() -> None:
     outcomes = [pause(_HARD) for pause in _pauses()]
     _paused.here = not any(outcomes)
-    _wait_for_imports()  # the last, so that no other begins
+    _wait_for_imports()  # last, so that no other import begins
 
 
 def _after_in_parent() -> None:
@@ -148,7 +150,7 @@ def _after_in_child() -> None:
 
 
 def _wait_for_imports() -> None:
-    """Wait until no other thread is importing what we need; a module that this very thread imports is no obstacle."""
+    """Wait until no other thread is importing a module that we need; imports of this thread do not count."""
     bootstrap: Any = importlib._bootstrap
     while names := [name for name, found in list(bootstrap._module_locks.items()) if _is_awaited(name, found())]:
         for name in names:
@@ -163,9 +165,9 @@ def _is_awaited(name: str, import_lock: Any) -> bool:
 
 
 def _renew_thread_pool() -> None:
-    """Let torch make the pool anew that it has beside OpenMP's, which two threads that are first at once break.
+    """Recreate torch's own thread pool (beside OpenMP's); two threads that start it at once would break it.
 
-    A thread's first question after the number does it, where that has been set.
+    The first `torch.get_num_threads` of a new thread does it, if the number has been set.
     """
     thread = threading.Thread(target=torch.get_num_threads)
     thread.start()
@@ -176,14 +178,14 @@ _LIBRARIES: list[ctypes.CDLL] = []
 
 
 def computes_with(library: ctypes.CDLL) -> None:
-    """Take note of a library that may have an OpenMP of its own, beside torch's."""
+    """Register a library that may link another OpenMP than torch's."""
     _LIBRARIES.append(library)
 
 
 def _pauses() -> Iterator[Callable[[int], int]]:
-    """The functions that end the OpenMP threads of the calling thread, where it is GNU's that lies below a library.
+    """The functions that end the OpenMP threads of the calling thread, for libraries on GNU OpenMP.
 
-    The others (LLVM's, Intel's) look after themselves in a child.
+    The others (LLVM's, Intel's) handle a fork themselves.
     """
     for library in (ctypes.CDLL(torch._C.__file__), *_LIBRARIES):
         if hasattr(library, "GOMP_parallel") and not hasattr(library, "__kmpc_fork_call"):
@@ -191,12 +193,12 @@ def _pauses() -> Iterator[Callable[[int], int]]:
 
 
 def _cannot_pause(_kind: int) -> int:
-    """Stand in for the function in an OpenMP older than GCC 9."""
+    """Replace the function that OpenMP older than GCC 9 lacks."""
     return -1
 
 
 def _work_alone() -> None:
-    """Let torch, and so the kernels, compute on this thread alone: a team of one asks nobody."""
+    """Let torch, and so the kernels, compute on this thread only, which needs no OpenMP team."""
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         warnings.warn(

@@ -1,9 +1,9 @@
-"""What torch holds for each thread (grad mode, inference mode, autocast, a device context), set aside while we compute.
+"""Sets aside torch's state of a thread (grad mode, inference mode, autocast, device context) while we compute.
 
-An engine runs a request in whichever thread waits, so what that thread happens to be in must not reach the result; nor
-what is kept from call to call: a tensor that was made in inference mode can never be trained, and elsewhere not be
-written into. Changes nothing that holds for other threads or for the whole process: against those (the default dtype,
-the precision of float32 products, ...) every tensor states what it is, where it is made.
+The engine runs requests in any thread that waits, so the torch state of that thread must not change
+the result, nor what is kept between calls: a tensor made in inference mode can never be trained, and
+cannot be written outside of it. Settings of other threads and of the whole process stay as they are:
+to be independent of those (default dtype, ...), every tensor states its dtype and device.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _AUTOCAST = ("cpu", "cuda", "mps")  # devices that a model runs on
 def clean_state() -> Iterator[None]:
     """Compute without gradients, outside of inference mode, autocast and device contexts; also as a decorator.
 
-    Not around a ``yield`` of a generator: whoever runs that would be left in it.
+    Not around a ``yield`` of a generator: the caller would then run in this state.
     """
     autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
     if not autocast and not torch.is_inference_mode_enabled() and not _has_function_modes():
-        with torch.no_grad():  # as nearly always: this takes a microsecond, and all that follows ten
+        with torch.no_grad():  # the usual case: takes 1 microsecond, and the code below 10
             yield
         return
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))  # turns gradients on, so it comes first
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.device("cpu"))  # whoever wants another device says so
+        stack.enter_context(torch.device("cpu"))  # code for another device states it
         for kind in autocast:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
@@ -44,10 +44,10 @@ def _has_function_modes() -> bool:
 
 
 class InFloat32(TorchFunctionMode):
-    """Inside of it modules are made in float32, whatever torch's default is, which stays as it is."""
+    """Creates modules in float32, whatever torch's default dtype is, and without changing that."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func is torch.empty:  # what the parameters of torch's modules are made with
+        if func is torch.empty:  # makes the parameters of torch's modules
             kwargs["dtype"] = kwargs.get("dtype") or torch.float32
         return func(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""Samples that are no sound: NaN, infinite, or so large that their power is no number in float32.
+"""Invalid samples (NaN, infinite, or too large for their power to be finite in float32), replaced by zeros.
 
-One such sample would spoil a whole spectrogram. It is replaced by zero and counted; what follows is as if zero had been
-recorded there. Arrays of the caller are never changed.
+One such sample would make a whole spectrogram invalid. It is replaced by zero and counted, and the
+rest is processed as if zero had been recorded there. Arrays of the caller are never changed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from ..errors import AudioError
 from ..utils import warn_caller
 
-LIMIT = 1e16  # of 400 samples under a window that large, the power still is a number; full range is 1
+LIMIT = 1e16  # the power of 400 samples of this size is still finite in float32; full range is 1
 
 
 class Mending:
-    """Puts zeros in place of samples that are no sound, piece by piece, and gives the account at the end.
+    """Replaces invalid samples by zeros, piece by piece, and reports their number at the end.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Mending:
         self._first = (0, 0)  # the first bad one: its place in time, and its row
 
     def __call__(self, samples: Any) -> Any:
-        """Return the next piece, an array or tensor ``(n,)`` or ``(n_rows, n)``; itself if nothing is wrong with it."""
+        """Return the next piece, an array or tensor ``(n,)`` or ``(n_rows, n)``; the same object if all is valid."""
         n = samples.shape[-1]
         self.n_rows = 1 if samples.ndim == 1 else len(samples)
         self.n_samples += n * self.n_rows
@@ -48,7 +48,7 @@ class Mending:
         return samples
 
     def close(self) -> None:
-        """Give the account: a warning that counts the bad samples, an error where half of all are bad."""
+        """Warn with the number of bad samples; raise `AudioError` if at least half of all are bad."""
         if self.n_bad == 0:
             return
         at, row = self._first
@@ -71,9 +71,9 @@ class Mending:
 
 
 def is_sound(samples: Any) -> bool:
-    """Whether an array or tensor of floats, of any shape, has no sample that is to be replaced.
+    """Whether an array or tensor of floats, of any shape, has only valid samples.
 
-    The sum of squares needs a single pass and no mask; only where it is not small enough is each sample looked at.
+    The sum of squares needs a single pass and no mask; samples are tested one by one only if it is too large.
     """
     flat = samples.detach().reshape(-1) if hasattr(samples, "detach") else samples.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -82,7 +82,7 @@ def is_sound(samples: Any) -> bool:
 
 
 def zeroed(samples: Any) -> Any:
-    """Return an array or tensor with zeros in place of what is no sound; itself if there is nothing to replace."""
+    """Return an array or tensor with zeros in place of invalid samples; the same object if all are valid."""
     if is_sound(samples):
         return samples
     bad = ~(abs(samples) < LIMIT)

@@ -1,17 +1,17 @@
-"""What a container's time stamps say of when its sound is: how late it begins, and what time holds none.
+"""Time stamps of a container: a late start of the sound, gaps in it, and the silence that fills them.
 
-Decides how much silence belongs before each frame of sound so that times are the container's, and how much of what the
-stamps say is not believed. Sees numbers alone, neither packets nor samples.
+Decides how much silence goes before each frame so that times are those of the container, and which
+jumps of the time stamps are not plausible. Works on numbers only, without packets or samples.
 """
 
 from __future__ import annotations
 
 import math
 
-GAP = 0.015  # seconds; the shortest packets in use last 20 ms, and rounded time stamps waver by 10 at most
-LATE = 0.1  # seconds; encoders' delays and what players do not notice are below
-BACK = 1.0  # seconds; a stamp that goes back by so much begins to count anew, as where recordings were joined
-MOST_SILENCE = 7200.0  # seconds that are put in altogether: 230 MB of 16-bit samples at 16 kHz
+GAP = 0.015  # seconds; the shortest packets in use last 20 ms, and rounding shifts time stamps by at most 10
+LATE = 0.1  # seconds; delays of encoders are shorter, and players ignore less
+BACK = 1.0  # seconds; a stamp that goes back this far starts a new count, as in joined recordings
+MOST_SILENCE = 7200.0  # seconds of silence inserted in total: 230 MB of 16-bit samples at 16 kHz
 
 
 class ContainerClock:
@@ -20,22 +20,22 @@ class ContainerClock:
     Parameters
     ----------
     start
-        When the container begins, with its video, in seconds by its own stamps.
+        Start of the container (with its video), in seconds of its own time stamps.
     keeps
-        Whether silence is to be put where the stamps say that there is no sound.
+        Whether to insert silence where there is no sound according to the stamps.
 
     Attributes
     ----------
     decoded
-        Seconds of sound so far.
+        Seconds of sound decoded so far.
     late
-        Seconds by which the sound begins later than the container; 0 where that is too little to be noticed.
+        Seconds from the start of the container to that of the sound; 0 if negligible.
     missing
-        Seconds in the middle that hold no sound.
+        Total length of the gaps in the sound, in seconds.
     first_gap
-        Where the first of them is, in seconds of sound; negative where there is none.
+        Position of the first gap, in seconds of sound; negative if there is none.
     doubted
-        The first jump that is no gap that can be meant: where it is, and of how many seconds.
+        The first implausible jump: its position and its length, in seconds.
     """
 
     def __init__(self, start: float, keeps: bool) -> None:
@@ -44,11 +44,11 @@ class ContainerClock:
         self.doubted: tuple[float, float] | None = None
         self._start, self._keeps = start, keeps
         self._expected: float | None = None  # the next stamp
-        self._silence = 0.0  # put in so far
-        self._zero = 0.0  # the stamp at which what is given out begins
+        self._silence = 0.0  # inserted so far
+        self._zero = 0.0  # the time stamp of the first output sample
 
     def follow(self, stamp: float | None, seconds: float) -> float:
-        """Take note of a frame; returns how many seconds of silence belong before it."""
+        """Record the time stamp of a frame; returns the seconds of silence to insert before it."""
         silence = 0.0
         if stamp is None or not math.isfinite(stamp):
             stamp = self._expected
@@ -72,7 +72,7 @@ class ContainerClock:
         return late if self._keeps else 0.0
 
     def _go_on(self, stamp: float, jump: float) -> float:
-        lag = stamp - self._zero - self.decoded - self._silence  # how late what comes next is to be
+        lag = stamp - self._zero - self.decoded - self._silence  # seconds from the output so far to this frame
         if jump <= -BACK:
             self._zero += lag
             return 0.0
@@ -86,7 +86,7 @@ class ContainerClock:
         return lag if self._keeps and lag >= GAP and max(jump / GAP, lag / LATE) >= 1 else 0.0
 
     def losses(self) -> list[str]:
-        """Say what of the container's time has no sound, and what that does to times."""
+        """Describe late starts, gaps and implausible jumps, and their effect on times."""
         found = []
         if self.late and not self._keeps:
             found.append(f"its sound begins {self.late:.2f} s after the container, so all times are early by that")

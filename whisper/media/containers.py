@@ -1,7 +1,7 @@
-"""The frames of one audio track of a container, through PyAV, and the account of what of it could not be had.
+"""Decodes one audio track of a container to frames, through PyAV, and reports what could not be decoded.
 
-What cannot be decoded is left out as the ``ffmpeg`` program leaves it out, what follows is read, and the end comes with
-a warning that says how much was lost. Mixes and resamples nothing.
+Damaged parts are skipped as the ``ffmpeg`` program skips them, reading goes on behind them, and a
+warning at the end says how much was lost. Does not mix or resample.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 # Containers that state their length, where others estimate it from the bit rate or say nothing.
 _EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "flac", "aiff", "caf", "au"}
-_ESTIMATED = ("caf", "pcm")  # from the size of the file, whatever follows the sound
-_UNSTAMPED = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "amr"}  # whose times only count what was read
-_FLOATS = ("pcm_f", "wavpack", "mp4als")  # codecs that can carry NaN; integers made of it would be the loudest click
+_ESTIMATED = ("caf", "pcm")  # from the size of the file, including what follows the sound
+_UNSTAMPED = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "amr"}  # their time stamps only count what was read
+_FLOATS = ("pcm_f", "wavpack", "mp4als")  # codecs that can hold NaN, which would become a loud click as an integer
 _DTYPES: dict[str, Any] = {"flt": np.float32, "fltp": np.float32, "dbl": np.float64, "dblp": np.float64}
-_MOST_ERRORS = 100  # of the demuxer one after the other, until it is given up
-_FRUITLESS = 5  # attempts to read on behind damage that give no packet, until that is given up
+_MOST_ERRORS = 100  # consecutive errors of the demuxer before reading stops
+_FRUITLESS = 5  # consecutive attempts to resume behind damage without a packet, before reading stops
 
 
 class Recording:
@@ -45,7 +45,7 @@ class Recording:
     audio_track
         See `tracks.choose`.
     container_time
-        Put silence where the time stamps say that there is no sound.
+        Insert silence where there is no sound according to the time stamps.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Recording:
         self._stopped = ""  # why reading ended early
 
     def frames(self) -> Iterator[AudioFrame]:
-        """Every frame that can be decoded; the account is given at the end."""
+        """Every frame that can be decoded; losses are reported at the end."""
         import av
 
         for packet in self._packets():
@@ -95,7 +95,7 @@ class Recording:
     def _packets(self) -> Iterator[Any]:
         """Every packet of the track, also behind damage that ends FFmpeg's own reading."""
         yield from self._packets_of(self.container)
-        place, fruitless = self._last + 1, 0  # a damaged packet may reach over the beginning of the next part
+        place, fruitless = self._last + 1, 0  # a damaged packet may overlap the start of the next part
         with ExitStack() as files:
             file = files.enter_context(contents_of(self.opened))
             while file is not None and fruitless < _FRUITLESS:
@@ -111,7 +111,7 @@ class Recording:
                 place = max(self._last + 1, spans[-1][0] + 8)
 
     def _resumed(self, file: Any, spans: list[tuple[int, int]]) -> Iterator[Any]:
-        """The packets of a container made of what lies behind damage; it has the same tracks."""
+        """The packets of a container made of the data behind damage; it has the same tracks."""
         import av
 
         offset = spans[-1][0] - sum(end - begin for begin, end in spans[:-1])
@@ -158,7 +158,7 @@ class Recording:
         yield self._flush()
 
     def _flush(self) -> Any:
-        """A packet without contents, which asks the decoder for what it still holds."""
+        """An empty packet, which flushes the decoder."""
         import av
 
         packet = av.Packet()
@@ -169,7 +169,7 @@ class Recording:
 
     @staticmethod
     def _mend(frame: AudioFrame, mending: Mending) -> None:
-        """Put zeros in place of what is no sound, in the frame itself, which is ours alone."""
+        """Replace invalid samples by zeros, in the frame itself, which is not shared."""
         is_planar, dtype = frame.format.is_planar, _DTYPES[frame.format.name]
         n = frame.samples * (1 if is_planar else frame.layout.nb_channels)  # numbers in a plane, which may be padded
         planes = [np.frombuffer(memoryview(plane), dtype)[:n] for plane in frame.planes]
@@ -203,9 +203,9 @@ class Recording:
             warn_caller(f"{self.name}: {'; '.join(losses)}")
 
     def _broken(self) -> list[str]:
-        """Say what could not be decoded; about how long it was, where no time stamps tell."""
+        """Describe broken packets; estimates their length if there are no time stamps."""
         bad, good = self._bytes_broken, self._bytes - self._bytes_broken
-        if self._format in _UNSTAMPED and self._first is not None:  # bytes that the demuxer went over, too
+        if self._format in _UNSTAMPED and self._first is not None:  # include bytes that the demuxer skipped
             bad += max(self._size - self._first - self._bytes, 0)
         seconds = self.clock.decoded * bad / good if good and self.clock.missing < GAP else 0.0
         about = f"about {seconds:.2f} s, by which times behind are early" if seconds >= GAP else ""
@@ -214,11 +214,11 @@ class Recording:
         return [f"{bad} bytes that are no sound were skipped ({about})"] if seconds >= LEAST else []
 
     def _unread(self) -> list[str]:
-        """Say what lies behind the end of the sound, as the container's header has it."""
+        """Describe data behind the end of the sound that the header states."""
         if self._end == 0 or self._stopped or self.clock.decoded == 0:
             return []
         seconds, rest = 0.0, None
-        # a file object that will not be read again must not cost what was read of it
+        # if a file object cannot be read again, keep what was read of it
         with suppress(AudioError, OSError), contents_of(self.opened) as file:
             rest = unseen_rest(self._size, self._format, self._end)
             if file is not None:
@@ -236,21 +236,21 @@ class Recording:
 
 
 def _seconds_of(file: Any, n_bytes: int) -> float:
-    """How long the sound of a recording is that was not read; 0 where that cannot be told."""
+    """Duration of a recording that was not read, in seconds; 0 if unknown."""
     import av
 
     try:
         with av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"}) as container:
             stream = container.streams.audio[0]
             if stream.codec_context.name.startswith("pcm") and stream.bit_rate:
-                return n_bytes * 8 / float(stream.bit_rate)  # also of those that follow it
+                return n_bytes * 8 / float(stream.bit_rate)  # includes recordings that follow it
             return (container.duration or 0) / 1e6
     except (av.FFmpegError, IndexError):
         return 0.0
 
 
 def _silence(frame: AudioFrame, seconds: float) -> Iterator[AudioFrame]:
-    """Frames of silence like `frame`, of a second and less."""
+    """Frames of silence in the format of `frame`, each at most one second long."""
     import av
 
     rate, left = frame.sample_rate, round(seconds * frame.sample_rate)

@@ -2,8 +2,8 @@
 
 FFmpeg's own libraries, which the PyAV wheel carries, do the work with the defaults that the `ffmpeg` program
 uses, so the samples are those of ``ffmpeg -i FILE -f s16le -ac 1 -ar RATE -`` and the program is not needed.
-What cannot be decoded is left out as the program leaves it out, but never without a warning.
-Knows nothing of Whisper, and of sound only samples: no spectrogram, no trimming, no loudness.
+Damaged parts are skipped as the program skips them, and always with a warning. Computes no
+spectrogram, and changes neither length nor loudness.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
-# FFmpeg's layout for a number of channels that nobody named (libavutil/channel_layout.c).
+# FFmpeg's default layout for a number of channels (libavutil/channel_layout.c).
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _FORMATS = {"int16": ("s16", "s16"), "int32": ("s32", "s16"), "float32": ("flt", "flt")}
 
@@ -127,7 +127,7 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 
 
 class _LayoutError(Exception):
-    """Channels that cannot be mixed down, told without the name of the recording."""
+    """Channels that cannot be mixed down; the caller adds the name of the recording."""
 
 
 def _resampled(

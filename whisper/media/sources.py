@@ -1,7 +1,7 @@
-"""What a recording can be read from: a path, a URL, standard input, bytes, a file object.
+"""Sources of a recording: a path, a URL, standard input, bytes, a file object.
 
-Settles what a name means, once for Python and for the command, and hands FFmpeg's libraries something to open. Decodes
-nothing. Standard input is read once and to its end, because most containers cannot be read without going back.
+Interprets names in one way for Python and for the command, and returns what FFmpeg's libraries can
+open. Decodes nothing. Standard input is read once and to its end, because most containers need seeking.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _read_standard_input() -> BinaryIO:
 
 
 class _Foreign:
-    """A file object of somebody else, for PyAV: what it raises is an `AudioError`, and what it gives is looked at.
+    """The caller's file object, for PyAV: its exceptions become `AudioError`, and what it returns is checked.
 
     PyAV copies whatever `read` gives into a buffer of the size that it asked for.
     """
@@ -194,7 +194,7 @@ class _Foreign:
     def ask(self, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self._source, method)(*arguments)
-        except Exception as error:  # whatever somebody else's code raises
+        except Exception as error:  # the caller's code may raise anything
             raise AudioError(f"{self._name} fails to {method}: {type(error).__name__}: {error}") from error
 
     def piece(self, size: int) -> bytes | bytearray:

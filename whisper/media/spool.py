@@ -1,6 +1,6 @@
-"""Bytes that may be too many for memory: kept there while they are few, then in a temporary file.
+"""A growing buffer of bytes: in memory while it is small, then in a temporary file.
 
-Only grows, is read at any place, and is gone with the object. Knows nothing of sound.
+Data are appended at the end and read at any offset; the file is deleted with the object. Knows nothing of sound.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Spool:
 
 
 class SpoolReader(io.RawIOBase):
-    """A binary file object over a spool, for those who read and seek."""
+    """A seekable, read-only binary file object over a spool."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._place = spool, 0
@@ -124,6 +124,6 @@ class SpoolReader(io.RawIOBase):
 
 
 def temporary_folder() -> str | None:
-    """Where files that are to save memory lie; None leaves it to `tempfile`."""
-    told = tempfile.tempdir is not None or any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    return "/var/tmp" if not told and os.access("/var/tmp", os.W_OK) else None
+    """Folder of temporary files that save memory; None for the default of `tempfile`."""
+    is_chosen = tempfile.tempdir is not None or any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return "/var/tmp" if not is_chosen and os.access("/var/tmp", os.W_OK) else None

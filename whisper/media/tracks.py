@@ -1,6 +1,6 @@
-"""Which audio track of a recording is read, where there are several.
+"""The choice of an audio track in a recording that has several.
 
-By default the one that the ``ffmpeg`` program takes; else one by its number or its language. Reads no packet.
+By default the one that the ``ffmpeg`` program takes; else by number or language. Reads no packet.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def choose(streams: Sequence[Any], audio_track: int | str | None, name: str) -> 
 
 def _score(stream: Any) -> int:
     """Rank streams as the `ffmpeg` program does: a default one, then the one with most channels, then the first."""
-    disposition = getattr(stream, "disposition", None)  # PyAV 13 does not tell it
+    disposition = getattr(stream, "disposition", None)  # PyAV 13 lacks it
     is_default = getattr(disposition, "value", 0) & 1  # AV_DISPOSITION_DEFAULT
     return int(stream.codec_context.channels) + 5_000_000 * is_default
 
@@ -78,7 +78,7 @@ def _code(language: str) -> str | None:
     """Whisper's code of a language; None where it has none."""
     try:
         return code_of(language)
-    except LanguageError:  # Whisper need not know a language for its track to be told from another
+    except LanguageError:  # a track may be in a language that Whisper does not know
         return None
 
 

@@ -1,7 +1,7 @@
-"""What of a file FFmpeg leaves unread: data behind the end that a header names, a further recording behind the first.
+"""Finds data that FFmpeg does not read: sound behind the end stated in a header, a second recording in the file.
 
-Looks at the chunks of the containers that state where their sound ends; those whose packets stand each for themselves
-(MP3, FLAC, Ogg, Matroska, MPEG-TS ...) are read to the end of the file. Decodes nothing.
+Parses the chunks of containers that state where their sound ends; those with independent packets
+(MP3, FLAC, Ogg, Matroska, MPEG-TS ...) are read to the end of the file anyway. Decodes nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-LEAST = 0.1  # seconds; less is padding, or what an encoder leaves behind
+LEAST = 0.1  # seconds; less is padding, or a remainder of the encoder
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
-_MUCH = 16384  # bytes; more than what ordinarily follows the sound
+_MUCH = 16384  # bytes; more than what usually follows the sound
 _PIECE = 1 << 20  # bytes read at once
-_FAR = 16 << 20  # bytes within which a further recording is looked for, where chunks do not lead to it
+_FAR = 16 << 20  # bytes that are searched for a further recording, if chunks do not lead to it
 
 # how a further recording of the same kind begins
 _BEGINNINGS = {
@@ -38,7 +38,7 @@ class Rest(NamedTuple):
 
 
 def rest_of(file: Any, size: int, format: str, end: int) -> Rest | None:
-    """Return what lies unread behind the last packet, and is none of the chunks that may follow the sound.
+    """Return the unread data behind the last packet, except chunks that may follow the sound.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ def rest_of(file: Any, size: int, format: str, end: int) -> Rest | None:
 
 
 def unseen_rest(size: int, format: str, end: int) -> Rest | None:
-    """Return what lies unread behind the last packet of a file whose bytes cannot be looked at, if it is much."""
+    """Return the unread data behind the last packet of a file that cannot be read again, if large."""
     return Rest(end, size - end, False) if format in _CHUNKS and size - end >= _MUCH else None
 
 
 def resumption(file: Any, size: int, format: str, place: int) -> list[tuple[int, int]] | None:
     """Return the parts of a file which together are a recording that begins behind `place`, as spans of bytes.
 
-    For containers that FFmpeg gives up in the middle although their later parts stand for themselves: fragments of
+    For containers in which FFmpeg stops at damage although later parts can be decoded without it: fragments of
     MP4, blocks of WavPack. None where no such part follows.
     """
     if format == "wv":
@@ -123,7 +123,7 @@ def _is_text(tag: bytes) -> bool:
 
 def _behind_chunks(file: Any, size: int, format: str, at: int) -> int:
     """Return the place behind whatever chunks, tags and zeros follow `at`; a further recording is no chunk."""
-    if _length(file, size, format, at) is None:  # not every writer fills up an odd length
+    if _length(file, size, format, at) is None:  # not every writer pads an odd length
         alignment = {"w64": 8, "caf": 1}.get(format, 2)
         at += -at % alignment
     while at < size:
@@ -143,7 +143,7 @@ def _length(file: Any, size: int, format: str, at: int) -> int | None:
     if _BEGINNINGS[format].match(head):
         return 0
     length = _id3(head) or (length_of(head) if len(head) >= n_head else 0)
-    return length if 0 < length <= size - at + 1 else None  # the last one may lack what fills it up
+    return length if 0 < length <= size - at + 1 else None  # the last one may lack its padding
 
 
 def _id3(head: bytes) -> int:
@@ -154,7 +154,7 @@ def _id3(head: bytes) -> int:
 
 
 def _zeros(file: Any, size: int, at: int) -> int:
-    """Return how many zeros there are from `at` on; 0 for fewer than 8, with which sound may begin, too."""
+    """Return how many zeros there are from `at` on; 0 for fewer than 8, which may be sound."""
     begin = at
     while at < size:
         piece = _read(file, at, _PIECE)

@@ -1,7 +1,6 @@
-"""Standard streams as they may be: missing, closed, left by their reader, or without the letters.
+"""Printing to standard streams that may be missing, closed, broken pipes, or unable to encode the text.
 
-Nothing that is printed is worth a transcription: what cannot be shown is not, and the work goes on. Files are for
-others to write.
+A message that cannot be printed is dropped or shown in part, and the work goes on. Writes no files.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.EINVAL)  # the last is Windows' word for a broken pipe
+_GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.EINVAL)  # Windows reports a broken pipe as EINVAL
 
 
 def show(text: str, stream: TextIO | None) -> None:
-    """Print a line and flush it, as far as there is a stream that takes it; letters that it lacks become ``?``.
+    """Print a line and flush it, if the stream is usable; characters that it cannot encode become ``?``.
 
     Raises
     ------
     OSError
-        Of another kind than that nobody reads, such as a full disk behind the stream.
+        Any error but a missing reader, such as a full disk.
     """
     if stream is None or getattr(stream, "closed", False):
         return
@@ -38,7 +37,7 @@ def show(text: str, stream: TextIO | None) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody watches a stream."""
+    """Whether a stream is a terminal."""
     try:
         return stream is not None and stream.isatty()
     except (ValueError, OSError):  # it is closed
@@ -47,12 +46,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Give a program without a console output that leads nowhere, and print ``?`` for letters that a console lacks.
+    """Replace missing output streams by the null device, and print ``?`` for characters that a stream cannot encode.
 
-    Standard input stays as it is: what reads it says that it is closed.
+    Standard input stays as it is; reading it reports that it is closed.
 
-    File descriptors 0 to 2 are opened where they are closed: else the next file would get one of them, and a message
-    that a library writes there would end up in that file.
+    Closed file descriptors from 0 to 2 are opened: otherwise the next file would get one of them, and
+    messages of libraries would be written into that file.
     """
     while (opened := os.open(os.devnull, os.O_RDWR)) < 3:  # the lowest that is free
         pass
@@ -76,7 +75,7 @@ def _is_missing(stream: Any) -> bool:
 
 
 def _drain(stream: TextIO) -> None:
-    """Flush a stream; where its reader has left, let what it holds go nowhere, so that the exit is silent, too."""
+    """Flush a stream; without a reader, send its buffer to the null device, so that the exit is silent, too."""
     try:
         stream.flush()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Whether files can be written where they are asked for, looked at before the work whose result they hold.
+"""Checks that output files can be written, before the work starts.
 
-Writes nothing that stays, and does not foresee a disk that fills up meanwhile.
+Leaves no file behind, and cannot foresee a disk that fills up later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..files import Path, temporary_beside
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where it is missing, and see whether a file can be written into it.
+    """Make a folder if it is missing, and check that a file can be written into it.
 
     Raises
     ------
@@ -31,12 +31,12 @@ def make_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """See whether a file of this name may be written, new or in the place of an old one, in a folder that is there.
+    """Check that a file can be created or replaced in an existing folder.
 
     Raises
     ------
     OptionError
-        A folder is in its place, it is a link to nowhere, or no file can have this name. (A ValueError.)
+        It is a folder or a broken link, or the name is not valid. (A ValueError.)
     """
     path = os.fspath(path)
     try:

@@ -1,9 +1,9 @@
-"""A result on its way to a file: plain text, WebVTT, SubRip, tab-separated values, JSON.
+"""Output formats: transcripts as plain text, WebVTT, SubRip, tab-separated values, JSON.
 
 Subtitles with word times are laid out by `layout`. The bytes are openai-whisper's, unless segments
-have a ``channel`` or a ``language``, which each format then shows, or escaping is asked for: only
-then a cue can hold no arrow, tag or blank line that a reader of the file would take for its own. A
-file appears whole or not at all. Nothing here knows a model, or changes a result.
+have a ``channel`` or a ``language``, which each format then shows, or escaping is requested: only
+then arrows, tags and blank lines in a text are escaped, so that players do not interpret them. Files
+are written atomically. Knows no model, and does not change a result.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .layout import Cue, Layout, break_lines, chunk_words, stack_cues, underline
 # ---------------------------------------------------------------------------------------------------------
 
 Segments = Sequence[Mapping[str, Any]]
-WORD_JOINER = "\u2060"  # has no width; behind it, what would open a tag is text
+WORD_JOINER = "\u2060"  # has no width; behind it, a tag is shown as text
 
 _BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _ARROW = re.compile(r"-{2,}>")
-_OPENS_TAG = re.compile(r"<(?=[A-Za-z/!?]|$)|\{(?=\\|$)")  # also at the end of a word, since the next may go on with it
+_OPENS_TAG = re.compile(r"<(?=[A-Za-z/!?]|$)|\{(?=\\|$)")  # also at the end of a word, since the next may complete it
 
 
 class Label(NamedTuple):
-    """Who speaks in a segment and what, as far as it says so."""
+    """Channel and language of a segment, if it has them."""
 
     channel: Any = None
     language: Any = None

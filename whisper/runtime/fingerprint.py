@@ -1,7 +1,8 @@
-"""Whether weights are still those that were packed: in the same memory, and byte for byte the same numbers.
+"""Fingerprints of weights, which detect any change since they were packed.
 
-Torch counts changes in place, but not those through ``.data``, a numpy view, DLPack or an address; so every number is
-read again, at the speed of memory (290 MB of float32 in some 15 ms). It packs nothing and keeps no numbers.
+Torch counts in-place changes, but not those through ``.data``, a numpy view, DLPack or an address. So
+every number is read again, at the speed of memory (290 MB of float32 in about 15 ms). Packs nothing,
+and keeps no numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SMALL = 1 << 14  # numbers: torch takes smaller tensors together
 
 
 class Fingerprint:
-    """What tensors are now, to be compared later.
+    """The state of some tensors, for a later comparison.
 
     It is taken before the weights are packed, so that a change during packing is noticed. It holds no tensor, not even
     weakly (torch does not swap tensors with weak references). A runner that works on the tensors themselves keeps

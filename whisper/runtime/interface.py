@@ -1,8 +1,8 @@
-"""What a fast path offers: the network run for whatever rows of text it is given.
+"""The interface of a runner, `Runner`: the network for batches of tokens, with KV caches, and token selection.
 
-A runner holds packed weights and caches, and does as it is told: it decides neither which row runs nor which token
-comes next. Two rooms fill this contract, `torch_runner` with PyTorch alone and `native_runner` with compiled
-kernels; tests fill it with a mock. `fast_path` chooses.
+A runner holds packed weights and caches. It does not decide which row runs, nor which token comes next.
+Two modules implement it, `pytorch.runner` and `native.runner` (compiled kernels), and tests have a mock.
+`select` chooses.
 
 A *row* is one growing text: a greedy text, or one beam. A *batch* is flat: each item is one token of one row, so a
 prompt (many items of one row) and the next tokens of other rows (one item each) run in the same call.
@@ -25,7 +25,7 @@ from ..errors import OptionError, ShapeError
 if TYPE_CHECKING:
     from ..model import ModelDimensions
 
-ASK_FROM = 1 << 30  # bytes; for fewer it is not worth asking how many are free
+ASK_FROM = 1 << 30  # bytes; smaller requests are not compared with the free memory
 
 Ints = npt.NDArray[np.int32]
 
@@ -40,7 +40,7 @@ class EncodedWindow:
 
 @dataclass(frozen=True)
 class TokenMask:
-    """What each row may not say next; arrays over rows, see `token_rules` for how they are derived.
+    """The tokens that each row may not sample next, as arrays over rows; `token_rules` derives them.
 
     A token is forbidden to row ``i`` if it is in ``suppressed[suppressed_by[i]]``, if it is below ``text_from[i]``,
     or if it is a timestamp below ``timestamps_from[i]`` or not below ``timestamps_to[i]``. After that, where
@@ -113,7 +113,7 @@ class Batch:
 
 
 class Runner(Protocol):
-    """The network for the rows it is given. Not to be called by two threads at once: the engine sees to it."""
+    """The network for the rows it is given. Not thread-safe: the engine calls it from one thread at a time."""
 
     dims: ModelDimensions
     compute_type: str  # "float32", "bfloat16", "float16" or "int8"
@@ -141,7 +141,7 @@ class Runner(Protocol):
         ...
 
     def reorder(self, rows: Sequence[int], sources: Sequence[int]) -> None:
-        """Let each of `rows` continue what the row of `sources` at its place was; a source may come twice."""
+        """Make each of `rows` a continuation of the row of `sources` at the same index; sources may repeat."""
         ...
 
     def forward(self, batch: Batch) -> Tensor:
@@ -212,7 +212,7 @@ def check_heads(dims: ModelDimensions, heads: Sequence[tuple[int, int]]) -> None
 class RowTable:
     """Which physical row holds each position of each row: reordering beams moves numbers, never keys and values.
 
-    Row ``r`` writes its position ``p`` into physical row ``r``, once; whoever continues ``r`` remembers that.
+    Row ``r`` writes its position ``p`` into physical row ``r``, once; rows that continue ``r`` refer to it.
     """
 
     def __init__(self, n_ctx: int) -> None:

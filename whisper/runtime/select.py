@@ -1,10 +1,11 @@
-"""Whether a model may run on a fast path, on which, and in which precision.
+"""Chooses the runner of a model: whether the fast path may be used, which one, and in which precision.
 
-The fast path runs the same weights from packed copies, so nobody who watches the modules would see anything. `usable`
-says no wherever somebody does: hooks, subclasses, replaced functions, foreign layers, `disable_sdpa`. A runner is made
-when it is first asked for and kept as long as the model and its weights stay as they are; weights that are changed,
-in whatever way, are noticed at the next call. As long as nobody has reached inside a loaded model, nobody can have
-changed them; afterwards every number is compared (`fingerprint`). It runs nothing itself.
+The fast path runs packed copies of the weights, so hooks and replaced parts of the modules would have
+no effect. `usable` is False if there are any: hooks, subclasses, replaced functions, foreign layers,
+`disable_sdpa`. A runner is made on first use, and kept as long as the model and its weights do not
+change; any change of the weights is detected at the next call. While the modules of a loaded model have
+not been accessed, the weights cannot have changed; afterwards every number is compared (`fingerprint`).
+Runs nothing itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .interface import Runner
 
 # ---------------------------------------------------------------------------------------------------------
-# Is anybody watching
+# Is the model a plain one, without hooks?
 # ---------------------------------------------------------------------------------------------------------
 
 _GLOBAL_HOOKS: tuple[Mapping[Any, Any], ...] = (
@@ -44,22 +45,22 @@ _GLOBAL_HOOKS: tuple[Mapping[Any, Any], ...] = (
 
 
 def usable(model: nn.Module) -> bool:
-    """Whether `model` may run on a fast path: it is a plain `Whisper`, and nobody watches or has replaced a part.
+    """Whether `model` may run on a fast path: a plain `Whisper`, without hooks or replaced parts.
 
-    To be asked once per transcription; takes a few tenths of a millisecond at most.
+    Called once per transcription; takes a few tenths of a millisecond at most.
     """
     if type(model) is not Whisper or any(_GLOBAL_HOOKS) or network._sdpa_disabled.get():
         return False
     return not compat.replaced("model") and _held(model).is_plain(model)
 
 
-def _is_watched(attributes: Mapping[str, Any]) -> bool:
+def _has_hooks(attributes: Mapping[str, Any]) -> bool:
     return bool(attributes["_forward_hooks"] or attributes["_forward_pre_hooks"])
 
 
 @dataclass
 class _Part:
-    """One module as it was when it was last looked at closely."""
+    """One module as it was at the last full check."""
 
     attributes: dict[str, Any]  # its own __dict__
     n_attributes: int
@@ -105,18 +106,18 @@ class _Held:
     pid: int = field(default_factory=os.getpid)  # of the process whose threads change the rest
 
     def is_plain(self, model: Whisper) -> bool:
-        """Whether every module is one of ours, unwatched, with weights that fit together."""
-        if deferred(model) is not None:  # nobody has reached inside
-            return not _is_watched(vars(model)) and not _replaces_a_method(model)
+        """Whether every module is one of ours, without hooks, with weights of matching shapes."""
+        if deferred(model) is not None:  # the modules have not been accessed
+            return not _has_hooks(vars(model)) and not _replaces_a_method(model)
         with processes.piece(), self.lock:
             self._notice_fork(model)
             as_before = model.device == self.device and all(part.is_as_before() for part in self.parts)
             if not self.parts or not as_before:
-                self._look(model)
-            return self.plain and not any(_is_watched(part.attributes) for part in self.parts)
+                self._check_modules(model)
+            return self.plain and not any(_has_hooks(part.attributes) for part in self.parts)
 
-    def _look(self, model: Whisper) -> None:
-        """Look at every module closely; what was packed is not judged by this."""
+    def _check_modules(self, model: Whisper) -> None:
+        """Check every module in full; does not compare weights with those that were packed."""
         modules = list(model.modules())
         self.parts = [_Part.of(module) for module in modules]
         device = _common_device(model)
@@ -137,9 +138,9 @@ class _Held:
             return self.runners[compute_type]
 
     def _notice_fork(self, model: Whisper) -> None:
-        """Begin anew in a child that was forked, on the packed weights of the parent.
+        """Start from a fresh state in a forked child, on the packed weights of the parent.
 
-        Its threads may have been changing all the rest when it was forked.
+        Threads of the parent may have been changing everything else at the fork.
         """
         processes.check_device(model.device)
         if self.pid != (here := os.getpid()):
@@ -150,14 +151,14 @@ class _Held:
         """Return the weights as they are now, after forgetting what was packed from others."""
         modules = deferred(model)
         weights = modules.packed(_mark) if modules is not None else None
-        if isinstance(weights, Weights):  # and not made just now by somebody else
+        if isinstance(weights, Weights):  # else another thread has just created the modules
             self.source = modules
             return weights.tensors if isinstance(weights.tensors, StoredTensors) else dict(weights.tensors)
-        if self.source is not None:  # the modules were made since, from what was packed
+        if self.source is not None:  # the modules were created since, from the weights that were packed
             self.fingerprint, self.source = self.source.mark, None
         if self.fingerprint is None or not self.fingerprint.is_that_of(tensors_of(model)):
             self.runners.clear()
-            self._look(model)
+            self._check_modules(model)
             self.fingerprint = Fingerprint(tensors_of(model))  # before they are packed
         return {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
 
@@ -197,8 +198,8 @@ def _common_device(model: Whisper) -> torch.device | None:
 def runner_for(model: Whisper, fp16: bool) -> Runner:
     """Return the runner of `model`, which is `usable`: exact without `fp16`, otherwise in ``model.compute_type``.
 
-    Made at the first call for a precision, which packs all weights, and kept with the model. Where weights were
-    changed since, all that was packed before is forgotten; whoever still has the old runner keeps the old weights.
+    Made at the first call for a precision, which packs all weights, and kept with the model. If weights have
+    changed since, all packed weights are dropped; a runner that is still held elsewhere keeps the old ones.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The compiled kernels: finds and loads the library for this processor, and declares its C interface.
+"""Finds and loads the library of compiled kernels for this processor, and declares its C interface.
 
-Without a library PyTorch alone computes. ``python -m whisper.runtime.native`` compiles the kernels in place, where no
+Without a library, PyTorch is used. ``python -m whisper.runtime.native`` compiles the kernels in place, where no
 installation did. ``SOTTO_KERNELS`` in the environment chooses a library by name, or none ("off").
 
 The structs and functions below mirror ``native/abi.h`` and ``src/kernels.cpp``. A library that does not match

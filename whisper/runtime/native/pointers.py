@@ -1,7 +1,7 @@
-"""The door of the compiled kernels: every array that they read or write is looked at here first.
+"""Checks every array whose address is passed to a compiled kernel: dtype, device, size, no gaps.
 
-A kernel takes a pointer on trust. Memory of another type, place or size is read and written beyond its end, which
-ends the process at best, and at worst gives another text; so nothing else in the package may hand over an address.
+A kernel cannot check a pointer. With memory of another dtype, device or size it would read and write out
+of bounds, which crashes the process or, worse, changes a text. So all addresses are taken here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def address(array: Tensor | npt.NDArray[Any], dtype: torch.dtype | type[np.gener
     ShapeError
         It is another array than the kernel takes.
     """
-    # a microsecond at most: twenty of these are asked for at each step
+    # takes at most 1 microsecond: each step needs twenty addresses
     if isinstance(array, np.ndarray):
         if array.dtype == dtype and array.size == size and array.flags.c_contiguous:
             if size and array.flags.writeable:

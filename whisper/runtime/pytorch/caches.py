@@ -1,6 +1,6 @@
 """The KV caches: rows of text in one tensor, and each window's cross-attention alone or in a slot of one tensor.
 
-They grow by doubling, and release what they grew when nothing is held. They decide nothing.
+They grow by doubling, and shrink again when no row or slot is in use. They decide nothing.
 """
 
 from __future__ import annotations

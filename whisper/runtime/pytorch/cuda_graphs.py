@@ -1,7 +1,7 @@
-"""One function at fixed shapes, captured once as a CUDA graph and replayed: a decode step is a thousand small kernels.
+"""Captures a function at fixed shapes as a CUDA graph, and replays it: a decode step is a thousand small kernels.
 
-The inputs are copied into the tensors of the capture, so their shapes may not change; whoever has other shapes pads, or
-captures again. Knows nothing of Whisper. Graphs can be switched off with ``SOTTO_CUDA_GRAPHS=0``.
+Inputs are copied into the tensors of the capture, so their shapes may not change: for other shapes, pad
+the inputs or capture again. Knows nothing of Whisper. Graphs can be switched off with ``SOTTO_CUDA_GRAPHS=0``.
 """
 
 from __future__ import annotations

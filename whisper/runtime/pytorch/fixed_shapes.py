@@ -1,8 +1,8 @@
-"""One step of the decoder with shapes that repeat, so that a CUDA graph can hold it; the same code runs anywhere.
+"""One decoder step with inputs padded to a few fixed shapes, so that it can be captured as a CUDA graph.
 
 Items are padded to a bucket, all attend to a bucket of positions under a mask, and windows live in slots of one tensor,
-so that the cross-attention reads them where they are. Each item stands for itself: prompts and next tokens mix. A
-result may differ in its last bits with the bucket. `torch_runner` decides what comes here.
+so that the cross-attention reads them where they are. Items are independent: prompts and next tokens mix. A
+result may differ in its last bits with the bucket. `runner` decides which batches come here.
 """
 
 from __future__ import annotations

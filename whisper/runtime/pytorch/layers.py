@@ -1,6 +1,6 @@
 """The weights of a Whisper packed for PyTorch, and the encoder that runs them.
 
-Side structures beside the module tree, which stays as the checkpoint names it. Layers with the same input are one
+Kept beside the module tree, which has the names of the checkpoint. Layers with the same input are one
 product; convolutions are products over neighbouring frames. Holds no cache and decides nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Weights as a fast path holds them: each once, in the precision that computes, and the product that goes with it.
+"""Packed weights in float32, bfloat16, float16 or int8, and the matrix products with them.
 
 Four kinds: `float32` as it is and not copied, `bfloat16` and `float16` as they are, and `int8` with a scale per output
 channel. A product of int8 quantises each row of its input by that row's own largest value and sums integers, which is
@@ -140,7 +140,7 @@ class PackedInt8(Packed):
         if sums.shape != out.shape:
             sums = sums[: len(out), : self.n_out]
         out.copy_(sums)
-        # one rounding in each step, whoever computes it: a fused step rounds differently in a vector and in its tail
+        # one rounding in each step: a fused step rounds differently in a vector and in its tail
         out.mul_(row_scale).mul_(self.scale)
         if self.bias is not None:
             out.add_(self.bias)

@@ -1,9 +1,9 @@
-"""The fast path in PyTorch alone, on any device: see `runner.Runner` for what it does.
+"""The runner in PyTorch, on any device; `interface.Runner` documents its methods.
 
 A batch runs through the layers together; only the attention depends on which item belongs to which row and which
 window. On a CPU a row's result in bfloat16 and int8 does not depend on the other rows: every product of several
 rows gives each the sums that it gets alone, and rows share an attention only with rows whose own text rounds up to
-the same length. On CUDA short texts go through `torch_static`, whose shapes repeat.
+the same length. On CUDA short texts go through `fixed_shapes`, for CUDA graphs.
 """
 
 from __future__ import annotations
