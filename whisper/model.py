@@ -356,7 +356,7 @@ class TextDecoder(nn.Module):
 class Whisper(nn.Module):
     """A Whisper model; `load_model` gives one with trained weights.
 
-    The modules of a loaded one are made when somebody first reaches for them, see `deferred`.
+    The modules of a loaded one are created on first access, see `lazy_modules.deferred`.
     """
 
     alignment_heads: Tensor

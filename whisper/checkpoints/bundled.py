@@ -2,7 +2,7 @@
 
 Matrices are float16, or int8 with one scale per row; of the vocabulary only the rows in use are kept, and one row
 stands for all the others. Packing loses precision once; what is unpacked is the same float32 numbers each time.
-It trains nothing and chooses nothing: which tokens are in use is said by whoever packs.
+It trains nothing and chooses nothing: the caller of `pack` states which tokens are in use.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def unpack(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `pack` was told about the model.
+    """Return the description of the model that `pack` stored.
 
     Parameters
     ----------

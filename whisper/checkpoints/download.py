@@ -1,7 +1,7 @@
-"""One file from the net to its place: resumed, verified once, and put there whole or not at all.
+"""Downloads a file: resumed if interrupted, verified by its checksum, and written atomically.
 
-The last folder of the address is the SHA-256 of the contents, as in openai-whisper's, so what has arrived is
-judged by its contents and never by what a server says about it. It knows nothing of models.
+The last folder of the address is the SHA-256 of the contents, as in openai-whisper's, so a download is
+checked by its contents, never by what a server reports. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _check_room(transfer: _Transfer) -> None:
 
 @contextmanager
 def _progress(transfer: _Transfer) -> Iterator[Any]:
-    """Show a bar where somebody watches, and one line in a log."""
+    """Show a bar on a terminal, and one line elsewhere."""
     name = os.path.basename(transfer.url)
     if not is_terminal(sys.stderr):
         of = f"{transfer.total} bytes" if transfer.total else "unknown size"

@@ -1,7 +1,7 @@
 """Whisper models in the layout of Hugging Face: a folder, or the name of one on the hub.
 
-Turns names and a configuration into ours; `transformers` is not needed. Adapters without their base model,
-quantised weights and variants of the architecture that our network cannot express are refused, not bent.
+Converts names and configuration to ours; `transformers` is not needed. Adapters without their base model,
+quantised weights and variants of the architecture that our network cannot express are refused.
 """
 
 from __future__ import annotations

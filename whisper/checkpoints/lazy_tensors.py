@@ -1,10 +1,10 @@
-"""Tensors that stay in a file until they are asked for, and are never held.
+"""Tensors that are read from a file when needed, and not kept in memory.
 
-Whoever packs weights reads each once; so they are read when they are wanted, into memory of the caller's own. What
-was loaded stays loaded, whatever happens to its file: at loading it is copied into a file without a name, which
-nobody else can open and which is gone with the process (`keep`). That takes room on a disk instead of memory, or
-nothing where the file system shares what is equal. It knows no formats: where a tensor lies in its file is found out
-from the mapping that torch or safetensors made of it.
+Packing reads each weight once, so weights are read at that time, into the caller's memory. Loading is
+independent of later changes of the file: `keep` copies it into a temporary file without a name, which
+no other process can open and which disappears with this one. That takes disk space instead of memory,
+or none if the file system shares equal blocks. Knows no formats: the place of a tensor in its file is
+found from the memory mapping that torch or safetensors made.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class KeptFile:
     content
         All of it, where it is held in memory.
     number
-        The descriptor of a copy that nobody else has, otherwise; closed with the object.
+        Otherwise the descriptor of a private copy; closed with the object.
     """
 
     def __init__(self, path: str, content: bytes | None = None, number: int = -1) -> None:
@@ -140,7 +140,7 @@ def keep(paths: Sequence[str], *, in_memory: bool = False) -> list[KeptFile]:
     Raises
     ------
     CheckpointError
-        Where one cannot be read, or somebody is writing it.
+        If a file cannot be read, or is being written.
     """
     copies: dict[str, _Copy] = {}
     with contextlib.ExitStack() as opened:
@@ -181,7 +181,7 @@ class _Copy:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
     def is_whole(self) -> bool:
-        """Whether the copy is that of one moment: nobody has changed the file meanwhile, or to the same bytes."""
+        """Whether the copy is consistent: the file did not change meanwhile, or has the same bytes."""
         try:
             return not self._is_replaced() and (_stamp(self.source) == self.stamp or self._is_equal())
         except OSError:  # gone from the server that it was on
@@ -304,7 +304,7 @@ def left_in_files(tensors: Mapping[str, Tensor], files: Sequence[KeptFile]) -> M
     not tell what is mapped where: as they are, in the precision of the file.
     """
     if not all(isinstance(tensor, Tensor) and tensor.layout == torch.strided for tensor in tensors.values()):
-        return tensors  # no weights; whoever builds a network of them will say so
+        return tensors  # not weights; building a network from them raises the error
     if all(file.content is not None for file in files):
         return dict(tensors)
     mapped = [(*mapping, file) for file in files for mapping in file.mappings()]

@@ -1,8 +1,8 @@
-"""From a name or a path to a model: `load_model`, and `save_checkpoint` for the way back.
+"""`load_model` loads a model by its name or path; `save_checkpoint` writes one.
 
 Names of published models, ``.pt`` files, Hugging Face folders and hub names, and the model that comes with the
-package. Weights are read as weights: a pickle that asks for anything else is refused, and a file that is
-something else is called by its name.
+package. Weights are read as data: a pickle that asks for anything else is refused, and the error for a file
+of another kind says what it is.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def load_model(
     *,
     compute_type: str = "auto",
 ) -> Whisper:
-    """Load a model; its modules, once somebody reaches for them, are in float32.
+    """Load a model; its modules, which are created on first access, are in float32.
 
-    On a CPU and on CUDA the weights take no memory until they are packed for the fast path, or until somebody reaches
-    for the modules: until then a copy of the file lies in a temporary one (shared with it where the file system can).
+    On a CPU and on CUDA the weights take no memory until they are packed for the fast path, or the modules are
+    first accessed: until then a copy of the file lies in a temporary one (sharing its blocks if the file system can).
     What is done to the file after loading does not matter.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The published models: their addresses with checksums, and which of their heads follow the audio."""
+"""The published models: download addresses, checksums and alignment heads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Files of tensors: torch's own and safetensors, read as data and never run.
+"""Reads tensor files, torch's own and safetensors, as data: no code in them is run.
 
-A file that is something else is called by its name, in one sentence with what to do. It knows nothing of models:
-what the tensors mean is said elsewhere.
+The error for a file of another kind says what it is and what to do. Knows nothing of models.
 """
 
 from __future__ import annotations

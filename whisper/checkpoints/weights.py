@@ -1,6 +1,6 @@
-"""Weights on their way into a network: ten dimensions, named tensors, alignment heads.
+"""`Weights`: what every checkpoint format is read into, and how a `Whisper` is built from it.
 
-What every format is read into and what a `Whisper` is built from. Tensors that are missing, left over or of
+That is ten dimensions, named tensors and alignment heads. Tensors that are missing, left over or of
 the wrong shape are refused before anything is built. It opens no files and knows no format.
 """
 
@@ -33,7 +33,7 @@ class Weights:
 
     dims: ModelDimensions
     tensors: Mapping[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
-    alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: nobody measured them
+    alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: not known
     source: str  # for messages: the file or folder
 
 
@@ -91,7 +91,7 @@ def parse_alignment_heads(dump: str | bytes, dims: ModelDimensions, source: str)
 
 
 # ---------------------------------------------------------------------------------------------------------
-# A network and its weights, looked at from outside
+# Modules, shapes and weights of a network
 # ---------------------------------------------------------------------------------------------------------
 
 Anatomy = tuple[list[tuple[str, type, int]], dict[str, tuple[int, ...]]]
@@ -154,8 +154,7 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
     device
         Where the network shall be.
     deferred
-        Let the modules be made when somebody first reaches for them; until then there are only the `weights`, for
-        the fast path to pack.
+        Create the modules on first access; until then there are only the `weights`, for the fast path to pack.
 
     Raises
     ------
@@ -180,12 +179,12 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
 
 def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
     """Make encoder and decoder."""
-    with torch.inference_mode(False):  # wherever somebody looked: these can be trained
+    with torch.inference_mode(False):  # also if accessed in inference mode: these can be trained
         model = skeleton(weights.dims)
         state = {}
         for name in list(weights.tensors):
             moved = weights.tensors[name].detach().to(device)
-            # a contiguous tensor of our own, since others may look at the same one
+            # a contiguous tensor of our own, since other models may share this one
             ours = isinstance(weights.tensors, StoredTensors) or moved.dtype != torch.float32 or device.type != "cpu"
             state[name] = moved.to(torch.float32, copy=not ours, memory_format=torch.contiguous_format)
             del moved

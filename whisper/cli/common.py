@@ -1,6 +1,6 @@
-"""What the commands share: the options of a model and of `transcribe`, their checks, and messages to people.
+"""Shared by the commands: options of a model and of `transcribe`, their checks, and messages to the user.
 
-Knows no command, opens no recording and writes no file; all that it prints goes to standard error, a line at a time.
+Knows no command, opens no recording and writes no file; prints only to standard error, line by line.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         return first if len(first) == 1 else fitting
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse like argparse; a flag that there is not is told with the nearest that there is."""
+        """Parse like argparse; the error for an unknown flag names the nearest known one."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)

@@ -1,7 +1,7 @@
-"""``whisper --doctor``: every fact about this installation that decides what works and how fast.
+"""``whisper --doctor``: a report on this installation: which features work, and what decides their speed.
 
-Asks and tries, changes nothing and needs no network. Whatever goes wrong while a fact is found out becomes that fact,
-with what to do about it.
+Changes nothing and needs no network. An error during a check is reported as its result, with what to
+do about it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The command ``whisper eval``: score models on a manifest, as a table, JSON and HTML.
 
-Parses arguments and writes files; `evaluation` transcribes and `outcomes` has the scores. The table
+Parses arguments and writes files; `evaluation.run` transcribes, `evaluation.results` has the scores. The table
 goes to standard output, everything else to standard error. A recording that fails is listed and
 does not end the run.
 """

@@ -1,8 +1,8 @@
 """The command ``whisper``: recordings in, files of text and subtitles out.
 
-Knows options, files and exit codes; what a transcription is, `transcribe` knows, and every default that a
-dataclass has is read off it. A recording that fails is named in one line and the others go on; files appear
-whole or not at all, also after Ctrl-C. Everything but the transcript itself goes to standard error.
+Handles options, files and exit codes; `transcribe` does the work, and defaults come from the
+dataclasses of options. A recording that fails is reported in one line and the others go on; files are
+written atomically, also at Ctrl-C. Everything but the transcript itself goes to standard error.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def check_files(files: FileOptions, recordings: Sequence[Recording]) -> None:
 
 
 def uses_our_modes(options: dict[str, Any]) -> bool:
-    """Whether transcripts are made as openai-whisper cannot, so that nobody expects its bytes."""
+    """Whether a mode is used that openai-whisper lacks, so that output need not have its exact bytes."""
     separate, side_by_side = options["channels"] == "separate", (options["batch_size"] or 1) > 1
     return bool(options["audit"] or options["vad_filter"] or options["multilingual"] or separate or side_by_side)
 

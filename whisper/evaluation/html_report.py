@@ -1,7 +1,7 @@
 """An evaluation as a self-contained HTML page: scores, plots, tables and the worst clips.
 
 The page loads nothing from the network, runs no script, follows the reader's light or dark theme,
-and fits a phone. Computes no scores (`outcomes` does) and writes no file.
+and fits a phone. Computes no scores (`results` does) and writes no file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Evaluate a model: transcribe labelled recordings and collect an `Evaluation` with every score.
 
 Takes recordings from `manifests`, calls the public `transcribe`, and leaves the scores to
-`outcomes`. A recording that fails is kept with the reason. Prints nothing, draws nothing, and
+`results`. A recording that fails is kept with the reason. Prints nothing, draws nothing, and
 trains nothing.
 """
 

@@ -1,6 +1,6 @@
 """Evaluations as text for a terminal: scores, a table of each grouping, the worst clips.
 
-Computes no scores and prints nothing; `outcomes` has the scores and `report` the same as an HTML
+Computes no scores and prints nothing; `results` has the scores and `report` the same as an HTML
 page.
 """
 

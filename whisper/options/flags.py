@@ -1,7 +1,6 @@
-"""Flags of a command, made of the declarations of options, so that no command retypes a name, a default or a help text.
+"""Command-line flags made from the declarations of options: names, defaults and help texts are not repeated.
 
-Reads text into values and nothing more: what a value may be, and which belong together, the dataclasses check when
-`take` makes them.
+Only converts text to values: the dataclasses check ranges and combinations when `take` creates them.
 """
 
 from __future__ import annotations

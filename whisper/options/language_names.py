@@ -1,4 +1,4 @@
-"""The languages that Whisper knows, and every name that people and programs call them by.
+"""The languages of Whisper, and their codes, locales and names, mapped to Whisper's code.
 
 Codes of ISO 639-1, -2 and -3, locales of BCP 47 and POSIX, names in English and in the language itself, all to the
 code that is part of the checkpoints. Detects nothing, and never guesses: of what is no name of a language, only a slip

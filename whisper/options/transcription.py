@@ -1,8 +1,8 @@
 """The options of `decode` and of `transcribe`, each declared once: name, type, default, values, group, help and flag.
 
 The checks in Python, the flags of ``whisper`` and ``whisper eval`` (`flags`) and ``docs/options.md`` come from
-here; names and defaults are openai-whisper's where it has the option. Decodes nothing; what a model or a recording
-makes of an option is for others to say.
+here; names and defaults are openai-whisper's where it has the option. Decodes nothing, and
+makes no checks that need a model or a recording.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DecodingOptions:
     )
 
     suppress_tokens: str | Iterable[int] | None = option(
-        SEARCH, "-1", TOKENS, "ids of tokens never to write; -1 stands for most signs that nobody speaks"
+        SEARCH, "-1", TOKENS, "ids of tokens that are never sampled; -1 stands for most symbols that are not speech"
     )
     suppress_blank: bool = option(
         SEARCH, True, FLAG, "no text that is empty or begins with a space alone", our_flag=True
@@ -120,12 +120,12 @@ class DecodingOptions:
         RUNNING, True, FLAG, "compute in half precision where the device does that well; False is float32 everywhere"
     )
     seed: int | None = option(
-        SEARCH, None, whole(0, 2**63 - 1), "settles what is drawn above temperature 0, so that all runs write "
-        "the same; None draws from torch's own generator", ours=True,
+        SEARCH, None, whole(0, 2**63 - 1), "seed of the sampling above temperature 0, so that all runs give "
+        "the same text; None uses torch's default generator", ours=True,
     )  # fmt: skip
 
     no_repeat_ngram_size: int | None = option(
-        REPETITION, None, whole(1), "never the same so many tokens in a row twice in a window", ours=True
+        REPETITION, None, whole(1), "no sequence of so many tokens twice in a window", ours=True
     )
     repetition_penalty: float = option(
         REPETITION, 1.0, number(0.1, 100),
@@ -138,7 +138,7 @@ class DecodingOptions:
         PROMPT, 2.0, number(0, 100), "added to the log-probability of each token of the hotwords",
         ours=True, needs=("hotwords",),
     )  # fmt: skip
-    stop_loops: bool = option(REPETITION, False, FLAG, "end a text that goes round in circles; audit does that, too",
+    stop_loops: bool = option(REPETITION, False, FLAG, "end repetition loops; audit does that, too",
                               ours=True)  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class TranscribeOptions:
         cli={"default": 0, "help": "temperature of the first try; 0 takes the likeliest text"},
     )  # fmt: skip
     compression_ratio_threshold: float | None = option(
-        RETRY, 2.4, number(), "a text that packs tighter than this repeats itself, and fails"
+        RETRY, 2.4, number(), "a text with a higher compression ratio than this is repetitive, and fails"
     )
     logprob_threshold: float | None = option(
         RETRY, -1.0, number(), "a text whose mean log-probability is lower than this fails"
@@ -179,7 +179,10 @@ class TranscribeOptions:
     )  # fmt: skip
 
     condition_on_previous_text: bool = option(
-        PROMPT, True, FLAG, "show each window the text before it; False is less consistent and less prone to loops"
+        PROMPT,
+        True,
+        FLAG,
+        "prompt each window with the text before it; False is less consistent and less prone to loops",
     )
     initial_prompt: str | None = option(
         PROMPT, None, TEXT, "text before the first window, such as names and their spelling"
@@ -203,34 +206,32 @@ class TranscribeOptions:
         PARTS, "0", TIMES, "seconds start,end,start,end,... of the parts to transcribe; the last end is optional"
     )
     hallucination_silence_threshold: float | None = option(
-        PARTS, None, number(0), "skip silences longer than this (seconds) around text that looks invented",
+        PARTS, None, number(0), "skip silences longer than this (seconds) around probable hallucinations",
         needs=("word_timestamps",),
     )  # fmt: skip
 
     batch_size: int | None = option(
-        RUNNING, None, whole(1), "transcribe so many pieces of a long recording side by side, which is cut at pauses; "
+        RUNNING, None, whole(1), "transcribe so many chunks of a long recording in parallel, which is cut at pauses; "
         "of a list, so many recordings", ours=True,
     )  # fmt: skip
 
     audit: bool | None = option(
-        PARTS, None, FLAG, "hold text and speech against each other and mend what does not fit: no text where nobody "
-        "speaks, no speech without text, no loops; None does so where batch_size is above 1", ours=True,
+        PARTS, None, FLAG, "compare the text with the speech and correct it: no text without speech, no speech without "
+        "text, no repetition loops; None does so if batch_size is above 1", ours=True,
     )  # fmt: skip
     vad_filter: bool | None = option(
         PARTS, None, FLAG, "transcribe speech alone: skip pauses longer than 1.9 s; None does so with audit", ours=True,
     )  # fmt: skip
     vad_parameters: Mapping[str, Any] | str | None = option(
-        PARTS, None, FIELDS, "how speech is told from silence: fields of VadOptions, such as "
+        PARTS, None, FIELDS, "settings of the voice activity detection: fields of VadOptions, such as "
         "threshold=0.4,speech_pad_ms=200", ours=True, needs=("vad_filter", "audit", "batch_size"),
     )  # fmt: skip
 
     languages: Sequence[str] | str | None = option(
-        TASK, None, NAMES, "languages that may be spoken; the one to transcribe is heard among these", ours=True
+        TASK, None, NAMES, "languages that may be spoken; the language is detected among these", ours=True
     )
-    language_detection_segments: int = option(
-        TASK, 1, whole(1), "how many windows are asked for the language", ours=True
-    )
-    multilingual: bool = option(TASK, False, FLAG, "hear the language of each window anew", ours=True)
+    language_detection_segments: int = option(TASK, 1, whole(1), "detect the language from so many windows", ours=True)
+    multilingual: bool = option(TASK, False, FLAG, "detect the language of each window", ours=True)
     channels: str = option(
         TASK, "mix", one_of("mix", "separate"), "separate transcribes each channel by itself, as a speaker of its "
         "own, and says with each segment which", ours=True,
@@ -256,7 +257,7 @@ class TranscribeOptions:
         check_values(self)
 
     def of_file(self) -> dict[str, Any]:
-        """Return what `load_audio` and its kin are told of a file."""
+        """Return the options that `load_audio` takes, as keyword arguments."""
         return {"audio_track": self.audio_track, "container_time": self.container_time}
 
     def temperatures(self) -> tuple[float, ...]:

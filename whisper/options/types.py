@@ -1,6 +1,6 @@
-"""How an option is declared: once, as a field of a dataclass, with all that is to be said about it.
+"""Declaration of an option as a field of a dataclass: group, default, type and range, help, flag.
 
-From a declaration come the checks of what is given in Python, the flags of the commands (`flags`) and the tables of
+From a declaration come the checks of values in Python, the flags of the commands (`flags`) and the tables of
 the documentation. Knows no option, no model and no combination of options.
 """
 
@@ -212,7 +212,7 @@ class Facts(NamedTuple):
     ours: bool  # openai-whisper has no such option
     our_flag: bool  # the command of openai-whisper has no such flag
     needs: tuple[str, ...]  # without one of these options, it has no effect
-    cli: Mapping[str, Any] | None  # what `add_flags` is told where the flag differs from the option; None: no flag
+    cli: Mapping[str, Any] | None  # arguments of `add_flags` if the flag differs from the option; None: no flag
 
     @property
     def explained(self) -> str:
@@ -236,7 +236,7 @@ def option(
 
 
 def facts(declared: Field[Any]) -> Facts:
-    """Return what `option` was told."""
+    """Return what `option` declared."""
     found: Facts = declared.metadata["facts"]
     return found
 

@@ -1,8 +1,8 @@
-"""The fast path on compiled kernels: encoder, decoder and token selection in one library.
+"""The runner on compiled kernels: encoder, decoder and token selection in one library.
 
 Python makes one call for each step; the computation is in ``src/*.h``. The kernels add up in a fixed order, so that
-a result depends neither on the rest of the batch nor on the number of threads, in any precision. `torch_runner` is the
-twin that needs no compiler.
+a result depends neither on the rest of the batch nor on the number of threads, in any precision.
+`pytorch.runner` is the equivalent that needs no compiler.
 """
 
 from __future__ import annotations
