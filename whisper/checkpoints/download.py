@@ -34,7 +34,7 @@ _BLOCK = 1 << 20
 
 
 class _BrokenError(Exception):
-    """The connection ended early; another attempt may go on from here."""
+    """The connection ended early; another attempt may resume from here."""
 
 
 def _download(url: str, root: str, in_memory: bool) -> bytes | str:
@@ -55,7 +55,7 @@ def _download(url: str, root: str, in_memory: bool) -> bytes | str:
             raise DownloadError(f"{target} exists and is not a regular file; move it away and load again")
         if not _is_verified(target, expected):
             with _only_one_process(target):
-                if not _is_verified(target, expected):  # another process may have been quicker
+                if not _is_verified(target, expected):  # another process may have finished first
                     if os.path.isfile(target):
                         warnings.warn(
                             f"{target} exists, but its SHA-256 checksum does not match; downloading it again",
@@ -136,16 +136,16 @@ def _only_one_process(target: str) -> Iterator[None]:
 
 @dataclass
 class _Transfer:
-    """What has arrived so far in the file `part`, and its checksum, kept up while it grows."""
+    """The data received so far in the file `part`, and their running checksum."""
 
     url: str
     part: str
     size: int = 0
-    total: int | None = None  # what the server says; only for the progress bar and to notice an early end
+    total: int | None = None  # as stated by the server; only for the progress bar and to detect an early end
     digest: Any = field(default_factory=hashlib.sha256)
 
     def take_up(self) -> None:
-        """Go on from what an earlier attempt has left."""
+        """Resume from the data of an earlier attempt."""
         self.restart()
         if os.path.isfile(self.part):
             self.size = os.path.getsize(self.part)
@@ -163,7 +163,7 @@ def _fetch(url: str, target: str, expected: str) -> None:
     begun = transfer.size
     _complete(transfer, target, expected)
     if transfer.digest.hexdigest() != expected and begun:
-        _discard(transfer)  # the old beginning may be at fault: once more, all of it
+        _discard(transfer)  # the resumed data may be wrong: download everything again
         _complete(transfer, target, expected)
     if transfer.digest.hexdigest() != expected:
         arrived = transfer.size
@@ -183,7 +183,7 @@ def _discard(transfer: _Transfer) -> None:
 
 
 def _complete(transfer: _Transfer, target: str, expected: str) -> None:
-    """Fill `transfer`, over as many connections as it takes, until the server has no more to give."""
+    """Fill `transfer`, over as many connections as needed, until the server has no more data."""
     failures = 0
     while transfer.digest.hexdigest() != expected:
         before = transfer.size
@@ -234,7 +234,7 @@ def _request(transfer: _Transfer, target: str) -> Any:
 
 
 def _receive(response: Any, transfer: _Transfer) -> None:
-    """Append the body of `response` to the part, or begin it anew where the server did not resume."""
+    """Append the body of `response` to the part, or restart it if the server did not resume."""
     ranges = response.headers.get("Content-Range", "")
     continues = getattr(response, "status", None) == 206 and ranges.startswith(f"bytes {transfer.size}-")
     if transfer.size and not continues:

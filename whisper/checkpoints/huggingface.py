@@ -120,7 +120,7 @@ def fetch(name: str, download_root: str | None = None) -> str:
             folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "pytorch_model*.bin*"])
     except WhisperError:
         raise
-    except Exception as error:  # the hub's client raises what its version and its HTTP library please
+    except Exception as error:  # exceptions of the hub's client depend on its version and its HTTP library
         reason = str(error).strip().split("\n")[0]
         raise DownloadError(
             f"{name} is no file or folder here, and the Hugging Face hub did not give it ({reason}); "
@@ -202,7 +202,7 @@ def _alignment_mask(generation: Mapping[str, Any], dims: ModelDimensions, folder
 def _cut_vocabulary(
     dims: ModelDimensions, tensors: dict[str, Tensor], generation: Mapping[str, Any], folder: str
 ) -> None:
-    """Cut tokens that were added behind the vocabulary: with them the languages would be miscounted."""
+    """Remove tokens that were added behind the vocabulary: with them the number of languages would be wrong."""
     no_timestamps = generation.get("no_timestamps_token_id")
     n_vocab = dims.n_vocab
     n_known = _VOCABULARY_OF_NO_TIMESTAMPS.get(no_timestamps) if isinstance(no_timestamps, int) else None

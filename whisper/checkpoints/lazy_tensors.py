@@ -27,15 +27,15 @@ from ..errors import CheckpointError
 from ..media.spool import temporary_folder
 
 SMALL = 1 << 24  # bytes: files up to this size are held in memory
-MAPS = "/proc/self/maps"  # where Linux tells what is mapped; elsewhere all files are held in memory
+MAPS = "/proc/self/maps"  # the memory mappings on Linux; elsewhere all files are held in memory
 FICLONE = 0x40049409  # ioctl: the same blocks in another file, until one of them is written to
-JUST_NOW = 0.02  # seconds: two changes within one tick of a file system's clock look like one
+JUST_NOW = 0.02  # seconds: two changes within one tick of a file system's clock have the same time stamp
 DELAYS = (0.05, 0.2, 0.8)  # seconds before a file that changes is copied again
 _BLOCK = 1 << 20
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """Named tensors, each made anew whenever it is asked for; `views` tell shapes and precisions for nothing."""
+    """Named tensors, each read on every access; `views` have shapes and dtypes without reading."""
 
     views: Mapping[str, Tensor]
 
@@ -50,7 +50,7 @@ class StoredTensors(Mapping[str, Tensor]):
 
 
 class KeptFile:
-    """What a file held when it was loaded.
+    """The contents of a file at the time of loading.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class KeptFile:
         CheckpointError
             Where the disk that holds it fails.
         """
-        # pages of their own, which go back at once: in the heap, holes between what is kept would add up
+        # separate pages, which are freed at once: in the heap they would cause fragmentation
         content = (
             torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
             if size
@@ -128,7 +128,7 @@ class KeptFile:
 
 
 def keep(paths: Sequence[str], *, in_memory: bool = False) -> list[KeptFile]:
-    """Return what files hold, each and all as they were at one moment.
+    """Return the contents of files, all consistent at one moment.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class _Copy:
     def _is_replaced(self) -> bool:
         try:
             now = os.stat(self.file.path)
-        except OSError:  # deleted: what was read was whole
+        except OSError:  # deleted: what was read is complete
             return False
         return os.name == "posix" and not os.path.samestat(now, os.fstat(self.source.fileno()))
 
@@ -228,7 +228,7 @@ def _content(source: BinaryIO, size: int) -> bytes:
 def _private_copy(source: BinaryIO, path: str, size: int) -> int | None:
     """Return the descriptor of a file without a name: of the same blocks, else on disk, else in memory."""
     for make in (_clone, _copy_on_disk, _copy_in_memory):
-        with contextlib.suppress(OSError, AttributeError):  # what this system does not have, or has no room for
+        with contextlib.suppress(OSError, AttributeError):  # not supported here, or not enough room
             return make(source, path, size)
     return None
 
@@ -249,7 +249,7 @@ def _copy_on_disk(source: BinaryIO, _path: str, size: int) -> int:
     with tempfile.TemporaryFile(buffering=0, dir=temporary_folder()) as file:
         number = os.dup(file.fileno())
     room = os.fstatvfs(number)
-    if size > room.f_bavail * room.f_frsize // 2:  # others need some, too
+    if size > room.f_bavail * room.f_frsize // 2:  # leave room for other programs
         os.close(number)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return _filled(number, source, size)
@@ -321,5 +321,5 @@ def left_in_files(tensors: Mapping[str, Tensor], files: Sequence[KeptFile]) -> M
 
 
 def outline(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape and precision without numbers."""
+    """Return a tensor of the same shape and dtype without data."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -114,13 +114,13 @@ def _skeleton_of(numbers: tuple[int, ...]) -> Anatomy:
 
 
 def skeleton(dims: ModelDimensions) -> Whisper:
-    """Return the network without numbers."""
+    """Return the network without weights, on the meta device."""
     with torch.device("meta"), InFloat32(), _Undrawn():
         return Whisper(dims)
 
 
 def tensors_of(*modules: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers that the result depends on, in an order of their own."""
+    """Return the parameters and buffers that the result depends on, in a fixed order."""
     tensors: list[Tensor] = []
     for part in modules:
         for module in part.modules():
@@ -132,7 +132,7 @@ def tensors_of(*modules: nn.Module) -> list[Tensor]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Lets no initial weights be drawn; on the meta device that would import torch's compiler, a whole second."""
+    """Skips random initialization, which on the meta device would import torch's compiler (1 s)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -196,7 +196,7 @@ def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
 
 
 def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Return what a state dict of these dimensions holds; the network itself takes a hundred times as long to ask."""
+    """Return names and shapes of a state dict of these dimensions, 100 times as fast as from the network."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def linear(name: str, n_in: int, n_out: int, bias: bool = True) -> None:

@@ -28,7 +28,7 @@ from ..output.console import show
 if TYPE_CHECKING:
     from ..model import Whisper
 
-DEBUG_VARIABLE = "SOTTO_DEBUG"  # set to anything but nothing: errors come with their traceback
+DEBUG_VARIABLE = "SOTTO_DEBUG"  # if set and not empty, errors show their traceback
 
 MODEL = "model"  # heading of the help
 MAX_TRIES = 1000  # of a window
@@ -37,7 +37,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_name(name: str) -> str:
-    """Let a known name, a path that exists or the name of a hub model through."""
+    """Accept a known name, a path that exists, or the name of a hub model."""
     from ..checkpoints.load import available_models
 
     if name in available_models() or os.path.exists(name) or _HUB_NAME.fullmatch(name):
@@ -60,7 +60,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints can be read: one line on what is wrong, one on where to look.
+    """A parser with short errors: one line on what is wrong, one on where to find help.
 
     Parameters
     ----------
@@ -231,14 +231,14 @@ def warn(message: str) -> None:
 
 
 def fail(what: str, why: str) -> None:
-    """Say what failed and why, and in the middle of an error show its traceback to who asked for that."""
+    """Report what failed and why, with the traceback of the current error if `SOTTO_DEBUG` is set."""
     say(f"error: {why}" if what in why else f"error: {what}: {why}")
     if os.environ.get(DEBUG_VARIABLE) and sys.exc_info()[0] is not None:
         traceback.print_exc()
 
 
 def explain(error: Exception) -> str:
-    """Put an error in words; those that we did not foresee come with their type and the way to know more."""
+    """Describe an error; unexpected ones with their type and how to get the traceback."""
     if isinstance(error, WhisperError):
         return str(error)
     return f"{type(error).__name__}: {error} ({DEBUG_VARIABLE}=1 shows where)"
@@ -246,7 +246,7 @@ def explain(error: Exception) -> str:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print Python's warnings as lines of ours, without the place in the program where they arose."""
+    """Print Python's warnings as single lines, without the location in the source."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         warn(str(message))

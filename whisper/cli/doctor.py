@@ -42,7 +42,7 @@ VARIABLES = (
     "SOTTO_KERNELS", "SOTTO_NO_KERNELS", "SOTTO_CUDA_GRAPHS", "SOTTO_DEBUG", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TMPDIR", "CXX",
 )  # fmt: skip
-# of all that a processor has, what decides its speed here
+# the processor features that decide the speed here
 INSTRUCTIONS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
@@ -84,7 +84,7 @@ def _survive(group: str, probe: Callable[[], Iterator[Fact]]) -> list[Fact]:
     facts: list[Fact] = []
     try:
         facts.extend(probe())
-    except Exception as error:  # a doctor does not die of what it examines
+    except Exception as error:  # any error of a check is a result
         words = str(error) if isinstance(error, WhisperError) else f"{type(error).__name__}: {error}"
         facts.append(Fact(group, "examination", f"failed: {words}", broken=True))
     return facts

@@ -129,7 +129,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say("interrupted")
             return EXIT_INTERRUPTED
-        except BrokenPipeError:  # the reader of our output left, as `head` does, and the exit is silent
+        except BrokenPipeError:  # the reader of our output has exited, as `head` does; exit silently
             return EXIT_FAILURE
 
 
@@ -210,10 +210,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Everything that the arguments ask for, checked as far as that goes without a model."""
+    """The checked arguments, as far as they can be checked without a model."""
 
     recordings: list[Recording]
-    n_missing: int  # further ones that are not there, which was said already
+    n_missing: int  # further recordings that are missing, already reported
     model: ModelOptions
     files: FileOptions
     writer: Writer
@@ -259,7 +259,7 @@ def make_output_folder(files: FileOptions) -> None:
 
 
 def check_files(files: FileOptions, recordings: Sequence[Recording]) -> None:
-    """Raise `OptionError` if a file cannot be written, before hours are spent on what it would hold."""
+    """Raise `OptionError` if a file cannot be written, before the transcription starts."""
     for recording in recordings:
         for extension in files.extensions():
             check_file(os.path.join(files.output_dir, f"{recording.stem}.{extension}"))
@@ -285,7 +285,7 @@ def _layout(given: dict[str, Any]) -> Layout:
 
 
 def is_there(path: str) -> bool:
-    """Whether there may be a recording at `path`; where not, that is said at once."""
+    """Whether there may be a recording at `path`; if not, reports it at once."""
     try:
         if may_be_there(path):
             return True
@@ -328,7 +328,7 @@ def run(arguments: Arguments) -> int:
         return EXIT_FAILURE
     try:
         model = load(arguments.model, arguments.model.model)
-    except Exception as error:  # whatever it is, one line says it; the traceback is for who asks for it
+    except Exception as error:  # reported in one line; the traceback only with SOTTO_DEBUG
         fail(f"model {arguments.model.model}", explain(error))
         return EXIT_FAILURE
     options = {**arguments.options, "language": spoken_language(arguments, model)}
@@ -358,7 +358,7 @@ def spoken_language(arguments: Arguments, model: Whisper) -> str | None:
 
 
 def transcribe_one(model: Whisper, recording: Recording, arguments: Arguments, options: dict[str, Any]) -> bool:
-    """Transcribe one recording and write its files; say so and return False where that fails."""
+    """Transcribe one recording and write its files; report a failure and return False."""
     from ..transcribe import transcribe, transcribe_with_report
 
     try:
@@ -370,7 +370,7 @@ def transcribe_one(model: Whisper, recording: Recording, arguments: Arguments, o
         arguments.writer(dict(result), recording.stem + ".", **arguments.layout)  # the writer takes off an extension
     except BrokenPipeError:
         raise
-    except Exception as error:  # one bad recording, whatever is wrong with it, must not cost the others
+    except Exception as error:  # one bad recording must not stop the others
         fail(shown(recording.path), explain(error))
         return False
     return True

@@ -26,7 +26,7 @@ _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(,[^:]*)?:")  # two letters and
 # A playlist that arrives as bytes (say, an upload) may not make us open files or addresses that it names.
 _CLOSED = {"protocol_whitelist": "none"}
 _NAMES = reprlib.Repr()
-_NAMES.maxstring = 500  # characters of a name that may be no name at all
+_NAMES.maxstring = 500  # characters of a name in a message
 _READ = 1 << 20  # bytes read at once from what cannot seek
 
 
@@ -39,7 +39,7 @@ class Opened(NamedTuple):
 
 
 def openable(source: Any) -> Opened:
-    """Find out what a source is.
+    """Determine the kind of a source.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def openable(source: Any) -> Opened:
 
 @contextlib.contextmanager
 def contents_of(opened: Opened) -> Iterator[Any]:
-    """Give the bytes of a source once more, as a file object; None where they cannot be had a second time."""
+    """Reopen a source as a file object; None if it cannot be read a second time."""
     if not isinstance(opened.file, str):
         yield opened.file
         return
@@ -116,7 +116,7 @@ def is_standard_input(source: object) -> bool:
 
 
 def check_read_once(sources: Sequence[Any]) -> None:
-    """Raise `AudioError` where several sources are standard input, which can be read but once."""
+    """Raise `AudioError` if several sources are standard input, which can be read only once."""
     n = sum(map(is_standard_input, sources))
     if n > 1:
         raise AudioError(f"{n} of the recordings are standard input, which can be read only once")
@@ -154,7 +154,7 @@ def _openable_path(path: str | bytes) -> Opened:
 
 
 def _standard_input() -> BinaryIO:
-    """Return standard input; an error where it is none, or a keyboard."""
+    """Return standard input; an error if it is missing or a terminal."""
     text = sys.stdin
     if text is None or getattr(text, "closed", False):
         raise AudioError("standard input is closed: give the path of a recording, or send one into it")
@@ -223,7 +223,7 @@ class _Foreign:
 
 
 def _read_to_the_end(source: _Foreign, name: str) -> BinaryIO:
-    """What a file object holds that cannot seek, as one that can."""
+    """The contents of a file object that cannot seek, as one that can."""
     spool = _spooled(source)
     if spool.n_bytes == 0:
         raise AudioError(f"{name} is empty (0 bytes)")
@@ -238,7 +238,7 @@ def _spooled(source: _Foreign) -> Spool:
 
 
 class Spans(io.RawIOBase):
-    """A binary file object over parts of another one, as if they followed each other.
+    """A binary file object over the concatenated parts of another one.
 
     Parameters
     ----------

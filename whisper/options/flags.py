@@ -58,7 +58,7 @@ def add_flags(
 
 
 def take(dataclass_type: type[Options], given: dict[str, Any], **changed: Any) -> Options:
-    """Make a dataclass of options of parsed arguments, and take what it has out of them.
+    """Create a dataclass of options from parsed arguments, and remove its fields from them.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def _group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGro
 
 
 def _reader(known: Facts, may_be_none: bool, as_openai: bool) -> Callable[[str], Any]:
-    """Return what makes a value of text, or says what the text must be."""
+    """Return a converter from text to a value; its error says what the text must be."""
     kind = known.kind
     reads_none = may_be_none and not kind.choices and not (as_openai and kind.read is str)
 

@@ -23,7 +23,7 @@ from ..utils import str2bool
 from . import language_names
 
 FINITE = sys.float_info.max  # as an upper limit: any number but infinity
-MOST_VALUES = 100_000  # in a list; what is iterated over may have no end
+MOST_VALUES = 100_000  # in a list; an iterator may be infinite
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ MOST_VALUES = 100_000  # in a list; what is iterated over may have no end
 
 
 def settled(value: Any) -> Any:
-    """Return numbers and arrays of numpy and torch as Python's, and what can be read but once as a tuple.
+    """Convert numpy and torch values to Python's, and iterators to tuples.
 
     An iterator is empty the second time it is read, and every window reads the options; an array has no truth value.
     """
@@ -46,18 +46,18 @@ def settled(value: Any) -> Any:
 
 
 class Kind(NamedTuple):
-    """What values an option takes; None is for its annotation to allow."""
+    """The values that an option takes; its annotation says whether None is allowed."""
 
-    words: str  # how "beam_size must be ..." goes on
+    words: str  # completes "beam_size must be ..."
     holds: Callable[[Any], bool]
-    read: Callable[[str], Any] = str  # makes a value of text from a command line
+    read: Callable[[str], Any] = str  # converts text from a command line to a value
     choices: tuple[str, ...] = ()
-    settle: Callable[[Any], Any] = settled  # what is kept of a value
+    settle: Callable[[Any], Any] = settled  # converts a value to the form that is kept
     metavar: str | None = None  # stands for a value in the help; None for the name of the option
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a number that is one (not NaN, not text, not a flag)."""
+    """Whether `value` is a number (not NaN, not text, not a bool)."""
     try:
         return not isinstance(value, (bool, str, bytes)) and not math.isnan(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):  # no number, or one with too many digits for a float
@@ -65,7 +65,7 @@ def is_number(value: object) -> bool:
 
 
 def is_whole(value: object) -> bool:
-    """Whether `value` is a whole number, and no flag."""
+    """Whether `value` is a whole number, and not a bool."""
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
@@ -136,7 +136,7 @@ def _as_tuple(given: Any) -> Any:
 
 
 def _as_whole(given: Any) -> Any:
-    """Make a whole number of a float that is one."""
+    """Convert a float without a fraction to an int."""
     given = settled(given)
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
@@ -146,7 +146,7 @@ def _itself(given: Any) -> Any:
 
 
 def _number_or_text(given: Any) -> Any:
-    """Make a number of text in digits, as from a command line, and Python's own of other whole numbers."""
+    """Convert text of digits, as from a command line, and other whole numbers to an int."""
     if isinstance(given, str):
         return int(given) if given.strip().isdecimal() and len(given) < 10 else given
     return int(given) if is_whole(given) else settled(given)
@@ -204,7 +204,7 @@ EVENT = Kind(
 
 
 class Facts(NamedTuple):
-    """What is declared of an option beside its name, annotation and default."""
+    """The declaration of an option, beside its name, annotation and default."""
 
     group: str  # heading of the help and of the documentation
     kind: Kind
@@ -291,7 +291,7 @@ def check_values(options: Any) -> None:
 
 
 def check_names(given: Mapping[str, object], function: str, *dataclass_types: type) -> None:
-    """Raise `UnknownOptionError` for a name that is no field of the dataclasses, with the nearest that is one."""
+    """Raise `UnknownOptionError` for a name that is no field of the dataclasses, naming the nearest field."""
     known = [f.name for dataclass_type in dataclass_types for f in fields(dataclass_type)]
     for name in given:
         if name not in known:
@@ -300,7 +300,7 @@ def check_names(given: Mapping[str, object], function: str, *dataclass_types: ty
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the nearest name that is known; empty where none is near."""
+    """Return the end of a message: the nearest known name; empty if none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
