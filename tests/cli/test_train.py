@@ -103,9 +103,10 @@ def test_killed_during_a_checkpoint_it_ends_with_the_same_model(tmp_path):
 
 def wait_for_checkpoints(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
     """Return during the write of a file, such as a checkpoint, after about `count` of them."""
+    left_over = set(folder.glob("*.tmp"))  # of a process that was killed
     seen: set[Path] = set()
     while len(seen) < count and process.poll() is None:
-        seen.update(folder.glob("*.tmp"))
+        seen.update(set(folder.glob("*.tmp")) - left_over)
         time.sleep(0.001)
 
 
