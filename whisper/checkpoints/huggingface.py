@@ -208,8 +208,8 @@ def _cut_vocabulary(
     n_known = _VOCABULARY_OF_NO_TIMESTAMPS.get(no_timestamps) if isinstance(no_timestamps, int) else None
     if n_known is None and n_vocab > max(_VOCABULARY_OF_NO_TIMESTAMPS.values()):
         raise CheckpointError(
-            f"{folder} has {n_vocab} tokens, more than any Whisper, and which were added cannot be "
-            "told without no_timestamps_token_id; put the generation_config.json of its base model beside it"
+            f"{folder} has {n_vocab} tokens, more than any Whisper, and the added ones cannot be "
+            "identified without no_timestamps_token_id; put the generation_config.json of its base model beside it"
         )
     name = "decoder.token_embedding.weight"
     if n_known is None or n_vocab <= n_known or name not in tensors:

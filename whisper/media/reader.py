@@ -45,7 +45,7 @@ def decode(source: Source, rate: int, *, audio_track: int | str | None = None, c
     audio_track
         Its number among the audio tracks, from 0, or its language; None is the one that the `ffmpeg` program takes.
     container_time
-        Put silence where the container's time holds no sound, so that times are the container's.
+        Insert silence before a late start and into gaps, so that times are those of the container.
 
     Returns
     -------

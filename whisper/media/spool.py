@@ -72,7 +72,7 @@ class Spool:
     def _move_to_disk(self) -> None:
         memory = self.file
         self.file = tempfile.TemporaryFile(buffering=0, dir=temporary_folder())  # noqa: SIM115
-        weakref.finalize(self, self.file.close).atexit = False  # it has no name, and is gone with the process, too
+        weakref.finalize(self, self.file.close).atexit = False  # it has no name, and disappears with the process, too
         kept, self.n_bytes = self.n_bytes, 0
         try:
             self._write(memory.getbuffer()[:kept])
