@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from . import compat
 from .audio import load_audio, log_mel_spectrogram
-from .cli.main import cli as cli  # programs import it from here
 from .engine.scheduler import Group
 from .errors import AudioError, OptionError
 from .media.sources import check_read_once
@@ -34,10 +33,20 @@ from .transcription.settings import TranscribeSettings, check_settings
 if TYPE_CHECKING:
     from .audio import Source
     from .audit.report import Report
+    from .cli.main import cli as cli  # programs import it from here
     from .engine.engine import Handle
     from .engine.operations import InlineRequest
     from .model import Whisper
     from .results import Segment, Transcript
+
+
+def __getattr__(name: str) -> Any:
+    """Import the command, which programs for openai-whisper look for here, when one asks for it."""
+    if name == "cli":
+        from .cli.main import cli
+
+        return cli
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @overload
