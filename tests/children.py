@@ -73,7 +73,7 @@ def in_child(work: Callable[[], Any], do_meanwhile: Callable[[], Any] = lambda: 
         signal.alarm(PATIENCE)
         try:
             answer: Any = work()
-        except BaseException as error:
+        except BaseException as error:  # it is the answer, which the parent raises
             traceback.print_exc()
             answer = error
         os.write(writing, pickle.dumps(answer))
@@ -104,7 +104,7 @@ def threads_at_work(n: int = 2) -> Iterator[list[Any]]:
                 found = whisper.transcribe(model, sound(), language="en", temperature=0.0, cancel=ending, **WAYS[way])
             except CancelledError:
                 return
-            except BaseException as error:
+            except BaseException as error:  # the main thread asserts that there are none
                 wrong.append(error)
                 raise
             if found != expected[way]:

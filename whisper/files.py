@@ -53,7 +53,7 @@ def atomic_write(
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(unfinished, target)
-    except BaseException:
+    except BaseException:  # whatever it was, also Ctrl-C: half a file must not stay
         with suppress(OSError):
             os.remove(unfinished)
         raise

@@ -94,7 +94,7 @@ class DeviceJob:
         """Run on the device. An error is kept, as it belongs to a request; only an interruption is raised."""
         try:
             self.answers = _RUN[self.kind](runner, list(self.operations.values()))
-        except Exception as error:
+        except Exception as error:  # whatever it is, it belongs to one of the requests: see `finish`
             self.error = error
 
 
