@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from whisper.checkpoints import huggingface
+from whisper.checkpoints.formats import huggingface
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import get_tokenizer
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from whisper.checkpoints import bundled
 from whisper.checkpoints.bundled import pack, read_card, unpack
+from whisper.checkpoints.formats.tensor_files import read_safetensors
 from whisper.checkpoints.lazy_tensors import keep
-from whisper.checkpoints.tensor_files import read_safetensors
 from whisper.errors import CheckpointError
 from whisper.model import ModelDimensions, Whisper
 

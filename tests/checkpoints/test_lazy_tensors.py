@@ -16,10 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from whisper.checkpoints import bundled, huggingface, lazy_tensors
+from whisper.checkpoints import bundled, lazy_tensors
 from whisper.checkpoints import load as checkpoints
+from whisper.checkpoints.formats import huggingface
+from whisper.checkpoints.formats.recognize import read as read_checkpoint
 from whisper.checkpoints.lazy_tensors import FileTensors, KeptFile, StoredTensors, keep
-from whisper.checkpoints.load import load_model, read_checkpoint, save_checkpoint
+from whisper.checkpoints.load import load_model, save_checkpoint
 from whisper.checkpoints.weights import build, expected_shapes, skeleton
 from whisper.errors import CheckpointError
 from whisper.lazy_modules import deferred
@@ -493,7 +495,7 @@ def test_the_bundled_model_is_unpacked_tensor_by_tensor() -> None:
 
 
 def test_safetensors_in_memory_are_those_on_disk(tmp_path: Path) -> None:
-    from whisper.checkpoints.tensor_files import read_safetensors
+    from whisper.checkpoints.formats.tensor_files import read_safetensors
 
     _safetensors(tmp_path)
     path = str(tmp_path / "model.safetensors")

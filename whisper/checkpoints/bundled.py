@@ -18,8 +18,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..files import atomic_write
 from ..model import ModelDimensions, Whisper, sinusoids
+from .formats.tensor_files import read_safetensors
 from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, outline
-from .tensor_files import read_safetensors
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
 
 MAX_BYTES = 25_000_000

@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,6 +49,23 @@ class StoredTensors(Mapping[str, Tensor]):
         return name in self.views
 
 
+class ComputedTensors(StoredTensors):
+    """Tensors that are made, by a function each, whenever they are asked for: unpacked, cut out, dequantised.
+
+    Parameters
+    ----------
+    makers
+        By name, the shape and dtype as a tensor on the meta device, and the function that makes a new tensor of them.
+    """
+
+    def __init__(self, makers: Mapping[str, tuple[Tensor, Callable[[], Tensor]]]) -> None:
+        self.views = {name: view for name, (view, _) in makers.items()}
+        self._makers = {name: make for name, (_, make) in makers.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._makers[name]()
+
+
 class KeptFile:
     """The contents of a file at the time of loading.
 
@@ -72,6 +89,11 @@ class KeptFile:
         """Under which name the copy can be opened and mapped."""
         return f"/proc/self/fd/{self.number}"
 
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return len(self.content) if self.content is not None else os.fstat(self.number).st_size
+
     def bytes_at(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes from `offset` on."""
         if self.content is not None:
@@ -79,7 +101,7 @@ class KeptFile:
         return os.pread(self.number, size, offset)
 
     def read(self, offset: int, size: int) -> Tensor:
-        """Return `size` bytes of the copy.
+        """Return `size` bytes of the copy, in memory of the caller's that is aligned for any dtype.
 
         Raises
         ------
@@ -93,6 +115,9 @@ class KeptFile:
             else torch.empty(0, dtype=torch.uint8, device="cpu")
         )
         rest = content.numpy().data
+        if self.content is not None:
+            rest[:] = self.content[offset : offset + size]
+            return content
         reason = "it has become shorter"
         try:
             while rest and (n := os.preadv(self.number, [rest], offset)):  # at most 2 GB come at once

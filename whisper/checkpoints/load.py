@@ -1,4 +1,4 @@
-"""`load_model` loads a model by its name or path; `save_checkpoint` writes one.
+"""`load_model` loads a model by its name or path.
 
 Names of published models, ``.pt`` files, Hugging Face folders and hub names, and the model that comes with the
 package. Weights are read as data: a pickle that asks for anything else is refused, and the error for a file
@@ -13,20 +13,19 @@ import re
 import reprlib
 
 import torch
-from torch import Tensor
 
 from ..device.precision import resolve
 from ..device.processes import check_device
 from ..device.torch_state import clean_state
 from ..errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
-from ..files import atomic_write
 from ..model import Whisper
-from . import bundled, huggingface
+from . import bundled
 from .download import _download as _download
-from .lazy_tensors import KeptFile, keep, left_in_files
+from .formats import huggingface, recognize
+from .lazy_tensors import keep
 from .published import _ALIGNMENT_HEADS, _MODELS
-from .tensor_files import is_safetensors, read_torch
-from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
+from .save import save_checkpoint as save_checkpoint
+from .weights import Weights, build, parse_alignment_heads
 
 BUNDLED_NAME = "nano"
 
@@ -98,7 +97,7 @@ def load_model(
     if name in _MODELS:
         found = _download(_MODELS[str(name)], pt_root, in_memory)
         path = os.path.join(pt_root, os.path.basename(_MODELS[str(name)]))
-        weights = read_checkpoint(path, found if isinstance(found, bytes) else None)
+        weights = recognize.read(path, found if isinstance(found, bytes) else None)
         if (heads := _ALIGNMENT_HEADS.get(str(name))) is not None:
             weights.alignment_heads = parse_alignment_heads(heads, weights.dims, path)
     elif name == BUNDLED_NAME:
@@ -144,12 +143,10 @@ def _read_bundled() -> Weights:
 
 def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, in_memory: bool) -> Weights:
     path = os.fspath(name)
-    if os.path.isfile(path):
-        return read_checkpoint(path, in_memory=in_memory)
-    if os.path.isdir(path):
-        return huggingface.read_folder(path)
+    if os.path.isfile(path) or os.path.isdir(path):
+        return recognize.read(path, in_memory=in_memory)
     if isinstance(name, str) and _looks_like_hub_name(name):
-        return huggingface.read_folder(huggingface.fetch(name, download_root))
+        return recognize.read(huggingface.fetch(name, download_root))
     known = ", ".join(available_models())
     if os.path.basename(path) != path or os.path.splitext(path)[1] in _FILE_ENDINGS:
         raise ModelNotFoundError(
@@ -167,90 +164,3 @@ _FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf", ".ggml
 def _looks_like_hub_name(name: str) -> bool:
     plain = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
     return plain and not name.endswith(_FILE_ENDINGS)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# .pt files
-# ---------------------------------------------------------------------------------------------------------
-
-
-def save_checkpoint(model: Whisper, path: str | os.PathLike[str], half: bool = False) -> None:
-    """Write `model` as a ``.pt`` file that openai-whisper loads too; in place as a whole or not at all.
-
-    Parameters
-    ----------
-    model
-        The model; its alignment heads travel along, under a key that openai-whisper passes over.
-    path
-        Where to write.
-    half
-        Store float16, as the published checkpoints do: half the size.
-
-    Raises
-    ------
-    CheckpointError
-        Where a weight is too large for float16.
-    """
-    dtype = torch.float16 if half else torch.float32
-    state = {}
-    for name, tensor in model.state_dict().items():
-        state[name] = tensor.detach().to("cpu", dtype)
-        if half and not state[name].isfinite().all():
-            raise CheckpointError(f"{name} has numbers that float16 cannot hold; save with half=False")
-    content = {
-        "dims": dimensions_of(model),
-        "model_state_dict": state,
-        "alignment_heads": dump_alignment_heads(model.alignment_heads),
-    }
-    with atomic_write(path) as file:
-        torch.save(content, file)
-
-
-def read_checkpoint(path: str, content: bytes | None = None, *, in_memory: bool = False) -> Weights:
-    """Read a checkpoint file, or its `content` where that was read already; `path` is for messages then.
-
-    Whatever happens to the file afterwards, the weights are those that it held; `in_memory` keeps no copy on disk.
-
-    Raises
-    ------
-    CheckpointError
-        With one sentence: what the file is, what is missing, what to do.
-    """
-    file = KeptFile(path, content) if content is not None else keep([path], in_memory=in_memory)[0]
-    if is_safetensors(file):
-        return bundled.read(file)
-    checkpoint = read_torch(file)
-    if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
-        raise CheckpointError(f"{path} {_foreign_content(checkpoint)}")
-    dims = checked_dimensions(checkpoint["dims"], path)
-    state = checkpoint["model_state_dict"]
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path} holds a model_state_dict of type {type(state).__name__} instead of named tensors; "
-            "save it again with save_checkpoint"
-        )
-    if hollow := next((name for name, value in state.items() if getattr(value, "is_meta", False)), None):
-        raise CheckpointError(f"{path} has no numbers for {hollow}: it was saved without weights; get it again")
-    heads = checkpoint.get("alignment_heads")
-    mask = parse_alignment_heads(heads, dims, path) if isinstance(heads, (str, bytes)) else None
-    return Weights(dims, left_in_files(state, [file]), mask, path)
-
-
-def _foreign_content(content: object) -> str:
-    """Name a torch file by what is in it; continues a sentence that began with the path."""
-    if not isinstance(content, dict):
-        return f"is a torch file that holds a {type(content).__name__}; a dictionary with dims is needed"
-    names = [str(key) for key in content]
-    if any(name.removeprefix("model.").startswith("encoder.layers.") for name in names):
-        return (
-            "is the weights file of a Hugging Face model, and its dimensions stand in config.json; "
-            "give the folder that holds both"
-        )
-    missing = " and ".join(key for key in ("dims", "model_state_dict") if key not in content)
-    if all(isinstance(value, Tensor) for value in content.values()) and content:
-        return f"is a bare state dict of {len(names)} tensors, and {missing} are missing; wrap it as {_FORM}"
-    found = ", ".join(names[:5]) or "nothing"
-    return f"is a torch file that holds {found}, and {missing} is missing; a checkpoint is {_FORM}"
-
-
-_FORM = '{"dims": {ten numbers}, "model_state_dict": {tensors}}'

@@ -275,3 +275,19 @@ def _some(names: list[str]) -> str:
 def dimensions_of(model: Whisper) -> dict[str, int]:
     """Return the ten numbers as checkpoints hold them."""
     return {name: int(value) for name, value in asdict(model.dims).items()}
+
+
+def state_of(model: Whisper, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Return the tensors of `model` on the CPU in `dtype`, under the names of `Whisper.state_dict`.
+
+    Raises
+    ------
+    CheckpointError
+        Where a number is too large for `dtype`.
+    """
+    state = {}
+    for name, tensor in model.state_dict().items():
+        state[name] = tensor.detach().to("cpu", dtype)
+        if dtype != torch.float32 and not state[name].isfinite().all():
+            raise CheckpointError(f"{name} has numbers that {str(dtype)[6:]} cannot hold; save in float32")
+    return state

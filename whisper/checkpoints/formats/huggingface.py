@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, DownloadError, MissingDependencyError, WhisperError
-from ..model import ModelDimensions, sinusoids
-from .lazy_tensors import KeptFile, keep, left_in_files
+from ...errors import CheckpointError, DownloadError, MissingDependencyError, WhisperError
+from ...model import ModelDimensions, sinusoids
+from ..lazy_tensors import KeptFile, keep, left_in_files
+from ..weights import Weights, checked_dimensions
 from .tensor_files import read_safetensors, read_torch
-from .weights import Weights, checked_dimensions
 
 WEIGHT_FILES = (
     "model.safetensors",

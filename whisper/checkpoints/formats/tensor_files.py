@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from .lazy_tensors import KeptFile
+from ...errors import CheckpointError
+from ..lazy_tensors import KeptFile
 
 _HEAD_BYTES = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # of torch.save before zip files (torch 1.6)

@@ -1,0 +1,54 @@
+"""`save_checkpoint` writes a model to disk, in a format of ours or of another program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from ..errors import OptionError
+from ..model import Whisper
+
+FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the first of which is its default
+    "pt": "openai",
+}
+
+
+def save_checkpoint(
+    model: Whisper,
+    path: str | os.PathLike[str],
+    half: bool = False,
+    *,
+    format: str = "pt",
+    precision: str | None = None,
+) -> None:
+    """Write `model`; in place as a whole or not at all.
+
+    Parameters
+    ----------
+    model
+        The model; its alignment heads travel along.
+    path
+        Where to write.
+    half
+        Store float16, as the published checkpoints do: the same as ``precision="float16"``.
+    format
+        ``"pt"``, which openai-whisper loads too.
+    precision
+        How numbers are stored; without it, as `half` says.
+
+    Raises
+    ------
+    CheckpointError
+        Where a weight is too large for the precision.
+    OptionError
+        Where the format, or the precision in this format, is not known.
+    """
+    if format not in FORMATS:
+        raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    writer = importlib.import_module(f".formats.{FORMATS[format]}", __package__)
+    if precision is None:
+        precision = "float16" if half else writer.PRECISIONS[0]
+    if precision not in writer.PRECISIONS:
+        known = ", ".join(writer.PRECISIONS)
+        raise OptionError(f"a checkpoint of format {format!r} can be stored in {known}, not in {precision!r}")
+    writer.write(model, os.fspath(path), precision)
