@@ -62,6 +62,11 @@ _RENAMED = {  # the first rule that fits is applied, in this order
 }
 
 
+def has_weights(folder: str) -> bool:
+    """Whether a folder holds one of `WEIGHT_FILES`."""
+    return any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHT_FILES)
+
+
 def read_folder(folder: str) -> Weights:
     """Read a folder with a configuration and weights in one of `WEIGHT_FILES`, whole or in shards.
 
