@@ -1,4 +1,4 @@
-"""CTranslate2 folders that we write: read again by us, by CTranslate2 and by faster-whisper; and the published model."""
+"""CTranslate2 folders that we write: read again by us, by CTranslate2 and faster-whisper; and the published model."""
 
 from __future__ import annotations
 
