@@ -6,10 +6,8 @@ quantised weights and variants of the architecture that our network cannot expre
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, DownloadError, MissingDependencyError, WhisperError
-from ...model import ModelDimensions, sinusoids
+from ...model import sinusoids
 from ..lazy_tensors import KeptFile, keep, left_in_files
 from ..weights import Weights, checked_dimensions
+from .model_folders import heads_of_pairs, known_tokens, read_json
 from .tensor_files import read_safetensors, read_torch
 
 WEIGHT_FILES = (
@@ -62,8 +61,10 @@ _RENAMED = {  # the first rule that fits is applied, in this order
     r"^decoder\.layer_norm\.": "decoder.ln.",
 }
 
-# <|notimestamps|> comes 1502 ids before the end of each of Whisper's three vocabularies
-_VOCABULARY_OF_NO_TIMESTAMPS = {50362: 51864, 50363: 51865, 50364: 51866}
+
+def has_weights(folder: str) -> bool:
+    """Whether a folder holds one of `WEIGHT_FILES`."""
+    return any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHT_FILES)
 
 
 def read_folder(folder: str) -> Weights:
@@ -82,12 +83,16 @@ def read_folder(folder: str) -> Weights:
         {ours: config.get(theirs, f"no {theirs}") for ours, theirs in _DIMENSIONS.items()},
         os.path.join(folder, "config.json"),
     )
-    generation = _read_json(folder, "generation_config.json") or {}
+    generation = read_json(folder, "generation_config.json") or {}
     files, read = _read_tensors(folder)
     tensors = renamed(read, folder)
     tensors.setdefault("encoder.positional_embedding", sinusoids(dims.n_audio_ctx, dims.n_audio_state))
-    mask = _alignment_mask(generation, dims, folder)
-    _cut_vocabulary(dims, tensors, generation, folder)
+    generation_config = f"generation_config.json in {folder}"
+    mask = heads_of_pairs(generation.get("alignment_heads"), dims, generation_config)
+    no_timestamps, name = generation.get("no_timestamps_token_id"), "decoder.token_embedding.weight"
+    n_known = known_tokens(dims.n_vocab, no_timestamps, folder, "the no_timestamps_token_id of generation_config.json")
+    if n_known < dims.n_vocab and name in tensors:
+        tensors[name], dims.n_vocab = tensors[name][:n_known], n_known
     return Weights(dims, left_in_files(tensors, files), mask, folder)
 
 
@@ -134,22 +139,8 @@ def fetch(name: str, download_root: str | None = None) -> str:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _read_json(folder: str, name: str) -> dict[str, Any] | None:
-    path = os.path.join(folder, name)
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); get the file again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; get the file again")
-    return content
-
-
 def _read_config(folder: str) -> dict[str, Any]:
-    config = _read_json(folder, "config.json")
+    config = read_json(folder, "config.json")
     if config is None and os.path.isfile(os.path.join(folder, "adapter_config.json")):
         raise CheckpointError(
             f"{folder} holds an adapter (LoRA) without its base model; merge the two "
@@ -179,47 +170,6 @@ def _read_config(folder: str) -> dict[str, Any]:
                 "load the model that it was made from"
             )
     return config
-
-
-def _alignment_mask(generation: Mapping[str, Any], dims: ModelDimensions, folder: str) -> Tensor | None:
-    heads = generation.get("alignment_heads")
-    if not heads:
-        return None
-    mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool, device="cpu")
-    for pair in heads:
-        layer, head = pair if isinstance(pair, (list, tuple)) and len(pair) == 2 else (-1, -1)
-        if layer not in range(dims.n_text_layer) or head not in range(dims.n_text_head):
-            warnings.warn(
-                f"generation_config.json in {folder} names the alignment head {pair}, which this model does "
-                "not have: the list is another model's and is left out; word times use the upper layers",
-                stacklevel=4,
-            )
-            return None
-        mask[layer, head] = True
-    return mask
-
-
-def _cut_vocabulary(
-    dims: ModelDimensions, tensors: dict[str, Tensor], generation: Mapping[str, Any], folder: str
-) -> None:
-    """Remove tokens that were added behind the vocabulary: with them the number of languages would be wrong."""
-    no_timestamps = generation.get("no_timestamps_token_id")
-    n_vocab = dims.n_vocab
-    n_known = _VOCABULARY_OF_NO_TIMESTAMPS.get(no_timestamps) if isinstance(no_timestamps, int) else None
-    if n_known is None and n_vocab > max(_VOCABULARY_OF_NO_TIMESTAMPS.values()):
-        raise CheckpointError(
-            f"{folder} has {n_vocab} tokens, more than any Whisper, and the added ones cannot be "
-            "identified without no_timestamps_token_id; put the generation_config.json of its base model beside it"
-        )
-    name = "decoder.token_embedding.weight"
-    if n_known is None or n_vocab <= n_known or name not in tensors:
-        return
-    warnings.warn(
-        f"{folder} has {n_vocab - n_known} tokens behind Whisper's {n_known}; they are left out",
-        stacklevel=4,
-    )
-    tensors[name] = tensors[name][:n_known]
-    dims.n_vocab = n_known
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -261,7 +211,7 @@ def _read_tensors(folder: str) -> tuple[list[KeptFile], dict[str, Tensor]]:
     if not name.endswith(".index.json"):
         files = keep([os.path.join(folder, name)])
         return files, read_file(files[0])
-    index = (_read_json(folder, name) or {}).get("weight_map")
+    index = (read_json(folder, name) or {}).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise CheckpointError(f"{os.path.join(folder, name)} has no weight_map; get the file again")
     return _read_shards(folder, sorted(set(index.values())))

@@ -8,6 +8,7 @@ from .. import bundled
 from ..lazy_tensors import KeptFile, keep
 from ..weights import Weights
 from . import huggingface, openai
+from .ctranslate2_layout import MODEL_FILE, is_ctranslate2
 from .tensor_files import is_safetensors
 
 
@@ -36,8 +37,16 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
 def _read_file(file: KeptFile) -> Weights:
     if is_safetensors(file):
         return bundled.read(file)
+    if is_ctranslate2(file):
+        from . import ctranslate2
+
+        return ctranslate2.read(file)
     return openai.read(file)
 
 
 def _read_folder(folder: str) -> Weights:
+    if os.path.isfile(os.path.join(folder, MODEL_FILE)) and not huggingface.has_weights(folder):
+        from . import ctranslate2
+
+        return ctranslate2.read_folder(folder)
     return huggingface.read_folder(folder)
