@@ -98,7 +98,8 @@ DEFAULTS = {
 
 
 OURS = {  # options that openai-whisper does not have
-    "compute_type": "auto", "quantized": False, "report": False, "batch_size": None, "seed": None, "audit": None, "vad_filter": None,
+    "compute_type": "auto", "quantized": False, "report": False, "batch_size": None, "seed": None, "audit": None,
+    "vad_filter": None,
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
@@ -245,8 +246,8 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     """All options of the command that are not its own, with their defaults."""
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
-        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized", "report",
-        "escape_cues",
+        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized",
+        "report", "escape_cues",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

@@ -60,7 +60,7 @@ def stored_as(*paths: str) -> Stored | None:
         if len(paths) == 1 and os.path.isdir(paths[0]):
             return _folder(paths[0])
         return _file(paths)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, struct.error, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, struct.error, RecursionError):
         return None
     except (zipfile.BadZipFile, NotImplementedError):
         return None
@@ -216,6 +216,10 @@ def _ctranslate2_precisions(parts: _Parts, version: int) -> set[str]:
         if rank:
             found.add(precision)
         parts.skip(length)
+    for _ in range(2 * min(parts.number("I"), _MOST_VARIABLES)):  # further names, and whose they are
+        parts.string()
+    if parts.position != parts.size:
+        raise ValueError("it does not end where it should")
     return found
 
 
