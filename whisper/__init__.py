@@ -1,7 +1,7 @@
 """Sotto: OpenAI Whisper, done again.
 
 >>> import whisper
->>> model = whisper.load_model("nano")
+>>> model = whisper.load_model("base")
 >>> model.transcribe("audio.wav")["text"]
 """
 

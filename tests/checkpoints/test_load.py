@@ -318,7 +318,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 def test_offline_the_error_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setitem(load._MODELS, "tiny", "http://nowhere.invalid/00/tiny.pt")
-    by_hand = re.escape(str(tmp_path / "tiny.pt")) + r' by hand.*load_model\("nano"\)'
+    by_hand = re.escape(str(tmp_path / "tiny.pt")) + r" by hand.*pip install 'sotto\[base\]'"
     with pytest.raises(DownloadError, match=by_hand):
         load_model("tiny", download_root=str(tmp_path))
 
