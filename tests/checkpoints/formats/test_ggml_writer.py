@@ -50,6 +50,13 @@ def test_an_english_only_model_has_no_token_to_spare(tmp_path: Path) -> None:
     assert (tmp_path / "out.bin").read_bytes() == ggml_bytes(english)
 
 
+def test_alignment_heads_that_are_lost_are_a_warning(tmp_path: Path) -> None:
+    some = random_model(1, n_state=32, n_audio_layer=1, n_text_layer=1)
+    some.set_alignment_mask(torch.tensor([[False, True]]))
+    with pytest.warns(UserWarning, match="no place for the alignment heads of this model"):
+        save_checkpoint(some, tmp_path / "out.bin", format="ggml")
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     def refused(model: Whisper, precision: str, match: str, error: type[Exception] = CheckpointError) -> None:
         with pytest.raises(error, match=match):

@@ -8,6 +8,7 @@ abort (1.8 of 2026), so that is none of the precisions here.
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from ...audio import mel_filters
 from ...errors import CheckpointError
 from ...files import atomic_write
+from ...model import default_alignment_mask
 from . import ggml
+from .alignment_heads import published_heads
 from .ggml_blocks import BLOCK_FORMATS
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ _LARGEST = torch.finfo(torch.float16).max  # of a number in float16, and of what
 def write(model: Whisper, path: str, precision: str) -> None:
     """Write `model` as a file that whisper.cpp reads, in one of `PRECISIONS`, one tensor at a time.
 
+    Its alignment heads have no place there; where a reader will take others, a warning says so.
+
     Raises
     ------
     CheckpointError
@@ -43,6 +48,14 @@ def write(model: Whisper, path: str, precision: str) -> None:
         raise CheckpointError(
             f"a model with {model.dims.n_vocab} tokens and {model.dims.n_mels} mel bands cannot be written for "
             f"whisper.cpp, which knows {', '.join(map(str, ggml.N_VOCAB))} tokens and 80 or 128 bands; save it as .pt"
+        )
+    known = published_heads(model.dims, path)
+    heads = default_alignment_mask(model.dims) if known is None else known
+    if not model.alignment_heads.to_dense().cpu().equal(heads):
+        warnings.warn(
+            f"{path} has no place for the alignment heads of this model, and a reader takes others by its size: "
+            "times of words can differ",
+            stacklevel=3,
         )
     with atomic_write(path) as file:
         _write_header(file, model, precision)
