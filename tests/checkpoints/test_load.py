@@ -251,7 +251,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "html": (_bytes(b"\n<!DOCTYPE html><html>404</html>"), "is a web page.*download the model again"),
     "text": (_bytes(b"nothing but text\n"), "is a text file"),
     "lfs": (_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "Git LFS pointer.*git lfs pull"),
-    "ggml": (_bytes(b"lmgg" + bytes(100)), "is a ggml model.*whisper.cpp.*Hugging Face folder"),
+    "ggml": (_bytes(b"lmgg" + bytes(100)), r"do not describe a Whisper \(n_mels = 0;"),
     "wav": (_bytes(b"RIFF\x10\0\0\0WAVEfmt "), "is a recording"),
     "noise": (_bytes(bytes(range(1, 99)) + b"\0"), "is no torch file .it begins with 01 02"),
     "zip": (_plain_zip, "is a zip archive.*data.pkl"),

@@ -23,6 +23,7 @@ from ..errors import CheckpointError, ModelNotFoundError
 from ..output.console import show
 from . import reading_speed
 from .common import Parser, explain, fail, plain_warnings, say
+from .convert import add_convert
 from .reading_speed import Times
 
 EXTRAS = {"base": "base", "tiny.en": "tiny.en"}  # extras of this distribution whose packages hold a model
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> Parser:
     """Return the parser; without a subcommand the table is printed."""
     parser = Parser(
-        what="[get | verify | remove | path] [MODEL]",
+        what="[get | verify | remove | path | convert] [MODEL]",
         prog="whisper models",
         description="List the models: size, languages, precision, where they lie or would come from, and how many "
         "times faster than real time this machine reads with them (about, where it was not measured).",
@@ -74,6 +75,7 @@ def build_parser() -> Parser:
     )
     _add(commands, "remove", "MODEL", _remove, "delete a model from the cache folder")
     _add(commands, "path", "MODEL", _path, "print where the copy lies that is loaded by this name")
+    add_convert(commands)
     return parser
 
 

@@ -131,11 +131,6 @@ def _foreign_file(head: bytes) -> str:
             "is a CTranslate2 model (faster-whisper), which holds no torch tensors; "
             "give the .pt file or the Hugging Face folder that it was made from"
         )
-    if head[:4] in (b"lmgg", b"ggml", b"GGUF"):
-        return (
-            "is a ggml model (whisper.cpp), which holds no torch tensors; "
-            "give the .pt file or the Hugging Face folder that it was made from"
-        )
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, most likely an error page saved instead of the model; download the model again"
     if text.startswith(b"version https://git-lfs"):
