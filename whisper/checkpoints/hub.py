@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from ..errors import DownloadError, MissingDependencyError, ModelNotFoundError, WhisperError
 
+_TIMEOUT = 10  # seconds in which the hub must have answered
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w][\w./+-]*))?")
 FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf", ".ggml", ".onnx", ".zip", ".npz")
 
@@ -72,20 +72,23 @@ def fetch(name: str, download_root: str | None = None) -> str:
         The repository holds no weights that are read here, or several models, or not the file that was named.
     """
     try:
-        import huggingface_hub
+        from huggingface_hub import HfApi, constants, snapshot_download
     except ImportError as error:
         what = f"{name} is no file or folder here, and to load it from the Hugging Face hub needs huggingface_hub"
         raise MissingDependencyError(what, extra="hub") from error
     repository, _, file = name.partition(":")
+    cached = snapshot(os.path.join(download_root or constants.HF_HUB_CACHE, cache_name(repository)))
     try:
-        listed = _listed(huggingface_hub, repository, download_root)
-        if listed is None:  # no connection, but it is in the cache
-            folder = huggingface_hub.snapshot_download(repository, cache_dir=download_root, local_files_only=True)
-            wanted = chosen(sorted(_files_of(folder)), name, file)
+        try:
+            found = HfApi().model_info(repository, timeout=_TIMEOUT).siblings
+        except Exception:  # no connection, or withdrawn: what was fetched before is good
+            if cached is None:
+                raise
+            folder, wanted = cached, chosen(sorted(_files_of(cached)), name, file)
         else:
-            wanted = chosen(listed, name, file)
+            wanted = chosen(sorted(sibling.rfilename for sibling in found), name, file)
             patterns = [re.sub(r"([*?\[])", r"[\1]", path) for path in wanted]
-            folder = huggingface_hub.snapshot_download(repository, cache_dir=download_root, allow_patterns=patterns)
+            folder = snapshot_download(repository, cache_dir=download_root, allow_patterns=patterns)
     except WhisperError:
         raise
     except Exception as error:  # exceptions of the hub's client depend on its version and its HTTP library
@@ -98,16 +101,26 @@ def fetch(name: str, download_root: str | None = None) -> str:
     return os.path.join(str(folder), *alone.split("/")) if alone else str(folder)
 
 
-def _listed(huggingface_hub: Any, repository: str, download_root: str | None) -> list[str] | None:
-    """Return the paths of a repository's files; None where the hub cannot be asked and a cached copy is there."""
-    try:
-        return sorted(huggingface_hub.HfApi().list_repo_files(repository))
-    except Exception as error:  # as above
-        try:
-            huggingface_hub.snapshot_download(repository, cache_dir=download_root, local_files_only=True)
-        except Exception:  # nothing is there: what went wrong first is what counts
-            raise error from None
+def cache_name(repository: str) -> str:
+    """Return the name of a repository's folder in Hugging Face's cache."""
+    return "models--" + repository.replace("/", "--")
+
+
+def snapshot(folder: str) -> str | None:
+    """Return the snapshot that is up to date in a repository's folder in the cache; None where it is no such folder."""
+    snapshots = os.path.join(folder, "snapshots")
+    if not os.path.isdir(snapshots):
         return None
+    try:
+        with open(os.path.join(folder, "refs", "main"), encoding="utf-8") as file:
+            commit = file.read(100).strip()
+    except (OSError, ValueError):
+        commit = ""
+    if re.fullmatch(r"[0-9a-f]+", commit) and os.path.isdir(os.path.join(snapshots, commit)):
+        return os.path.join(snapshots, commit)
+    with os.scandir(snapshots) as entries:
+        found = max((entry for entry in entries if entry.is_dir()), key=lambda e: e.stat().st_mtime, default=None)
+    return None if found is None else found.path
 
 
 def _files_of(folder: str) -> Iterable[str]:

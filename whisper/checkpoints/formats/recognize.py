@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import CheckpointError
-from .. import bundled
+from .. import bundled, hub
 from ..lazy_tensors import KeptFile, keep
 from ..weights import Weights
 from . import foreign, openai
@@ -71,7 +70,7 @@ def _read_by_its_config(path: str) -> Weights:
 
 
 def _read_folder(folder: str) -> Weights:
-    folder = _snapshot(folder)
+    folder = hub.snapshot(folder) or folder
     config = read_json(folder, CONFIG)
     if config is not None and (found := _weights_beside(folder)):
         return _read_with_config(folder, config, found)
@@ -97,22 +96,6 @@ def _read_with_config(folder: str, config: Mapping[str, Any], name: str) -> Weig
 
     is_mlx = "n_mels" in config or "quantization" in config or name.startswith("weights.")
     return (mlx if is_mlx else huggingface).read_folder(folder, name)
-
-
-def _snapshot(folder: str) -> str:
-    """Return the newest snapshot of a model in Hugging Face's cache, where `folder` is that model's folder there."""
-    snapshots = os.path.join(folder, "snapshots")
-    if not os.path.isdir(snapshots) or os.path.isfile(os.path.join(folder, CONFIG)):
-        return folder
-    try:
-        with open(os.path.join(folder, "refs", "main"), encoding="utf-8") as file:
-            commit = file.read(100).strip()
-    except (OSError, ValueError):
-        commit = ""
-    if re.fullmatch(r"[0-9a-f]+", commit) and os.path.isdir(os.path.join(snapshots, commit)):
-        return os.path.join(snapshots, commit)
-    found = sorted(os.scandir(snapshots), key=lambda entry: entry.stat().st_mtime)
-    return found[-1].path if found else folder
 
 
 def _checkpoints(folder: str) -> list[str]:
