@@ -1,9 +1,10 @@
-"""Atomic writing of files: a file appears complete or not at all."""
+"""Atomic writing of files and folders: they appear complete or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,6 +57,42 @@ def atomic_write(
     except BaseException:  # whatever it was, also Ctrl-C: half a file must not stay
         with suppress(OSError):
             os.remove(unfinished)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[str]:
+    """Make a folder that takes its place at the end of the ``with`` block, or leaves no trace.
+
+    Parameters
+    ----------
+    path
+        Where the folder is to be. Its parent must exist; the folder itself must not, or must be empty.
+
+    Yields
+    ------
+    str
+        Where to write the files until then: an empty folder beside it.
+
+    Raises
+    ------
+    OptionError
+        There is something at `path`, or no folder can have this name. (A ValueError.)
+    OSError
+        The parent is missing, or cannot be written to.
+    """
+    unfinished = temporary_beside(os.path.normpath(path))
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+        raise OptionError(f"{os.fspath(path)} is there already, and a folder is not written over; give another name")
+    os.mkdir(unfinished)
+    try:
+        yield unfinished
+        if os.path.isdir(target):
+            os.rmdir(target)  # empty; elsewhere than on POSIX systems no folder takes another's place
+        os.rename(unfinished, target)
+    except BaseException:  # whatever it was, also Ctrl-C: half a folder must not stay
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 

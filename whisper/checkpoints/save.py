@@ -10,6 +10,8 @@ from ..model import Whisper
 
 FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the first of which is its default
     "pt": "openai",
+    "ctranslate2": "ctranslate2_writer",
+    "huggingface": "huggingface_writer",
 }
 
 
@@ -32,16 +34,21 @@ def save_checkpoint(
     half
         Store float16, as the published checkpoints do: the same as ``precision="float16"``.
     format
-        ``"pt"``, which openai-whisper loads too.
+        ``"pt"``, which openai-whisper loads too; ``"ctranslate2"``, a new folder for faster-whisper;
+        ``"huggingface"``, a new folder for `transformers`.
     precision
-        How numbers are stored; without it, as `half` says.
+        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``,
+        ``"huggingface"`` also ``"bfloat16"``,
+        ``"ctranslate2"`` also ``"bfloat16"``, ``"int16"`` and ``"int8"``, or ``"int8_float16"`` and the like, which
+        say what the other tensors are in.
 
     Raises
     ------
     CheckpointError
-        Where a weight is too large for the precision.
+        Where a weight is too large for the precision, or the format cannot hold such a model.
     OptionError
-        Where the format, or the precision in this format, is not known.
+        Where the format, or the precision in this format, is not known, or where there is something in the place of
+        a new folder.
     """
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")

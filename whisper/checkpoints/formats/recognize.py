@@ -12,6 +12,7 @@ from .. import bundled, hub
 from ..lazy_tensors import KeptFile, keep
 from ..weights import Weights
 from . import foreign, openai
+from .ctranslate2_layout import MODEL_FILE, is_ctranslate2
 from .model_folders import CONFIG, read_json
 from .npz import is_npz
 from .tensor_files import is_safetensors, is_torch
@@ -46,6 +47,12 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
 def _read_file(file: KeptFile) -> Weights:
     if is_safetensors(file):
         return bundled.read(file) if bundled.is_packed(file) else _read_by_its_config(file.path)
+    if is_ctranslate2(file):
+        from . import ctranslate2
+
+        folder, name = os.path.split(file.path)
+        is_in_folder = name == MODEL_FILE and os.path.isfile(os.path.join(folder, CONFIG))
+        return ctranslate2.read_folder(folder or os.curdir) if is_in_folder else ctranslate2.read(file)
     has_config = os.path.isfile(os.path.join(os.path.dirname(file.path), CONFIG))
     if is_npz(file) or (has_config and is_torch(file) and not openai.has_dimensions(file)):
         return _read_by_its_config(file.path)
@@ -74,6 +81,10 @@ def _read_folder(folder: str) -> Weights:
     config = read_json(folder, CONFIG)
     if config is not None and (found := _weights_beside(folder)):
         return _read_with_config(folder, config, found)
+    if os.path.isfile(os.path.join(folder, MODEL_FILE)):
+        from . import ctranslate2
+
+        return ctranslate2.read_folder(folder)
     alone = _checkpoints(folder)
     if len(alone) == 1:
         return read(os.path.join(folder, alone[0]))
@@ -114,4 +125,4 @@ def _is_alone(path: str) -> bool:
                 return any(name.endswith("/data.pkl") for name in archive.namelist())
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
-    return is_torch(head) or bundled.is_packed(head)
+    return is_torch(head) or bundled.is_packed(head) or is_ctranslate2(head)
