@@ -110,14 +110,11 @@ def _known_tokens(model: Whisper) -> dict[str, Any]:
     if model.dims.n_vocab not in VOCABULARIES:
         return {}
     tokenizer = tokenizer_of(model.dims.n_vocab)
-    never, at_the_beginning = suppressed_tokens(tokenizer)
     return {
         "bos_token_id": tokenizer.eot,
         "eos_token_id": tokenizer.eot,
         "pad_token_id": tokenizer.eot,
         "decoder_start_token_id": tokenizer.sot,
-        "suppress_tokens": never,
-        "begin_suppress_tokens": at_the_beginning,
     }
 
 
@@ -134,6 +131,7 @@ def _generation_config(model: Whisper) -> dict[str, Any]:
     if model.dims.n_vocab not in VOCABULARIES:
         return made
     tokenizer = tokenizer_of(model.dims.n_vocab)
+    made["suppress_tokens"], made["begin_suppress_tokens"] = suppressed_tokens(tokenizer)
     made["no_timestamps_token_id"] = tokenizer.no_timestamps
     made["prev_sot_token_id"] = tokenizer.sot_prev
     made["is_multilingual"] = model.is_multilingual
