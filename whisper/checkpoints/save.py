@@ -10,6 +10,7 @@ from ..model import Whisper
 
 FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the first of which is its default
     "pt": "openai",
+    "ggml": "ggml_writer",
 }
 
 

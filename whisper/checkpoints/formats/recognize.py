@@ -34,6 +34,10 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
 
 
 def _read_file(file: KeptFile) -> Weights:
+    if file.bytes_at(0, 4) in (b"lmgg", b"GGUF"):
+        from . import ggml
+
+        return ggml.read(file)
     if is_safetensors(file):
         return bundled.read(file)
     return openai.read(file)
