@@ -361,6 +361,7 @@ class Whisper(nn.Module):
 
     alignment_heads: Tensor
     compute_type: str = "auto"  # of the fast path with ``fp16=True``; see `load_model`
+    quantised: str = ""  # how, in the file that it was loaded from: "q5_1"
 
     def __init__(self, dims: ModelDimensions) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the fir
     "pt": "openai",
     "ctranslate2": "ctranslate2_writer",
     "huggingface": "huggingface_writer",
+    "ggml": "ggml_writer",
 }
 
 
@@ -35,12 +36,12 @@ def save_checkpoint(
         Store float16, as the published checkpoints do: the same as ``precision="float16"``.
     format
         ``"pt"``, which openai-whisper loads too; ``"ctranslate2"``, a new folder for faster-whisper;
-        ``"huggingface"``, a new folder for `transformers`.
+        ``"huggingface"``, a new folder for `transformers`; ``"ggml"``, a file for whisper.cpp.
     precision
-        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``,
-        ``"huggingface"`` also ``"bfloat16"``,
-        ``"ctranslate2"`` also ``"bfloat16"``, ``"int16"`` and ``"int8"``, or ``"int8_float16"`` and the like, which
-        say what the other tensors are in.
+        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``.
+        ``"huggingface"`` also has ``"bfloat16"``. ``"ctranslate2"`` also has ``"bfloat16"``, ``"int16"`` and
+        ``"int8"``, or ``"int8_float16"`` and the like, which say what the other tensors are in. ``"ggml"`` also has
+        the block formats ``"q4_0"``, ``"q4_1"``, ``"q5_0"``, ``"q5_1"`` and ``"q8_0"``.
 
     Raises
     ------

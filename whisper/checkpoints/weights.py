@@ -35,6 +35,7 @@ class Weights:
     tensors: Mapping[str, Tensor]  # under the names of `Whisper.state_dict`, in any floating-point precision
     alignment_heads: Tensor | None  # booleans (n_text_layer, n_text_head); None: not known
     source: str  # for messages: the file or folder
+    quantised: str = ""  # how, where the file has fewer bits for a number than float16: "q5_1"
 
 
 def checked_dimensions(dims: object, source: str) -> ModelDimensions:
@@ -166,6 +167,7 @@ def build(weights: Weights, device: str | torch.device = "cpu", *, deferred: boo
     model = Whisper.__new__(Whisper)
     nn.Module.__init__(model)
     model.dims = weights.dims
+    model.quantised = weights.quantised
     mask = weights.alignment_heads
     model.set_alignment_mask(default_alignment_mask(weights.dims) if mask is None else mask)
     if device.type in ("cpu", "cuda"):  # others (mps) have no sparse tensors; the heads are only looked up

@@ -93,7 +93,8 @@ def read_folder(folder: str, name: str | None = None) -> Weights:
     n_known = known_tokens(dims.n_vocab, no_timestamps, folder, "the no_timestamps_token_id of generation_config.json")
     if n_known < dims.n_vocab and isinstance(embedding := tensors.get(_EMBEDDING), Tensor):
         tensors[_EMBEDDING], dims.n_vocab = embedding[:n_known], n_known
-    return Weights(dims, _without_int8(left_in_files(tensors, files), folder), mask, folder)
+    quantised = "int8 of bitsandbytes" if any(name.endswith(".SCB") for name in tensors) else ""
+    return Weights(dims, _without_int8(left_in_files(tensors, files), folder), mask, folder, quantised)
 
 
 # ---------------------------------------------------------------------------------------------------------

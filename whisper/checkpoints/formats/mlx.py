@@ -11,7 +11,7 @@ an installation of mlx.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -64,7 +64,8 @@ def translated(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str)
     """Return tensors in MLX's names and order as `Weights`."""
     shapes = expected_shapes(dims) if dims.n_audio_layer + dims.n_text_layer <= len(stored) else {}
     views = views_of(stored)
-    makers = {}
+    makers: dict[str, tuple[Tensor, Callable[[], Tensor]]] = {}
+    all_bits = set()
     for name, view in views.items():
         base, _, kind = name.rpartition(".")
         scales = f"{base}.scales" in views
@@ -74,7 +75,13 @@ def translated(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str)
         if ours in makers:
             raise CheckpointError(f"{source} holds {ours} twice under different names; get the model again")
         if kind == "weight" and scales and view.dtype == torch.uint32:
-            makers[ours] = _quantized(stored, base, shapes.get(ours, ()), source)
+            shape = shapes.get(ours, ())
+            bits = _checked_bits(views, base, shape, source)
+            makers[ours] = (
+                torch.empty(shape, dtype=torch.float32, device="meta"),
+                partial(_dequantized, stored, base, bits, shape),
+            )
+            all_bits.add(bits)
         elif ".conv" in name and view.ndim == 3 and view.shape[1] == 3 != view.shape[2]:
             makers[ours] = view.transpose(1, 2), partial(_transposed, stored, name)
         else:
@@ -82,7 +89,8 @@ def translated(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str)
     if _POSITIONS not in makers:
         positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
         makers[_POSITIONS] = positions.to("meta"), positions.clone
-    return Weights(dims, ComputedTensors(makers), _heads(stored, dims, source), source)
+    quantised = ", ".join(f"{bits} bits of MLX" for bits in sorted(all_bits))
+    return Weights(dims, ComputedTensors(makers), _heads(stored, dims, source), source, quantised)
 
 
 def _transposed(stored: Mapping[str, Tensor], name: str) -> Tensor:
@@ -109,11 +117,8 @@ def _heads(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str) -> 
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _quantized(
-    stored: Mapping[str, Tensor], base: str, shape: tuple[int, ...], source: str
-) -> tuple[Tensor, partial[Tensor]]:
-    """Return the outline of a quantised matrix and what makes its numbers, where its parts fit together."""
-    views = views_of(stored)
+def _checked_bits(views: Mapping[str, Tensor], base: str, shape: tuple[int, ...], source: str) -> int:
+    """Return how many bits each number of a quantised matrix has, where its parts fit together."""
     weight, scales = views[f"{base}.weight"], views[f"{base}.scales"]
     biases = views.get(f"{base}.biases")
     if biases is None or not scales.is_floating_point() or not biases.is_floating_point():
@@ -121,19 +126,19 @@ def _quantized(
             f"{base} in {source} is quantised in a way that is not read (scales without biases, as mxfp4 and nvfp4 "
             "have them); get the model in affine quantisation or in float16"
         )
-    if len(shape) == 2 == weight.ndim and weight.shape[0] == shape[0] and scales.shape == biases.shape:
-        bits, left = divmod(weight.shape[1] * 32, shape[1])
-        grouped = scales.ndim == 2 and scales.shape[0] == shape[0] and scales.shape[1] > 0
-        if not left and bits in _BITS and grouped and shape[1] % scales.shape[1] == 0 == shape[1] % 8:
-            outline = torch.empty(shape, dtype=torch.float32, device="meta")
-            return outline, partial(_dequantized, stored, base, bits, shape)
+    if len(shape) == weight.ndim == scales.ndim == 2 and scales.shape == biases.shape:
+        rows, columns = shape
+        bits, left = divmod(weight.shape[1] * 32, columns)
+        grouped = scales.shape[1] and not columns % scales.shape[1] and not columns % 8
+        if not left and bits in _BITS and grouped and len(weight) == len(scales) == rows:
+            return bits
     raise CheckpointError(
         f"{base} in {source} is quantised, and its parts do not fit together (weight {tuple(weight.shape)}, "
         f"scales {tuple(scales.shape)}); get the model again"
     )
 
 
-def _dequantized(stored: Mapping[str, Tensor], base: str, bits: int, shape: tuple[int, int]) -> Tensor:
+def _dequantized(stored: Mapping[str, Tensor], base: str, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Return the numbers, ``scale * q + bias``; a row is a stream of bits, the lowest first."""
     rows, columns = shape
     packed = stored[f"{base}.weight"].view(torch.uint8).reshape(rows, columns // 8, bits)

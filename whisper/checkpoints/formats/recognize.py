@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,10 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
 
 
 def _read_file(file: KeptFile) -> Weights:
+    if file.bytes_at(0, 4) in (b"lmgg", b"GGUF"):
+        from . import ggml
+
+        return ggml.read(file)
     if is_safetensors(file):
         return bundled.read(file) if bundled.is_packed(file) else _read_by_its_config(file.path)
     if is_ctranslate2(file):
@@ -120,9 +125,13 @@ def _is_alone(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             head = KeptFile(path, file.read(foreign.HEAD_BYTES))
-        if head.content[:4] == b"PK\x03\x04":  # type: ignore[index]
+        if head.bytes_at(0, 4) == b"lmgg":
+            # a number takes a quarter of a byte at the least; whisper.cpp's folder also has files without weights
+            n_vocab, _, _, _, _, _, n_text_state = struct.unpack("<7i", head.bytes_at(4, 28))
+            return os.path.getsize(path) > n_vocab * n_text_state // 4
+        if head.bytes_at(0, 4) == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError):
         return False
     return is_torch(head) or bundled.is_packed(head) or is_ctranslate2(head)
