@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whisper.errors import OptionError
-from whisper.files import atomic_write
+from whisper.files import atomic_folder, atomic_write
 
 
 @pytest.mark.parametrize("given", [{}, {"fsync": False}, {"temporary": "other.part"}])
@@ -77,3 +77,38 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(OptionError, match="no file can be called"), atomic_write("a\0b"):
         pass
+
+
+def test_a_folder_is_not_there_until_the_end(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "new2/", "empty"):
+        path = tmp_path / name
+        with atomic_folder(name) as folder:
+            Path(folder, "file").write_text("x")
+            assert not path.exists() or not list(path.iterdir())
+        assert [p.name for p in path.iterdir()] == ["file"]
+    assert {p.name for p in tmp_path.iterdir()} == {"new", "new2", "empty"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_leaves_no_folder(error: type[BaseException], tmp_path: Path) -> None:
+    def break_off() -> None:
+        with atomic_folder(tmp_path / "new") as folder:
+            Path(folder, "file").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("full", "file"):
+        with pytest.raises(OptionError, match="is there already"), atomic_folder(tmp_path / name):
+            pytest.fail("begun")
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "nowhere" / "new"):
+        pytest.fail("begun")

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -133,7 +133,7 @@ class _Variable:
 
     def rows(self, first: int, last: int) -> _Variable:
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return replace(self, offset=self.offset + first * row, shape=(last - first, *self.shape[1:]))
+        return _Variable(self.file, self.offset + first * row, (last - first, *self.shape[1:]), self.dtype)
 
     def blocks(self) -> Iterator[bytes]:
         for start in range(0, self.n_bytes, _BLOCK):
@@ -386,9 +386,9 @@ def _checked_scale(variable: _Variable, scale: _Variable | None, name: str, path
             f"{name} in {path} is {str(variable.dtype)[6:]} with {n_scales} scales for {rows} rows, which is no "
             "quantisation that is known here; give the model that it was quantised from"
         )
-    scale = replace(scale, shape=() if n_scales == 1 else (rows,))
+    scale = _Variable(scale.file, scale.offset, () if n_scales == 1 else (rows,), scale.dtype)
     values = scale.read()
-    if not values.is_floating_point() or not bool((values.isfinite() & (values > 0)).all()):
+    if not values.is_floating_point() or not values.min() > 0:  # or NaN; infinite is that of a row of almost nothing
         raise CheckpointError(
             f"{name} in {path} has scales that are not positive numbers; it is damaged, get it again from where it came"
         )

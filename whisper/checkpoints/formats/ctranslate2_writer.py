@@ -128,8 +128,7 @@ def _int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
     rows = tensor.flatten(start_dim=1)  # (n_out, ...)
     largest = rows.abs().amax(dim=1)
     largest[largest == 0] = 127
-    # tiny rows too have a finite scale
-    scale = 127 / largest.clamp(min=127 / torch.finfo(torch.float32).max)
+    scale = 127 / largest.clamp(min=1e-36)  # finite for the tiniest row, too
     levels = (rows * scale[:, None]).round().to(torch.int8)
     return levels.reshape(tensor.shape), scale
 

@@ -7,6 +7,7 @@ ranks of tokens that tiktoken works with. For programs that hold the files; noth
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from ...tokenizer import Tokenizer, get_encoding, get_tokenizer
@@ -132,9 +133,10 @@ def _merges(name: str) -> list[str]:
 
 def _parts(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     """Merge the bytes of a token as far as earlier tokens go: two parts are left."""
-    parts = [piece[i : i + 1] for i in range(len(piece))]
+    parts, no_rank = [piece[i : i + 1] for i in range(len(piece))], len(ranks)
     while len(parts) > 2:
-        best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], len(ranks)))
+        found = [ranks.get(first + second, no_rank) for first, second in pairwise(parts)]
+        best = found.index(min(found))
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts
 
