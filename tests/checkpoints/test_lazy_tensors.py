@@ -18,8 +18,9 @@ from torch import Tensor
 
 from whisper.checkpoints import bundled, lazy_tensors
 from whisper.checkpoints import load as checkpoints
-from whisper.checkpoints.formats import huggingface
+from whisper.checkpoints.formats.model_folders import HUGGING_FACE_NAMES
 from whisper.checkpoints.formats.recognize import read as read_checkpoint
+from whisper.checkpoints.formats.tensor_files import read_safetensors, read_tensors
 from whisper.checkpoints.lazy_tensors import FileTensors, KeptFile, StoredTensors, keep
 from whisper.checkpoints.load import load_model, save_checkpoint
 from whisper.checkpoints.weights import build, expected_shapes, skeleton
@@ -147,7 +148,7 @@ _THEIR_NAMES = [
 
 def _huggingface(folder: Path) -> dict[str, Tensor]:
     """Write a configuration, and return the weights under the names of Hugging Face."""
-    config: dict[str, Any] = {theirs: getattr(DIMS, ours) for ours, theirs in huggingface._DIMENSIONS.items()}
+    config: dict[str, Any] = {theirs: getattr(DIMS, ours) for ours, theirs in HUGGING_FACE_NAMES.items()}
     config |= {"encoder_ffn_dim": 4 * DIMS.n_audio_state, "decoder_ffn_dim": 4 * DIMS.n_text_state}
     (folder / "config.json").write_text(json.dumps(config))
     renamed = {}
@@ -475,7 +476,9 @@ def test_folders_of_shards_stay_in_their_files_too(tmp_path: Path) -> None:
     state = {name: tensor.bfloat16() for name, tensor in little_model().state_dict().items()}
     for i, part in enumerate(("encoder", "decoder")):
         save_file({n: t for n, t in state.items() if n.startswith(part)}, tmp_path / f"{i}.safetensors")
-    files, tensors = huggingface._read_shards(str(tmp_path), ["0.safetensors", "1.safetensors"])
+    index = {name: f"{int(name.startswith('decoder'))}.safetensors" for name in state}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    files, tensors = read_tensors(str(tmp_path), "model.safetensors.index.json")
     assert all(map(is_mapped, files))
     left = lazy_tensors.left_in_files(tensors, files)
     del tensors
@@ -495,8 +498,6 @@ def test_the_bundled_model_is_unpacked_tensor_by_tensor() -> None:
 
 
 def test_safetensors_in_memory_are_those_on_disk(tmp_path: Path) -> None:
-    from whisper.checkpoints.formats.tensor_files import read_safetensors
-
     _safetensors(tmp_path)
     path = str(tmp_path / "model.safetensors")
     on_disk, in_memory = (read_safetensors(keep([path], in_memory=held)[0]) for held in (False, True))

@@ -110,6 +110,11 @@ def read(file: KeptFile) -> Weights:
     return Weights(dims, _Unpacked(dims, left_in_files(tensors, [file]), used), heads, path)
 
 
+def is_packed(file: KeptFile) -> bool:
+    """Whether a file is one that `pack` wrote, as the metadata at its beginning tell."""
+    return file.bytes_at(8, 64).startswith(f'{{"__metadata__":{{"{_HEADER}":'.encode("ascii"))
+
+
 class _Unpacked(StoredTensors):
     """Tensors that are unpacked, to float32, whenever they are asked for."""
 

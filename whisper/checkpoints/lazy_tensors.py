@@ -395,6 +395,16 @@ def left_in_files(tensors: Mapping[str, Tensor], files: Sequence[KeptFile]) -> M
     return FileTensors(places, {name: outline(tensor) for name, tensor in tensors.items()}, held)
 
 
+def views_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors of the same shapes and dtypes without reading any."""
+    return tensors.views if isinstance(tensors, StoredTensors) else {name: outline(t) for name, t in tensors.items()}
+
+
+def own(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return one of `tensors` in memory that is the caller's alone."""
+    return tensors[name] if isinstance(tensors, StoredTensors) else tensors[name].clone()
+
+
 def outline(tensor: Tensor) -> Tensor:
     """Return a tensor of the same shape and dtype without data."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -1,15 +1,14 @@
 """`load_model` loads a model by its name or path.
 
 Names of published models, wherever they lie on this machine (`finding`) or else downloaded; files and folders of every
-format; names on the hub; and the model that comes with the package. Weights are read as data: a pickle that asks for
-anything else is refused, and the error for a file of another kind says what it is.
+format in `formats`; names on the Hugging Face hub; and the model that comes with the package. Weights are read as data:
+a pickle that asks for anything else is refused, and the error for a file of another kind says what it is.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 import reprlib
 import sys
 
@@ -21,11 +20,11 @@ from ..device.torch_state import clean_state
 from ..errors import CheckpointError, DeviceError, DownloadError, ModelNotFoundError, OptionError
 from ..model import Whisper
 from ..output.console import show
-from . import bundled
+from . import bundled, hub
 from .download import _download as _download
 from .download import cache_folder as cache_folder
 from .finding import names
-from .formats import huggingface, recognize
+from .formats import recognize
 from .lazy_tensors import keep
 from .published import _ALIGNMENT_HEADS, _MODELS
 from .save import save_checkpoint as save_checkpoint
@@ -63,8 +62,9 @@ def load_model(
     Parameters
     ----------
     name
-        One of `available_models`, the path of a ``.pt`` file or of a Hugging Face folder, or the name
-        ``owner/name`` of a model on the Hugging Face hub.
+        One of `available_models`; or the path of a ``.pt`` file, or of a folder in the form of Hugging Face or MLX;
+        or the name of a model on the Hugging Face hub, ``owner/name``, with ``:file`` behind it where the repository
+        holds several.
     device
         Where to put the weights; without it, CUDA if there is one, otherwise the CPU.
     download_root
@@ -149,7 +149,7 @@ def _read_published(name: str, download_root: str | None, in_memory: bool, quant
     if not os.path.exists(path):
         weights = _read_found(name, in_memory, quantized)
     if weights is None and url is None:
-        weights = recognize.read(huggingface.fetch(names.DISTILLED[name], download_root))
+        weights = recognize.read(hub.fetch(names.DISTILLED[name], download_root))
     elif weights is None:
         try:
             content = _download(str(url), folder, in_memory)
@@ -215,10 +215,10 @@ def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, 
     path = os.fspath(name)
     if os.path.isfile(path) or os.path.isdir(path):
         return recognize.read(path, in_memory=in_memory)
-    if isinstance(name, str) and _looks_like_hub_name(name):
-        return recognize.read(huggingface.fetch(name, download_root))
+    if isinstance(name, str) and hub.is_hub_name(name):
+        return recognize.read(hub.fetch(name, download_root))
     known = ", ".join(available_models())
-    if os.path.basename(path) != path or os.path.splitext(path)[1] in _FILE_ENDINGS:
+    if os.path.basename(path) != path or os.path.splitext(path)[1] in hub.FILE_ENDINGS:
         raise ModelNotFoundError(
             f"there is no file or folder {path!r} (looked from {os.getcwd()}); "
             f"give the path of a checkpoint that exists, or a model name: {known}"
@@ -226,11 +226,3 @@ def _read_local_or_hub(name: str | os.PathLike[str], download_root: str | None, 
     near = difflib.get_close_matches(path.lower(), available_models(), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ModelNotFoundError(f"model {reprlib.repr(path)} not found; {hint}available models: {known}")
-
-
-_FILE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf", ".ggml", ".onnx", ".zip")
-
-
-def _looks_like_hub_name(name: str) -> bool:
-    plain = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-    return plain and not name.endswith(_FILE_ENDINGS)

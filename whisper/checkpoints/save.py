@@ -12,6 +12,7 @@ from ..model import Whisper
 FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the first of which is its default
     "pt": "openai",
     "ctranslate2": "ctranslate2_writer",
+    "huggingface": "huggingface_writer",
     "ggml": "ggml_writer",
 }
 
@@ -36,10 +37,10 @@ def save_checkpoint(
         Store float16, as the published checkpoints do: the same as ``precision="float16"``.
     format
         ``"pt"``, which openai-whisper loads too; ``"ctranslate2"``, a new folder for faster-whisper;
-        ``"ggml"``, a file for whisper.cpp.
+        ``"huggingface"``, a new folder for `transformers`; ``"ggml"``, a file for whisper.cpp.
     precision
-        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``.
-        ``"ctranslate2"`` also has ``"bfloat16"``, ``"int16"`` and ``"int8"``, or ``"int8_float16"`` and the like,
+        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``,
+        ``"huggingface"`` also ``"bfloat16"``. ``"ctranslate2"`` also has ``"bfloat16"``, ``"int16"`` and ``"int8"``, or ``"int8_float16"`` and the like,
         which say what the other tensors are in. ``"ggml"`` has ``"float16"``, its default, ``"float32"``, and the
         block formats ``"q8_0"``, ``"q5_1"``, ``"q5_0"``, ``"q4_1"`` and ``"q4_0"``.
 

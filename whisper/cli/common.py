@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -33,19 +32,18 @@ DEBUG_VARIABLE = "SOTTO_DEBUG"  # if set and not empty, errors show their traceb
 MODEL = "model"  # heading of the help
 MAX_TRIES = 1000  # of a window
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-
 
 def model_name(name: str) -> str:
     """Accept a known name, a path that exists, or the name of a hub model."""
     from ..checkpoints.finding import names
+    from ..checkpoints.hub import is_hub_name
     from ..checkpoints.load import available_models
 
-    if name in available_models() or name in names.DISTILLED or os.path.exists(name) or _HUB_NAME.fullmatch(name):
+    if name in available_models() or name in names.DISTILLED or os.path.exists(name) or is_hub_name(name):
         return name
     raise argparse.ArgumentTypeError(
         f"there is no model {name!r}: give one of {', '.join(available_models())}, "
-        "the path of a checkpoint, or owner/name of a model on the Hugging Face hub"
+        "the path of a checkpoint, or owner/name or owner/name:file of a model on the Hugging Face hub"
     )
 
 

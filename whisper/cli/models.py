@@ -246,9 +246,9 @@ def _get(args: argparse.Namespace) -> int:
         say(f"{name} is on this machine ({found.describe()})")
         return 0
     if name in names.DISTILLED:
-        from ..checkpoints.formats import huggingface
+        from ..checkpoints import hub
 
-        path = huggingface.fetch(names.DISTILLED[name], folder)
+        path = hub.fetch(names.DISTILLED[name], folder)
     else:
         path = str(load._download(_MODELS[name], folder or cache_folder(), False))
     show(path, sys.stdout)

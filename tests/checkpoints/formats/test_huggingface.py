@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from whisper.checkpoints.load import load_model
-from whisper.errors import CheckpointError, DownloadError, MissingDependencyError
+from whisper.errors import CheckpointError
 from whisper.model import ModelDimensions, Whisper
 
 DIMS = ModelDimensions(8, 20, 16, 2, 3, 60, 12, 16, 4, 2)
@@ -176,14 +174,22 @@ def _broken_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"d_model":')
 
 
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (lambda _: None, "config.json is missing"),
+    "empty": (lambda _: None, "is an empty folder"),
     "adapter": (_adapter, r"adapter \(LoRA\) without its base model.*merge"),
     "other model": (_changed(model_type="wav2vec2"), "type 'wav2vec2', not 'whisper'"),
-    "quantised": (_changed(quantization_config={"bits": 4}), "quantization_config = .*made from"),
+    "gptq": (_changed(quantization_config={"quant_method": "gptq"}), "is quantised by gptq, .*made from"),
+    "awq": (_changed(quantization_config={"quant_method": "awq", "bits": 4}), "is quantised by awq, .*made from"),
+    "torchao": (_changed(quantization_config={"quant_method": "torchao"}), "is quantised by torchao, .*made from"),
+    "nf4": (_changed(quantization_config=NF4), "is quantised by bitsandbytes nf4, which is not read; load the model"),
+    "unknown": (_changed(quantization_config="yes"), "is quantised by yes"),
     "wide": (_changed(encoder_ffn_dim=65), "encoder_ffn_dim = 65 where Whisper has 64"),
     "no number": (_changed(vocab_size=None), "n_vocab = None"),
-    "no weights": (lambda folder: write(folder, {}), "holds no weights: one of model.safetensors"),
+    "no weights": (
+        lambda folder: write(folder, {}),
+        "holds config.json, and the weights are missing",
+    ),
     "untied": (_untied, "proj_out of its own"),
     "missing shard": (_missing_shard, "1 of 2 shards are missing .model-00002-of-00002.safetensors"),
     "escaping shard": (_escaping_shard, "shards are missing"),
@@ -202,56 +208,86 @@ def test_what_is_no_whisper_folder(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_one_file_of_a_folder_points_to_the_folder(tmp_path: Path) -> None:
-    write(tmp_path, their_tensors(little_model()))
+def test_a_file_of_weights_is_read_with_the_configuration_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = little_model()
+    write(tmp_path, their_tensors(model))
+    torch.save(their_tensors(model), tmp_path / "pytorch_model.bin")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        assert same(load_model(tmp_path / name), model)
+    monkeypatch.chdir(tmp_path)
+    assert same(load_model("model.safetensors"), model)
+    (tmp_path / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"give the folder that holds it and its config.json"):
         load_model(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"Hugging Face model, .* config.json; give the folder that holds both"):
+        load_model(tmp_path / "pytorch_model.bin")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The hub
-# ---------------------------------------------------------------------------------------------------------
-
-
-class Hub(types.ModuleType):
-    """Stands for huggingface_hub: copies nothing that was not asked for."""
-
-    def __init__(self, files: Path) -> None:
-        super().__init__("huggingface_hub")
-        self.files, self.calls = files, []  # type: ignore[var-annotated]
-
-    def snapshot_download(self, repo_id: str, cache_dir: str, allow_patterns: list[str]) -> str:
-        import fnmatch
-        import shutil
-
-        self.calls.append(repo_id)
-        if repo_id != "owner/whisper-little":
-            raise OSError("404 Client Error: Repository Not Found\nmore lines")
-        folder = Path(cache_dir) / "snapshot"
-        folder.mkdir(exist_ok=True)
-        for file in self.files.iterdir():
-            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
-                shutil.copy(file, folder)
-        return str(folder)
-
-
-@pytest.mark.parametrize("form", ["safetensors", "bin"])
-def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("form", ["safetensors", "safetensors shards", "bin"])
+def test_a_variant_is_read_where_the_main_file_is_missing(tmp_path: Path, form: str, variant: str) -> None:
     model = little_model()
-    files = write(tmp_path / "files", their_tensors(model) if form == "safetensors" else {})
-    torch.save(their_tensors(model), files / "pytorch_model.bin")
-    (files / "tf_model.h5").write_bytes(b"not needed")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(files))
-    monkeypatch.chdir(tmp_path)
-    assert same(load_model("owner/whisper-little", download_root=str(tmp_path)), model)
-    weights = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}[form]
-    assert {f.name for f in (tmp_path / "snapshot").iterdir()} == {"config.json", weights}
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    tensors = {name: tensor.to(dtype) for name, tensor in their_tensors(model).items()}
+    write(tmp_path, {})
+    if form == "safetensors":
+        save_file(tensors, tmp_path / f"model.{variant}.safetensors")
+    elif form == "bin":
+        torch.save(tensors, tmp_path / f"pytorch_model.{variant}.bin")
+    else:
+        shard(tmp_path, tensors, "safetensors")
+        (tmp_path / "model.safetensors.index.json").rename(tmp_path / f"model.safetensors.index.{variant}.json")
+    loaded = load_model(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor.to(dtype).float()) for name, tensor in model.state_dict().items())
+    save_file(their_tensors(model), tmp_path / "model.safetensors")  # which is the better one
+    assert same(load_model(tmp_path), model)
 
-    with pytest.raises(DownloadError, match=r"owner/other is no file .*\(404 Client Error: Repository Not Fou"):
-        load_model("owner/other", download_root=str(tmp_path))
+
+def test_large_v3_has_128_bands_and_cantonese(tmp_path: Path) -> None:
+    model = little_model(replace(DIMS, n_mels=128, n_vocab=51866))
+    write(tmp_path, their_tensors(model), {"no_timestamps_token_id": 50364}, dims=model.dims)
+    loaded = load_model(tmp_path)
+    assert (loaded.dims, loaded.num_languages) == (model.dims, 100)
+    assert same(loaded, model)
 
 
-def test_without_the_hub_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'sotto\[hub\]'"):
-        load_model("owner/whisper-little")
+def test_heads_that_no_file_names_are_those_of_the_published_model(tmp_path: Path) -> None:
+    dims = ModelDimensions(80, 10, 24, 6, 4, 51865, 8, 24, 6, 4)  # of tiny, but narrower
+    write(tmp_path, their_tensors(little_model(dims)), dims=dims)
+    assert load_model(tmp_path).alignment_heads.indices().T.tolist() == [[2, 2], [3, 0], [3, 2], [3, 3], [3, 4], [3, 5]]
+
+
+def in_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As bitsandbytes stores linear layers: rows of int8, and the largest number of each."""
+    made = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and "layers" in name:
+            largest = tensor.abs().amax(dim=1)
+            made[name] = (tensor / largest[:, None] * 127).round().to(torch.int8)
+            made[name.replace("weight", "SCB")] = largest
+            made[name.replace("weight", "weight_format")] = torch.tensor(0, dtype=torch.uint8)
+        else:
+            made[name] = tensor.half()
+    return made
+
+
+def test_int8_of_bitsandbytes(tmp_path: Path) -> None:
+    model = little_model()
+    tensors = in_int8(their_tensors(model))
+    how = {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}
+    write(tmp_path, tensors, quantization_config=how)
+    loaded = load_model(tmp_path).state_dict()
+    for name, tensor in model.state_dict().items():
+        close = tensor.abs().max() / 254 + 1e-6 if "blocks" in name and tensor.ndim == 2 else tensor.abs().max() / 1024
+        assert (loaded[name] - tensor).abs().max() <= close, name
+
+    spoilt = {
+        "scale SCB that does not fit": {"model.encoder.layers.0.fc1.SCB": torch.ones(3)},
+        "order of one kind of GPU": {"model.encoder.layers.0.fc1.weight_format": torch.tensor(2, dtype=torch.uint8)},
+    }
+    for says, changed in spoilt.items():
+        write(tmp_path, {**tensors, **changed}, quantization_config=how)
+        with pytest.raises(CheckpointError, match=says):
+            load_model(tmp_path)

@@ -25,6 +25,7 @@ from ..weights import Weights, checked_dimensions
 from .alignment_heads import published_heads
 from .byte_reader import ByteReader
 from .ctranslate2_layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, is_ctranslate2, layout
+from .foreign import described
 from .model_folders import heads_of_pairs, known_tokens, read_json
 
 _NEWEST_VERSION, _NEWEST_REVISION = 6, 3
@@ -55,7 +56,7 @@ def read_folder(folder: str) -> Weights:
     """
     file = keep([os.path.join(folder, MODEL_FILE)])[0]
     if not is_ctranslate2(file):
-        raise CheckpointError(f"{file.path} {_foreign(file.bytes_at(0, 512))}")
+        raise CheckpointError(f"{file.path} {_foreign(file)}")
     return _read(file, folder, read_json(folder, "config.json") or {}, _read_vocabulary(folder))
 
 
@@ -95,10 +96,9 @@ def _read(file: KeptFile, source: str, config: Mapping[str, Any], vocabulary: li
     return Weights(dims, tensors, published_heads(dims, source) if heads is None else heads, source)
 
 
-def _foreign(head: bytes) -> str:
+def _foreign(file: KeptFile) -> str:
     """Name a ``model.bin`` that is none by its first bytes; continues a sentence that began with the path."""
-    from .tensor_files import _foreign_file
-
+    head = file.bytes_at(0, 4)
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return (
             "is a torch file under the name of a CTranslate2 model; "
@@ -106,7 +106,7 @@ def _foreign(head: bytes) -> str:
         )
     if head.startswith(b"\x01\0\0\0"):
         return "is a CTranslate2 model of binary version 1, older than any Whisper; convert the model again"
-    return _foreign_file(head)
+    return described(file)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...files import atomic_folder
 from .ctranslate2_layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, layout
-from .tokenizer_files import VOCABULARIES, token_texts, tokenizer_json, tokenizer_of
+from .tokenizer_files import (
+    VOCABULARIES,
+    preprocessor_config,
+    suppressed_tokens,
+    token_texts,
+    tokenizer_json,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     from ...model import Whisper
@@ -61,7 +68,7 @@ def write(model: Whisper, path: str, precision: str) -> None:
             "config.json": _config(model),
             "vocabulary.json": token_texts(n_vocab),
             "tokenizer.json": tokenizer_json(n_vocab),
-            "preprocessor_config.json": _preprocessor(model.dims.n_mels),
+            "preprocessor_config.json": preprocessor_config(model.dims.n_mels),
         }.items():
             with open(os.path.join(folder, name), "w", encoding="utf-8") as text:
                 json.dump(content, text, ensure_ascii=False, indent=2)
@@ -173,31 +180,12 @@ def _settings(model: Whisper) -> dict[str, Tensor]:
 
 def _config(model: Whisper) -> dict[str, Any]:
     tokenizer = tokenizer_of(model.dims.n_vocab)
-    special = (tokenizer.sot, tokenizer.sot_lm, tokenizer.sot_prev, tokenizer.no_speech)
-    suppressed = {*tokenizer.non_speech_tokens, *special, tokenizer.transcribe, tokenizer.translate}
+    never, at_the_beginning = suppressed_tokens(tokenizer)
     heads = model.alignment_heads
     heads = heads.to_dense() if heads.is_sparse else heads
     return {
         "alignment_heads": heads.cpu().nonzero().tolist(),
         "lang_ids": list(tokenizer.all_language_tokens),
-        "suppress_ids": sorted(suppressed),
-        "suppress_ids_begin": [*tokenizer.encode(" "), tokenizer.eot],
-    }
-
-
-def _preprocessor(n_mels: int) -> dict[str, Any]:
-    """Describe the spectrogram; without it faster-whisper makes 80 bands, also where a model needs 128."""
-    return {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "processor_class": "WhisperProcessor",
-        "feature_size": n_mels,
-        "sampling_rate": 16000,
-        "n_fft": 400,
-        "hop_length": 160,
-        "chunk_length": 30,
-        "n_samples": 480000,
-        "nb_max_frames": 3000,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": False,
+        "suppress_ids": never,
+        "suppress_ids_begin": at_the_beginning,
     }

@@ -1,47 +1,41 @@
-"""Whisper models in the layout of Hugging Face: a folder, or the name of one on the hub.
+"""Whisper models in the layout of Hugging Face: a folder with a configuration and weights.
 
 Converts names and configuration to ours; `transformers` is not needed. Adapters without their base model,
-quantised weights and variants of the architecture that our network cannot express are refused.
+weights quantised otherwise than by bitsandbytes in 8 bits, and variants of the architecture that our network cannot
+express are refused.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError, DownloadError, MissingDependencyError, WhisperError
+from ...errors import CheckpointError
 from ...model import sinusoids
-from ..lazy_tensors import KeptFile, keep, left_in_files
-from ..weights import Weights, checked_dimensions
-from .model_folders import heads_of_pairs, known_tokens, read_json
-from .tensor_files import read_safetensors, read_torch
+from ..lazy_tensors import ComputedTensors, left_in_files, outline, own, views_of
+from ..weights import Weights
+from . import alignment_heads, mlx
+from .foreign import described_folder
+from .model_folders import CONFIG, dimensions, heads_of_pairs, known_tokens, read_json
+from .tensor_files import read_tensors
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+# The best first. A variant in another precision stands beside the main file, which is as exact as what was published.
+WEIGHT_FILES = tuple(
+    name
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin"))
+    for variant in ("", "fp32.", "bf16.", "fp16.")
+    for name in (f"{stem}.{variant}{ending}", f"{stem}.{ending}.index.{variant}json")
 )
 
-_DIMENSIONS = {
-    "n_mels": "num_mel_bins",
-    "n_audio_ctx": "max_source_positions",
-    "n_audio_state": "d_model",
-    "n_audio_head": "encoder_attention_heads",
-    "n_audio_layer": "encoder_layers",
-    "n_vocab": "vocab_size",
-    "n_text_ctx": "max_target_positions",
-    "n_text_state": "d_model",
-    "n_text_head": "decoder_attention_heads",
-    "n_text_layer": "decoder_layers",
-}
+_EMBEDDING = "decoder.token_embedding.weight"
 
-_RENAMED = {  # the first rule that fits is applied, in this order
+_RENAMED = {  # every rule that fits is applied, in this order
     r"^model\.": "",
     r"^decoder\.embed_tokens\.": "decoder.token_embedding.",
     r"\.embed_positions\.weight$": ".positional_embedding",
@@ -62,16 +56,18 @@ _RENAMED = {  # the first rule that fits is applied, in this order
 }
 
 
-def has_weights(folder: str) -> bool:
-    """Whether a folder holds one of `WEIGHT_FILES`."""
-    return any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHT_FILES)
-
-
-def read_folder(folder: str) -> Weights:
+def read_folder(folder: str, name: str | None = None) -> Weights:
     """Read a folder with a configuration and weights in one of `WEIGHT_FILES`, whole or in shards.
 
     Fine-tuned and distilled models too; tokens that were added behind Whisper's vocabulary are cut off, with a
     warning, because the number of tokens is how a Whisper tells its languages.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    name
+        The file of weights, or the index of shards; without it, the first of `WEIGHT_FILES` that is there.
 
     Raises
     ------
@@ -79,59 +75,26 @@ def read_folder(folder: str) -> Weights:
         Where files are missing or broken, or describe something other than a Whisper.
     """
     config = _read_config(folder)
-    dims = checked_dimensions(
-        {ours: config.get(theirs, f"no {theirs}") for ours, theirs in _DIMENSIONS.items()},
-        os.path.join(folder, "config.json"),
-    )
+    dims = dimensions(config, folder)
     generation = read_json(folder, "generation_config.json") or {}
-    files, read = _read_tensors(folder)
+    name = name or next((n for n in WEIGHT_FILES if os.path.isfile(os.path.join(folder, n))), None)
+    if name is None:
+        raise CheckpointError(f"{folder} {described_folder(folder)}")
+    files, read = read_tensors(folder, name)
+    if mlx.has_its_names(read):
+        return mlx.translated(left_in_files(read, files), dims, folder)
     tensors = renamed(read, folder)
     tensors.setdefault("encoder.positional_embedding", sinusoids(dims.n_audio_ctx, dims.n_audio_state))
-    generation_config = f"generation_config.json in {folder}"
-    mask = heads_of_pairs(generation.get("alignment_heads"), dims, generation_config)
-    no_timestamps, name = generation.get("no_timestamps_token_id"), "decoder.token_embedding.weight"
+    pairs, no_timestamps = generation.get("alignment_heads"), generation.get("no_timestamps_token_id")
+    if pairs:
+        mask = heads_of_pairs(pairs, dims, f"generation_config.json in {folder}")
+    else:
+        mask = alignment_heads.published_heads(dims, folder)
     n_known = known_tokens(dims.n_vocab, no_timestamps, folder, "the no_timestamps_token_id of generation_config.json")
-    if n_known < dims.n_vocab and name in tensors:
-        tensors[name], dims.n_vocab = tensors[name][:n_known], n_known
-    return Weights(dims, left_in_files(tensors, files), mask, folder)
-
-
-def fetch(name: str, download_root: str | None = None) -> str:
-    """Load the files of the hub's model `name`, ``owner/name``, and return the folder that holds them.
-
-    Parameters
-    ----------
-    name
-        The model's name on the hub.
-    download_root
-        The folder to keep it in; without it, the hub's own cache (``HF_HOME``).
-
-    Raises
-    ------
-    DownloadError
-        The hub does not give the files.
-    MissingDependencyError
-        The package ``huggingface_hub`` is not installed.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        what = f"{name} is no file or folder here, and to load it from the Hugging Face hub needs huggingface_hub"
-        raise MissingDependencyError(what, extra="hub") from error
-    configs = ["config.json", "generation_config.json"]
-    try:
-        folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "model*.safetensors*"])
-        if not any(os.path.isfile(os.path.join(folder, file)) for file in WEIGHT_FILES[:2]):
-            folder = snapshot_download(name, cache_dir=download_root, allow_patterns=[*configs, "pytorch_model*.bin*"])
-    except WhisperError:
-        raise
-    except Exception as error:  # exceptions of the hub's client depend on its version and its HTTP library
-        reason = str(error).strip().split("\n")[0]
-        raise DownloadError(
-            f"{name} is no file or folder here, and the Hugging Face hub did not give it ({reason}); "
-            "check the name and the connection, or give the path of a folder that holds the model"
-        ) from error
-    return str(folder)
+    if n_known < dims.n_vocab and isinstance(embedding := tensors.get(_EMBEDDING), Tensor):
+        tensors[_EMBEDDING], dims.n_vocab = embedding[:n_known], n_known
+    quantised = "int8 of bitsandbytes" if any(name.endswith(".SCB") for name in tensors) else ""
+    return Weights(dims, _without_int8(left_in_files(tensors, files), folder), mask, folder, quantised)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -140,17 +103,9 @@ def fetch(name: str, download_root: str | None = None) -> str:
 
 
 def _read_config(folder: str) -> dict[str, Any]:
-    config = read_json(folder, "config.json")
-    if config is None and os.path.isfile(os.path.join(folder, "adapter_config.json")):
-        raise CheckpointError(
-            f"{folder} holds an adapter (LoRA) without its base model; merge the two "
-            "(merge_and_unload() of peft) and give the merged folder"
-        )
+    config = read_json(folder, CONFIG)
     if config is None:
-        raise CheckpointError(
-            f"{folder} is no Hugging Face model: config.json is missing; give the folder that holds it, "
-            "or the path of a .pt file"
-        )
+        raise CheckpointError(f"{folder} {described_folder(folder)}")
     kind = config.get("model_type", "whisper")
     if kind != "whisper":
         raise CheckpointError(
@@ -162,13 +117,20 @@ def _read_config(folder: str) -> dict[str, Any]:
         "scale_embedding": False,
         "encoder_ffn_dim": width * 4 if isinstance(width, int) else None,
         "decoder_ffn_dim": width * 4 if isinstance(width, int) else None,
-        "quantization_config": None,
     }.items():
         if config.get(key, ours) != ours:
             raise CheckpointError(
                 f"the model in {folder} has {key} = {config[key]!r} where Whisper has {ours!r}; "
                 "load the model that it was made from"
             )
+    how = config.get("quantization_config")
+    if how and not (isinstance(how, dict) and how.get("quant_method") == "bitsandbytes" and how.get("load_in_8bit")):
+        how = how if isinstance(how, dict) else {"quant_method": how}
+        method = " ".join(str(how[key]) for key in ("quant_method", "bnb_4bit_quant_type") if how.get(key))
+        raise CheckpointError(
+            f"the model in {folder} is quantised by {method or 'an unknown method'}, which is not read; "
+            "load the model that it was made from"
+        )
     return config
 
 
@@ -181,18 +143,23 @@ def renamed(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Return `tensors` under the names of our network; the output layer must be the token embedding."""
     found = dict(tensors)
     output = found.pop("proj_out.weight", None)
-    ours = {_our_name(name): tensor for name, tensor in found.items()}
+    ours = {_our_name(str(name)): tensor for name, tensor in found.items()}
     if len(ours) < len(found):
         raise CheckpointError(f"{source} holds tensors twice under different names; get the model again")
-    embedding = ours.get("decoder.token_embedding.weight")
+    embedding = ours.get(_EMBEDDING)
     if output is not None and embedding is None:
-        ours["decoder.token_embedding.weight"] = output
-    elif output is not None and embedding is not None and not torch.equal(output, embedding):
+        ours[_EMBEDDING] = output
+    elif output is not None and embedding is not None and not _is_same(output, embedding):
         raise CheckpointError(
             f"{source} has an output layer proj_out of its own, and a Whisper shares it with its token "
             "embedding; save the model with tied weights"
         )
     return ours
+
+
+def _is_same(output: object, embedding: object) -> bool:
+    tensors = isinstance(output, Tensor) and isinstance(embedding, Tensor)
+    return tensors and output.dtype == embedding.dtype and torch.equal(output, embedding)
 
 
 def _our_name(name: str) -> str:
@@ -201,43 +168,30 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _read_tensors(folder: str) -> tuple[list[KeptFile], dict[str, Tensor]]:
-    name = next((n for n in WEIGHT_FILES if os.path.isfile(os.path.join(folder, n))), None)
-    if name is None:
-        raise CheckpointError(
-            f"{folder} holds no weights: one of {', '.join(WEIGHT_FILES)} is missing beside config.json; "
-            "get the folder again with its weights"
-        )
-    if not name.endswith(".index.json"):
-        files = keep([os.path.join(folder, name)])
-        return files, read_file(files[0])
-    index = (read_json(folder, name) or {}).get("weight_map")
-    if not isinstance(index, dict) or not index:
-        raise CheckpointError(f"{os.path.join(folder, name)} has no weight_map; get the file again")
-    return _read_shards(folder, sorted(set(index.values())))
+def _without_int8(stored: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+    """Return `stored` with the matrices that bitsandbytes put into int8 as float32, each made when it is asked for.
+
+    A row is stored as ``127 / SCB`` times its numbers, rounded, where SCB is the largest of them.
+    """
+    views = views_of(stored)
+    scaled = [name.removesuffix(".SCB") for name in views if name.endswith(".SCB")]
+    if not scaled:
+        return stored
+    makers = {name: (view, partial(own, stored, name)) for name, view in views.items()}
+    for base in scaled:
+        scale, order = makers.pop(f"{base}.SCB")[0], makers.pop(f"{base}.weight_format", None)
+        weight = views.get(f"{base}.weight")
+        if weight is None or weight.dtype != torch.int8 or weight.ndim != 2 or scale.shape != weight.shape[:1]:
+            raise CheckpointError(
+                f"{base} in {source} has a scale SCB that does not fit its weight; get the model again"
+            )
+        if order is not None and stored[f"{base}.weight_format"].count_nonzero():
+            raise CheckpointError(
+                f"{base} in {source} is in the order of one kind of GPU; save the model again with bitsandbytes 0.43"
+            )
+        makers[f"{base}.weight"] = outline(weight).float(), partial(_from_int8, stored, base)
+    return ComputedTensors(makers)
 
 
-def _read_shards(folder: str, names: Iterable[str]) -> tuple[list[KeptFile], dict[str, Tensor]]:
-    names = list(names)
-    # a name with a folder in it could lead anywhere; the hub's shards lie side by side
-    missing = [n for n in names if os.path.basename(n) != n or not os.path.isfile(os.path.join(folder, n))]
-    if missing:
-        raise CheckpointError(
-            f"{folder} is incomplete: {len(missing)} of {len(names)} shards are missing "
-            f"({', '.join(missing[:3])}); get them from where the folder came"
-        )
-    files = keep([os.path.join(folder, name) for name in names])
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors.update(read_file(file))
-    return files, tensors
-
-
-def read_file(file: KeptFile) -> dict[str, Tensor]:
-    """Read one file of weights, mapped into memory rather than loaded: safetensors, or torch's own."""
-    if file.path.endswith(".safetensors"):
-        return read_safetensors(file)[0]
-    content = read_torch(file)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file.path} holds a {type(content).__name__}, not a state dict; get the file again")
-    return content
+def _from_int8(stored: Mapping[str, Tensor], base: str) -> Tensor:
+    return stored[f"{base}.weight"].float() * (stored[f"{base}.SCB"].float() / 127).unsqueeze(1)

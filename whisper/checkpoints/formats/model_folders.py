@@ -1,10 +1,12 @@
-"""What folders of weights have in common: JSON files, heads as pairs of numbers, tokens behind Whisper's vocabulary."""
+"""What folders of weights have in common: JSON, dimensions, heads as pairs of numbers, tokens behind the vocabulary."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,6 +14,22 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...model import ModelDimensions
+from ..weights import checked_dimensions
+
+CONFIG = "config.json"
+HUGGING_FACE_NAMES = {
+    "n_mels": "num_mel_bins",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_vocab": "vocab_size",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
+}
+_MOST_BYTES = 1 << 26  # of a JSON file; the index of the largest Whisper's shards has 150 kB
 
 # <|notimestamps|> comes 1502 ids before the end of each of Whisper's three vocabularies
 _VOCABULARY_OF_NO_TIMESTAMPS = {50362: 51864, 50363: 51865, 50364: 51866}
@@ -29,6 +47,8 @@ def read_json(folder: str, name: str) -> dict[str, Any] | None:
     if not os.path.isfile(path):
         return None
     try:
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (ValueError, OSError, RecursionError) as error:
@@ -36,6 +56,15 @@ def read_json(folder: str, name: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; get the file again")
     return content
+
+
+def dimensions(config: Mapping[str, Any], folder: str) -> ModelDimensions:
+    """Return the ten dimensions that `config` of `folder` states, in OpenAI's names or in Hugging Face's."""
+    names = {field.name: field.name for field in fields(ModelDimensions)}
+    if "n_mels" not in config:
+        names = HUGGING_FACE_NAMES
+    stated = {ours: config.get(theirs, f"no {theirs}") for ours, theirs in names.items()}
+    return checked_dimensions(stated, os.path.join(folder, CONFIG))
 
 
 def heads_of_pairs(pairs: Any, dims: ModelDimensions, source: str) -> Tensor | None:

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "float16")
 
 
+def has_dimensions(file: KeptFile) -> bool:
+    """Whether a torch file states its dimensions, as a file of weights of other programs does not."""
+    content = read_torch(file)
+    return isinstance(content, dict) and "dims" in content
+
+
 def read(file: KeptFile) -> Weights:
     """Read a ``.pt`` file.
 

@@ -1,25 +1,70 @@
-"""Reads tensor files, torch's own and safetensors, as data: no code in them is run.
+"""Reads tensor files, torch's own, safetensors and npz, one or several of a folder, as data: no code in them is run.
 
-The error for a file of another kind says what it is and what to do. Knows nothing of models.
+Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..lazy_tensors import KeptFile
+from ..lazy_tensors import KeptFile, keep
+from .foreign import HEAD_BYTES, described
+from .model_folders import read_json
+from .npz import is_npz, read_npz
 
-_HEAD_BYTES = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # of torch.save before zip files (torch 1.6)
+
+
+def read_tensors(folder: str, name: str) -> tuple[list[KeptFile], Mapping[str, Tensor]]:
+    """Return the tensors of a file of `folder`, or of all the shards that `name`, an index, lists; and those files.
+
+    Raises
+    ------
+    CheckpointError
+        Where a file is missing or broken.
+    """
+    if ".index." not in name:
+        files = keep([os.path.join(folder, name)])
+        return files, _read_file(files[0])
+    index = (read_json(folder, name) or {}).get("weight_map")
+    if not isinstance(index, dict) or not index or not all(isinstance(shard, str) for shard in index.values()):
+        raise CheckpointError(f"{os.path.join(folder, name)} has no weight_map; get the file again")
+    shards = sorted(set(index.values()))
+    # a name with a folder in it could lead anywhere; the hub's shards lie side by side
+    missing = [n for n in shards if os.path.basename(n) != n or not os.path.isfile(os.path.join(folder, n))]
+    if missing:
+        raise CheckpointError(
+            f"{folder} is incomplete: {len(missing)} of {len(shards)} shards are missing "
+            f"({', '.join(missing[:3])}); get them from where the folder came"
+        )
+    files = keep([os.path.join(folder, shard) for shard in shards])
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(_read_file(file))
+    return files, tensors
+
+
+def _read_file(file: KeptFile) -> Mapping[str, Tensor]:
+    """Read one file of tensors, mapped into memory rather than loaded: safetensors, numpy's npz, or torch's own."""
+    if is_safetensors(file):
+        return read_safetensors(file)[0]
+    if is_npz(file):
+        return read_npz(file)
+    content = read_torch(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file.path} holds a {type(content).__name__}, not a state dict; get the file again")
+    return content
 
 
 def read_torch(file: KeptFile) -> Any:
@@ -30,10 +75,10 @@ def read_torch(file: KeptFile) -> Any:
     CheckpointError
         Where the file is truncated, something else, or asks for more than weights.
     """
-    path, head = file.path, file.bytes_at(0, _HEAD_BYTES)
+    path, head = file.path, file.bytes_at(0, HEAD_BYTES)
     zipped = head.startswith(b"PK\x03\x04")
     if not zipped and not head.startswith(b"\x80"):
-        raise CheckpointError(f"{path} {_foreign_file(head)}")
+        raise CheckpointError(f"{path} {described(file)}")
     if not zipped and _LEGACY_MAGIC not in head[:16]:
         raise CheckpointError(
             f"{path} is a Python pickle that torch.save did not write, which may hold code and was not opened; "
@@ -72,6 +117,8 @@ def read_safetensors(file: KeptFile) -> tuple[dict[str, Tensor], dict[str, str]]
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load
 
+    if not is_safetensors(file):
+        raise CheckpointError(f"{file.path} {described(file)}")
     try:
         if file.content is not None:
             return load(file.content), _metadata(file.content)
@@ -89,15 +136,16 @@ def _metadata(content: bytes) -> dict[str, str]:
     return dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
 
 
+def is_torch(file: KeptFile) -> bool:
+    """Whether a file begins like what ``torch.save`` writes: a zip archive, or before torch 1.6 a pickle."""
+    head = file.bytes_at(0, 16)
+    return head.startswith(b"PK\x03\x04") or (head.startswith(b"\x80") and _LEGACY_MAGIC in head)
+
+
 def is_safetensors(file: KeptFile) -> bool:
     """Whether a file begins like safetensors."""
-    head = file.bytes_at(0, _HEAD_BYTES)
+    head = file.bytes_at(0, HEAD_BYTES)
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30
-
-
-# ---------------------------------------------------------------------------------------------------------
-# What is it, if it is no checkpoint
-# ---------------------------------------------------------------------------------------------------------
 
 
 def _check_archive(file: KeptFile) -> None:
@@ -107,7 +155,7 @@ def _check_archive(file: KeptFile) -> None:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is truncated: a torch file whose end is missing; get it again from where it came"
+            f"{path} is truncated: a torch or zip file whose end is missing; get it again from where it came"
         ) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(
@@ -119,24 +167,3 @@ def _check_archive(file: KeptFile) -> None:
             f"{path} is a zip archive, and data.pkl, which every torch file has, is missing; "
             "unpack it and give the checkpoint inside"
         )
-
-
-def _foreign_file(head: bytes) -> str:
-    """Name a file by its first bytes; continues a sentence that began with the path."""
-    text = head.lstrip().lower()
-    if not head:
-        return "is empty; get it again from where it came"
-    if b"WhisperSpec" in head:
-        return (
-            "is a CTranslate2 model (faster-whisper), which holds no torch tensors; "
-            "give the .pt file or the Hugging Face folder that it was made from"
-        )
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, most likely an error page saved instead of the model; download the model again"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, and the weights it points to are missing; run git lfs pull"
-    if head[:4] in (b"RIFF", b"fLaC", b"OggS") or head[:3] == b"ID3":
-        return "is a recording, not a model; give the model's name or its .pt file"
-    if b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "is a text file without weights; give a .pt file or a Hugging Face folder"
-    return f"is no torch file (it begins with {head[:8].hex(' ')}); give a .pt file or a Hugging Face folder"

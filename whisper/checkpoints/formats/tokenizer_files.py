@@ -59,6 +59,34 @@ def tokenizer_json(n_vocab: int) -> dict[str, Any]:
     }
 
 
+def suppressed_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the tokens that no text has by default, and those with which none begins."""
+    special = (tokenizer.sot, tokenizer.sot_lm, tokenizer.sot_prev, tokenizer.no_speech)
+    never = sorted({*tokenizer.non_speech_tokens, *special, tokenizer.transcribe, tokenizer.translate})
+    return never, [*tokenizer.encode(" "), tokenizer.eot]
+
+
+def preprocessor_config(n_mels: int) -> dict[str, Any]:
+    """Return the contents of a ``preprocessor_config.json``, which describes the spectrogram.
+
+    Without it faster-whisper makes 80 bands, also where a model needs 128.
+    """
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": n_mels,
+        "sampling_rate": 16000,
+        "n_fft": 400,
+        "hop_length": 160,
+        "chunk_length": 30,
+        "n_samples": 480000,
+        "nb_max_frames": 3000,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }
+
+
 def _template(specials: dict[str, int]) -> dict[str, Any]:
     """Describe what stands around a text: the start of a transcript without timestamps, and its end."""
     start, none, end = "<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>"
