@@ -40,9 +40,9 @@ def save_checkpoint(
         ``"huggingface"``, a new folder for `transformers`; ``"ggml"``, a file for whisper.cpp.
     precision
         How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``,
-        ``"huggingface"`` also ``"bfloat16"``. ``"ctranslate2"`` also has ``"bfloat16"``, ``"int16"`` and ``"int8"``, or ``"int8_float16"`` and the like,
-        which say what the other tensors are in. ``"ggml"`` has ``"float16"``, its default, ``"float32"``, and the
-        block formats ``"q8_0"``, ``"q5_1"``, ``"q5_0"``, ``"q4_1"`` and ``"q4_0"``.
+        ``"huggingface"`` also ``"bfloat16"``. ``"ctranslate2"`` also has ``"int16"`` and ``"int8"``, or
+        ``"int8_float16"`` and the like, which say what the other tensors are in. ``"ggml"`` has ``"float16"``,
+        and the block formats ``"q8_0"``, ``"q5_1"``, ``"q5_0"``, ``"q4_1"`` and ``"q4_0"``.
 
     Raises
     ------
