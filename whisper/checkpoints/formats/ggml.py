@@ -171,7 +171,8 @@ def _find_tensors(reader: ByteReader) -> dict[str, _Stored]:
 def _find_tensor(reader: ByteReader) -> tuple[str, _Stored]:
     """Read the head of a tensor and pass over its numbers."""
     n_dims, length, kind = reader.numbers("2Ii", "the head of a tensor")
-    shape, name = (), ""
+    shape: tuple[int, ...] = ()
+    name = ""
     if 1 <= n_dims <= _MOST_DIMENSIONS and 1 <= length <= _LONGEST_NAME:
         shape = reader.numbers(f"{n_dims}I", "the shape of a tensor")[::-1]  # the fastest dimension comes first
         name = reader.bytes(length, "the name of a tensor").decode("ascii", "replace")
