@@ -57,21 +57,19 @@ TIMES = ("start", "end")
 SCORE_TOLERANCE, TIME_TOLERANCE = 1e-3, 0.02 + 1e-9
 
 
-def jobs_of(recordings: list[Any], weights: Weights, data: Path, cache: Path) -> list[speech.Job]:
-    """List what is to be transcribed, and with which options; `cache` receives the samples."""
+def jobs_of(recordings: list[Any], weights: Weights, data: Path, cache: Path) -> list[tuple[str, speech.Job]]:
+    """List the settings and what is to be transcribed in them; `cache` receives the samples."""
     jobs = []
     for i, recording in enumerate(recordings):
         if not weights.multilingual and recording.language not in ("en", "none"):
             continue
+        known = {} if recording.language == "none" else {"language": recording.language}
         sound = str(speech.sound_of(Path(recording.path), cache))
         for setting, options in SETTINGS.items():
             if (setting in EVERY_THIRD and i % 3) or (setting == "translate" and not weights.multilingual):
                 continue
-            given = (
-                {"language": recording.language} if setting in LANGUAGE_GIVEN and recording.language != "none" else {}
-            )
-            name = os.path.relpath(recording.path, data)
-            jobs.append({"key": f"{setting}/{name}", "path": sound, "options": {**options, **given}})
+            given = {**options, **known} if setting in LANGUAGE_GIVEN else options
+            jobs.append((setting, {"name": os.path.relpath(recording.path, data), "path": sound, "options": given}))
     return jobs
 
 
@@ -149,6 +147,9 @@ class Comparison:
         return {**asdict(self), "kinds": dict(self.kinds)}
 
 
+Comparisons = dict[str, Comparison]  # by setting
+
+
 def plain(told: Told) -> Told:
     """Return what transcribe() returned, or the error."""
     return {key: told[key] for key in ("error", "language", "segments", "text") if key in told}
@@ -167,13 +168,12 @@ def greatest(theirs: Told, ours: Told, kinds: tuple[str, ...]) -> float:
     return most
 
 
-def compare(theirs: dict[str, Told], ours: dict[str, Told]) -> dict[str, Comparison]:
+def compare(jobs: list[tuple[str, speech.Job]], theirs: list[Told | None], ours: list[Told | None]) -> Comparisons:
     """Compare what both have, by setting."""
-    found: dict[str, Comparison] = {}
-    for key in theirs:
-        if key in ours:
-            setting, _, name = key.partition("/")
-            found.setdefault(setting, Comparison()).add(name, theirs[key], ours[key])
+    found: Comparisons = {}
+    for (setting, job), one, other in zip(jobs, theirs, ours, strict=True):
+        if one is not None and other is not None:
+            found.setdefault(setting, Comparison()).add(job["name"], one, other)
     return {setting: found[setting] for setting in SETTINGS if setting in found}
 
 
@@ -182,7 +182,7 @@ def compare(theirs: dict[str, Told], ours: dict[str, Told]) -> dict[str, Compari
 # ---------------------------------------------------------------------------------------------------------
 
 
-def table(model: str, implementation: str, found: dict[str, Comparison]) -> Iterator[str]:
+def table(model: str, implementation: str, found: Comparisons) -> Iterator[str]:
     yield (f"\n{model}, {implementation}{'':4s}recordings  equal  drawn  segments  tokens   words   score     time"
            "   differing in")  # fmt: skip
     for setting, one in found.items():
@@ -201,15 +201,20 @@ def main() -> None:
 
     began = time.perf_counter()
     recordings = speech.choose(read_manifest(arguments.data).recordings, WHOLE_GROUPS, arguments.recordings)
+    recordings.sort(key=lambda recording: recording.language == "none")  # these fall back, and take long: last
+    jobs = {w: jobs_of(recordings, w, arguments.data, arguments.cache) for w in arguments.models}
     runs = [(weights, name) for weights in arguments.models for name in (ORIGINAL, *arguments.implementations)]
-    jobs = {(weights, name): jobs_of(recordings, weights, arguments.data, arguments.cache) for weights, name in runs}
-    do = speech.results_so_far if arguments.so_far else speech.run
+
+    def run(weights: Weights, name: str) -> list[Told | None]:
+        asked = [job for _, job in jobs[weights]]
+        return speech.run(name, weights, asked, arguments.cache, only_read=arguments.so_far)
+
     with ThreadPoolExecutor(arguments.side_by_side) as pool:
-        told = dict(zip(runs, pool.map(lambda run: do(run[1], run[0], jobs[run], arguments.cache), runs), strict=True))
+        told = dict(zip(runs, pool.map(lambda pair: run(*pair), runs), strict=True))
     results: dict[str, Any] = {}
     for weights, name in runs:
         if name != ORIGINAL:
-            found = compare(told[weights, ORIGINAL], told[weights, name])
+            found = compare(jobs[weights], told[weights, ORIGINAL], told[weights, name])
             print("\n".join(table(weights.name, name, found)), flush=True)
             results.setdefault(weights.name, {})[name] = {setting: one.to_dict() for setting, one in found.items()}
     print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes")
@@ -224,7 +229,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--so-far", action="store_true", help="run nothing; compare what is there")
     parser.add_argument("--side-by-side", type=int, default=1, help="processes at once, of one thread each")
     parser.add_argument("--data", type=Path, default=speech.DATA, help="a folder with manifest.tsv")
-    parser.add_argument("--cache", type=Path, default=speech.CACHE / "same", help="samples and results")
+    parser.add_argument("--cache", type=Path, default=speech.CACHE, help="samples and results")
     return parser.parse_args()
 
 

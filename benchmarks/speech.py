@@ -1,8 +1,9 @@
 """Recordings of real speech, jobs on them, and processes that do the jobs: what same.py and accuracy.py share.
 
 Each recording is decoded once, to samples that every implementation gets. Each implementation runs in a process and an
-environment of its own and writes a result down at once, so a run that was killed goes on where it stopped; what the
-code of Sotto gave is forgotten when the code changes.
+environment of its own and writes a result down at once, so a run that was killed goes on where it stopped, and programs
+that ask for the same recording with the same options share it. What the code of Sotto gave is forgotten when the code
+changes.
 """
 
 from __future__ import annotations
@@ -124,27 +125,40 @@ def version_of(implementation: str) -> str:
     return code_of_ours() if is_ours(implementation) else ""
 
 
+def key_of(job: Job) -> str:
+    """Return what tells jobs of one model apart: the recording and the options."""
+    return json.dumps([job["name"], job["options"]], sort_keys=True)
+
+
+def results_of(implementation: str, weights: Weights, cache: Path) -> Path:
+    """Return the file with all results of an implementation and a model."""
+    return cache / f"{implementation.replace(' ', '-')}-{weights.name}.jsonl"
+
+
 def read_results(path: Path, version: str) -> dict[str, Told]:
-    """What is written down so far, by key without its version; a line that a kill cut off is left out."""
+    """What is written down so far, by key; a line that a kill cut off is left out."""
     told = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             one = json.loads(line)
         except ValueError:
             continue
-        own, _, key = one["key"].partition(" ")
-        if own == version:
-            told[key] = one
+        if one["version"] == version:
+            told[key_of(one)] = one
     return told
 
 
-def run(implementation: str, weights: Weights, jobs: list[Job], cache: Path, threads: int = 1) -> dict[str, Told]:
-    """Do the jobs that are not yet done; return all results, by key.
+def run(
+    implementation: str, weights: Weights, jobs: list[Job], cache: Path, threads: int = 1, only_read: bool = False
+) -> list[Told | None]:
+    """Do the jobs that are not yet done, and return the results of all.
 
     Parameters
     ----------
     jobs
-        Each with ``key``, ``path`` of its samples, and ``options`` by openai-whisper's names.
+        Each with the ``name`` of a recording, the ``path`` of its samples, and ``options`` by openai-whisper's names.
+    only_read
+        Run nothing; what is not yet done is None.
 
     Raises
     ------
@@ -152,30 +166,24 @@ def run(implementation: str, weights: Weights, jobs: list[Job], cache: Path, thr
         The process ended before its jobs did.
     """
     ours, version = is_ours(implementation), version_of(implementation)
-    stem = cache / f"{implementation.replace(' ', '-')}-{weights.name}"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    results = stem.with_name(stem.name + ".jsonl")
-    done = read_results(results, version)
     batched = implementation.endswith("batched")
-    if left := [{**job, "key": f"{version} {job['key']}"} for job in jobs if job["key"] not in done]:
-        asked = stem.with_name(stem.name + ".jobs.json")
+    results = results_of(implementation, weights, cache)
+    done = read_results(results, version)
+    left = [{**job, "version": version} for job in jobs if key_of(job) not in done]
+    if left and not only_read:
+        cache.mkdir(parents=True, exist_ok=True)
         if batched:  # what runs side by side has the same options
             left.sort(key=lambda job: json.dumps(job["options"], sort_keys=True))
+        asked = results.with_suffix(f".{os.getpid()}.json")
         asked.write_text(json.dumps({"weights": weights.files(), "jobs": left}), encoding="utf-8")
         command = [python_of(implementation), str(ROOT / "benchmarks" / "speech_work.py"), implementation]
         command += [str(asked), str(results), "--threads", str(threads)]
         command += ["--at-once", str(AT_ONCE if batched else 1)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT) if ours else ""}
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cache)
+        asked.unlink()
         done = read_results(results, version)
-        if missing := [job["key"] for job in jobs if job["key"] not in done]:  # whisper.cpp may crash at its end
-            reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        if missing := [job for job in jobs if key_of(job) not in done]:  # not by its exit code: whisper.cpp's binding
+            reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]  # may crash when Python takes it down
             raise RuntimeError(f"{implementation}: {len(missing)} of {len(jobs)} jobs are not done ({reason})")
-    return {job["key"]: done[job["key"]] for job in jobs}
-
-
-def results_so_far(implementation: str, weights: Weights, jobs: list[Job], cache: Path) -> dict[str, Told]:
-    """Return what is there, and run nothing."""
-    path = cache / f"{implementation.replace(' ', '-')}-{weights.name}.jsonl"
-    done = read_results(path, version_of(implementation))
-    return {job["key"]: done[job["key"]] for job in jobs if job["key"] in done}
+    return [done.get(key_of(job)) for job in jobs]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -71,7 +72,6 @@ class Sotto(Original):
     """Sotto in its default precision, recording by recording."""
 
     options: Options = {"fp16": True}  # noqa: RUF012
-    batch_size: int | None = None
 
     def __init__(self, weights: dict[str, str], threads: int) -> None:
         super().__init__(weights, threads)
@@ -105,7 +105,7 @@ class SottoInt8(Sotto):
 
 
 def batched(kind: type[Sotto]) -> type[Sotto]:
-    """Let recordings run side by side, and the pieces of a long one."""
+    """Let several recordings run side by side; a long one that is alone has ``batch_size`` among its options."""
 
     class Batched(kind):  # type: ignore[misc, valid-type]
         def transcribe_all(self, recordings: list[np.ndarray], options: Options) -> list[Transcript]:
@@ -151,7 +151,11 @@ class FasterWhisperVad(FasterWhisper):
 
 
 class FasterWhisperBatched(FasterWhisper):
-    """Its BatchedInferencePipeline: pieces of one recording, found by voice activity detection, side by side."""
+    """Its BatchedInferencePipeline, with its own defaults: without timestamps, batches of 8.
+
+    It batches only within one call, pieces of a recording found by voice activity detection. So several recordings are
+    put one behind the other, each a clip.
+    """
 
     def __init__(self, weights: dict[str, str], threads: int) -> None:
         from faster_whisper import BatchedInferencePipeline
@@ -160,8 +164,21 @@ class FasterWhisperBatched(FasterWhisper):
         self.pipeline = BatchedInferencePipeline(self.model)
 
     def stream(self, samples: np.ndarray, options: Options) -> tuple[Iterator[Any], Any]:
-        # its own defaults: without timestamps, batches of 8
-        return self.pipeline.transcribe(samples, **translated(options), batch_size=8)
+        return self.pipeline.transcribe(samples, **translated(options))
+
+    def transcribe_all(self, recordings: list[np.ndarray], options: Options) -> list[Transcript]:
+        if len(recordings) == 1:
+            return [self.transcribe(recordings[0], options)]
+        ends = np.cumsum([len(samples) for samples in recordings]) / RATE
+        clips = [{"start": e - len(samples) / RATE, "end": e} for e, samples in zip(ends, recordings, strict=True)]
+        joined = {**options, "clip_timestamps": clips, "vad_filter": False}
+        segments = self.transcribe(np.concatenate(recordings), joined)["segments"]
+        found: list[Transcript] = [{"text": "", "segments": []} for _ in recordings]
+        for segment in segments:
+            one = found[min(int(np.searchsorted(ends, segment["start"], "right")), len(recordings) - 1)]
+            one["segments"].append(segment)
+            one["text"] += segment["text"]
+        return found
 
 
 def translated(options: Options) -> Options:
@@ -229,7 +246,7 @@ class WhisperCpp(Implementation):
     def first_segment(self, samples: np.ndarray, options: Options) -> float:
         began, seen = time.perf_counter(), []
         self.run(samples, options, lambda *_: seen.append(time.perf_counter() - began))
-        return float(seen[0])
+        return float(seen[0]) if seen else time.perf_counter() - began
 
 
 class WhisperCppFloat16(WhisperCpp):
@@ -271,7 +288,8 @@ def work(implementation: Implementation, jobs: list[dict[str, Any]], results: Pa
             spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
             with open(results, "a", encoding="utf-8") as file:
                 for job, transcript in zip(group, transcripts, strict=True):
-                    line = {"key": job["key"], **transcript, **{k: v / len(group) for k, v in spent.items()}}
+                    line = {key: job[key] for key in ("version", "name", "options")} | transcript
+                    line |= {what: seconds / len(group) for what, seconds in spent.items()}
                     file.write(json.dumps(line, default=float, ensure_ascii=False) + "\n")
 
 
@@ -280,18 +298,62 @@ def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
+# ---------------------------------------------------------------------------------------------------------
+# Speed
+# ---------------------------------------------------------------------------------------------------------
+
+
+def measure(kind: type[Implementation], asked: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Load, and time each of the sets that are asked for, in one process.
+
+    Of each set: seconds, peak memory in MB, words of text (to see that all did the same work), and, where asked for,
+    seconds to the first segment.
+    """
+    began = time.perf_counter()
+    implementation = kind(asked["weights"], threads)
+    told: dict[str, Any] = {"load": time.perf_counter() - began}
+    implementation.transcribe(np.load(asked["warm_up"]), {"language": "en"})
+    for name, one in asked["sets"].items():
+        recordings, options = [np.load(path) for path in one["paths"]], one["options"]
+        reset_peak()
+        began = time.perf_counter()
+        transcripts = implementation.transcribe_all(recordings, options)
+        told[name] = {"seconds": time.perf_counter() - began, "peak": peak_memory()}
+        told[name]["words"] = sum(len(transcript["text"].split()) for transcript in transcripts)
+        if one.get("first"):
+            told[name]["first"] = implementation.first_segment(recordings[0], options)
+    return told
+
+
+def reset_peak() -> None:
+    """Let the system count this process' peak memory anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """Return the peak of this process since then, in MB."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else float("nan")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("implementation", choices=IMPLEMENTATIONS)
-    parser.add_argument("jobs", type=Path, help="JSON: the weights, and a list of key, path, options")
+    parser.add_argument(
+        "jobs", type=Path, help="JSON: the weights, and either jobs (version, name, path, options) or sets"
+    )
     parser.add_argument("results", type=Path, help="JSON lines, to which is added")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=1)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     asked = json.loads(arguments.jobs.read_text(encoding="utf-8"))
-    implementation = IMPLEMENTATIONS[arguments.implementation](asked["weights"], arguments.threads)
-    work(implementation, asked["jobs"], arguments.results, arguments.at_once)
+    kind = IMPLEMENTATIONS[arguments.implementation]
+    if "sets" in asked:
+        line = json.dumps(measure(kind, asked, arguments.threads))
+        arguments.results.write_text(line, encoding="utf-8")
+    else:
+        work(kind(asked["weights"], arguments.threads), asked["jobs"], arguments.results, arguments.at_once)
 
 
 if __name__ == "__main__":
