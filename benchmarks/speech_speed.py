@@ -198,18 +198,22 @@ def figures(rounds: list[Round], seconds: dict[str, float]) -> dict[str, Any]:
     found: dict[str, Any] = {"realtime": {}, "first": {}, "peak": {}, "words": {}, "load": {}, "times faster": {}}
     for name in dict.fromkeys(name for one in rounds for name in one):
         told = [one[name] for one in rounds if name in one]
+        sets = [s for s in SETS if any(s in one for one in told)]
         found["load"][name] = statistics.median(one["load"] for one in told)
-        sets = [s for s in SETS if s in told[0]]
-        found["realtime"][name] = {s: seconds[s] / statistics.median(one[s]["seconds"] for one in told) for s in sets}
-        found["words"][name] = {s: told[0][s]["words"] for s in sets}
-        if "4 min" in sets:
-            found["peak"][name] = statistics.median(one["4 min"]["peak"] for one in told)
-            if "first" in told[0]["4 min"]:
-                found["first"][name] = statistics.median(one["4 min"]["first"] for one in told)
+        found["realtime"][name] = {s: seconds[s] / median_of(told, s, "seconds") for s in sets}
+        found["words"][name] = {s: median_of(told, s, "words") for s in sets}
+        for what in ("peak", "first"):
+            found[what][name] = median_of(told, "4 min", what)
     for rival, ours in (*RATIOS.items(), FLOAT32):
         ratios = {s: within(rounds, rival, ours, s) for s in SETS}
         found["times faster"][f"{rival} / {ours}"] = {s: ratio for s, ratio in ratios.items() if ratio}
     return found
+
+
+def median_of(told: list[Any], name: str, what: str) -> float:
+    """Return the median of a figure of a set over rounds; not a number where there is none."""
+    values = [one[name][what] for one in told if what in one.get(name, {})]
+    return statistics.median(values) if values else float("nan")
 
 
 def within(rounds: list[Round], rival: str, ours: str, name: str) -> list[float]:
@@ -231,8 +235,7 @@ def lines_of(model: str, found: dict[str, Any], n_rounds: int) -> Iterator[str]:
     )
     for name, rates in found["realtime"].items():
         cells = "".join(f"{rates[s]:14.1f}" if s in rates else f"{'':14s}" for s in SETS)
-        first, peak = (found[what].get(name) for what in ("first", "peak"))
-        yield f"  {name:36s}{cells}" + (f"{first:10.2f}" if first else f"{'':10s}") + (f"{peak:10.0f}" if peak else "")
+        yield f"  {name:36s}{cells}{found['first'][name]:10.2f}{found['peak'][name]:10.0f}"
     yield "  times faster (least - greatest)"
     for pair, ratios in found["times faster"].items():
         cells = "".join("{:5.1f} ({:.1f}-{:.1f})".format(*ratios[s]).rjust(17) if s in ratios else f"{'':17s}"

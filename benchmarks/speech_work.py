@@ -169,13 +169,13 @@ class FasterWhisperBatched(FasterWhisper):
     def transcribe_all(self, recordings: list[np.ndarray], options: Options) -> list[Transcript]:
         if len(recordings) == 1:
             return [self.transcribe(recordings[0], options)]
-        ends = np.cumsum([len(samples) for samples in recordings]) / RATE
-        clips = [{"start": e - len(samples) / RATE, "end": e} for e, samples in zip(ends, recordings, strict=True)]
+        edges = np.cumsum([0, *map(len, recordings)]) / RATE
+        clips = [{"start": start, "end": end} for start, end in itertools.pairwise(edges.tolist())]
         joined = {**options, "clip_timestamps": clips, "vad_filter": False}
         segments = self.transcribe(np.concatenate(recordings), joined)["segments"]
         found: list[Transcript] = [{"text": "", "segments": []} for _ in recordings]
         for segment in segments:
-            one = found[min(int(np.searchsorted(ends, segment["start"], "right")), len(recordings) - 1)]
+            one = found[min(int(np.searchsorted(edges[1:], segment["start"], "right")), len(recordings) - 1)]
             one["segments"].append(segment)
             one["text"] += segment["text"]
         return found
