@@ -6,11 +6,11 @@
 
 English sets (accents, children, books, a recording of four minutes) and 22 languages, each recording twice:
 
-  detected   the language is left to the model; with word times
-  given      the language is given (only of multilingual models)
+  detected   the language is left to the model; temperature 0, with word times: what same.py asks openai-whisper for,
+             too, so that its results are shared
+  given      the language is given, temperatures fall back (only of multilingual models)
 
-All else by default, greedy with temperature fallback, one sample where one is drawn: openai-whisper's defaults, for
-faster-whisper, too. Texts are compared by the rules of the Whisper paper (whisper/evaluation/scoring.py): Japanese,
+All else is openai-whisper's default, for faster-whisper, too: greedy, one sample where one is drawn. Texts are compared by the rules of the Whisper paper (whisper/evaluation/scoring.py): Japanese,
 Chinese and the like by characters, all others by words. Intervals of 95 % by bootstrap over recordings, of differences
 by paired bootstrap. `changed` is the share of texts that are, normalized, other ones than the baseline's.
 
@@ -38,7 +38,7 @@ IMPLEMENTATIONS = (
 )  # fmt: skip
 BASELINE = "sotto float32"
 PAIRS = (("faster-whisper int8", "sotto int8"),)  # compared beside everybody with the baseline
-SETTINGS: dict[str, dict[str, Any]] = {"detected": {"word_timestamps": True}, "given": {}}
+SETTINGS: dict[str, dict[str, Any]] = {"detected": {"temperature": 0, "word_timestamps": True}, "given": {}}
 ENGLISH = (
     "commonvoice_en", "speechocean762", "librispeech_test_other", "librispeech_train_clean_100", "librispeech_misc",
     "ljspeech", "vctk", "pocketsphinx", "speechbrain", "long",
@@ -46,7 +46,7 @@ ENGLISH = (
 PARTS = {"English": ENGLISH, "22 languages": ("multilingual",)}
 
 
-def jobs_of(recordings: list[Any], weights: Weights, setting: str, data: Path, cache: Path) -> list[speech.Job]:
+def jobs_of(recordings: list[Any], setting: str, data: Path, cache: Path) -> list[speech.Job]:
     """List what is to be transcribed; `cache` receives the samples."""
     return [
         {
@@ -55,7 +55,6 @@ def jobs_of(recordings: list[Any], weights: Weights, setting: str, data: Path, c
             "options": {**SETTINGS[setting], **({"language": recording.language} if setting == "given" else {})},
         }
         for recording in recordings
-        if weights.multilingual or recording.language == "en"
     ]
 
 
@@ -138,12 +137,10 @@ def lines_of(model: str, setting: str, parts: dict[str, Any]) -> Iterator[str]:
                 yield f"  {'':24s}against {other}: {text}"
         sets = list(dict.fromkeys(group for one in rows.values() for group in one["sets"]))
         if len(sets) > 1:
-            yield f"  {'word error by set, %':28s}" + "".join(
-                f"{name.split()[0][:6] + name[-9:]:>16s}" for name in rows
-            )
+            yield f"  {'word error by set, %':28s}" + "".join(f"{name:>24s}" for name in rows)
         for group in sets if len(sets) > 1 else ():
             rates = [one["sets"].get(group) for one in rows.values()]
-            yield f"  {group:28s}" + "".join(f"{100 * r['rate']:16.1f}" if r else f"{'-':>16s}" for r in rates)
+            yield f"  {group:28s}" + "".join(f"{100 * r['rate']:24.1f}" if r else f"{'-':>24s}" for r in rates)
 
 
 def main() -> None:
@@ -158,7 +155,7 @@ def main() -> None:
     chosen += [r for r in everything if r.group == "multilingual" and r not in chosen]
     results: dict[str, Any] = {}
     for weights in arguments.models:
-        recordings = [r for r in chosen if weights.multilingual or r.language == "en"]
+        recordings = [r for r in chosen if weights.multilingual or r.group in ENGLISH]
         results[weights.name] = {
             setting: score(evaluations(arguments, weights, setting, recordings))
             for setting in (SETTINGS if weights.multilingual else ("detected",))
@@ -171,7 +168,7 @@ def main() -> None:
 
 def evaluations(arguments: argparse.Namespace, weights: Weights, setting: str, recordings: list[Any]) -> dict[str, Any]:
     """Run the implementations that are asked for, and read what the others gave before."""
-    jobs = jobs_of(recordings, weights, setting, arguments.data, arguments.cache)
+    jobs = jobs_of(recordings, setting, arguments.data, arguments.cache)
 
     def run(name: str) -> Any:
         asked = name in arguments.implementations and not arguments.so_far

@@ -8,17 +8,17 @@
 group of the manifest. English-only models get those in English and those without speech. Both sides get the same
 samples, one thread, and the same calls:
 
-  words      word times, all else by default: the language is detected, previous text prompts, temperatures fall back;
-             draws above temperature 0 are seeded alike for each recording
-  beams      5 beams, temperature 0, the language given
-  greedy     temperature 0, on every third recording
+  words      word times, temperature 0; the language is detected, and previous text prompts the next window
+  default    no option at all, on every third recording: temperatures fall back, with draws that are seeded alike
+  beams      5 beams, temperature 0, the language given, on every third recording
   prompt     an initial prompt, temperature 0, the language given, on every third recording
   translate  into English, temperature 0, on every third recording of multilingual models
 
 Equal means: language, text, tokens, segments, seeks and temperatures are identical; log-probabilities, no-speech
 probabilities, compression ratios and word probabilities differ by at most 1e-3; times by at most 0.02 s. Every
-difference is listed. `sotto float32 batched` makes the same calls for eight recordings at once; whose draws above
-temperature 0 come in another order, and so do not count there.
+difference is listed, and with `--why` explained (see near_ties.py). `sotto float32 batched` makes the same calls for
+eight recordings at once; draws above temperature 0 come in another order there, so recordings with such draws are left
+out.
 
 The last line is one JSON object.
 """
@@ -37,17 +37,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import near_ties
+import numpy as np
 import speech
 from speech import Told, Weights
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "words": {"word_timestamps": True},
+    "words": {"temperature": 0, "word_timestamps": True},
+    "default": {},
     "beams": {"temperature": 0, "beam_size": 5},
-    "greedy": {"temperature": 0},
     "prompt": {"temperature": 0, "initial_prompt": "Mr. Quilter, Sotto voce, ComfyUI; read aloud, with commas."},
     "translate": {"temperature": 0, "task": "translate"},
 }
-EVERY_THIRD = ("greedy", "prompt", "translate")
+ON_ALL = ("words",)  # the others on every third recording
 LANGUAGE_GIVEN = ("beams", "prompt")
 ORIGINAL = "openai-whisper"
 OURS = ("sotto float32", "sotto float32 batched")
@@ -66,7 +68,7 @@ def jobs_of(recordings: list[Any], weights: Weights, data: Path, cache: Path) ->
         known = {} if recording.language == "none" else {"language": recording.language}
         sound = str(speech.sound_of(Path(recording.path), cache))
         for setting, options in SETTINGS.items():
-            if (setting in EVERY_THIRD and i % 3) or (setting == "translate" and not weights.multilingual):
+            if (setting not in ON_ALL and i % 3) or (setting == "translate" and not weights.multilingual):
                 continue
             given = {**options, **known} if setting in LANGUAGE_GIVEN else options
             jobs.append((setting, {"name": os.path.relpath(recording.path, data), "path": sound, "options": given}))
@@ -136,7 +138,7 @@ class Comparison:
         self.segments += len(segments)
         self.tokens += sum(len(segment["tokens"]) for segment in segments)
         self.words += sum(len(segment.get("words", ())) for segment in segments)
-        self.drawn += any(segment["temperature"] > 0 for segment in segments)
+        self.drawn += drew(theirs)
         self.kinds.update({kind for kind, _ in found})
         if found:
             self.listed[name] = [what for _, what in found]
@@ -168,11 +170,18 @@ def greatest(theirs: Told, ours: Told, kinds: tuple[str, ...]) -> float:
     return most
 
 
-def compare(jobs: list[tuple[str, speech.Job]], theirs: list[Told | None], ours: list[Told | None]) -> Comparisons:
-    """Compare what both have, by setting."""
+def drew(told: Told) -> bool:
+    """Whether a segment was sampled above temperature 0."""
+    return any(segment["temperature"] > 0 for segment in told.get("segments", ()))
+
+
+def compare(
+    jobs: list[tuple[str, speech.Job]], theirs: list[Told | None], ours: list[Told | None], draws: bool = True
+) -> Comparisons:
+    """Compare what both have, by setting; without `draws` only where the original drew nothing."""
     found: Comparisons = {}
     for (setting, job), one, other in zip(jobs, theirs, ours, strict=True):
-        if one is not None and other is not None:
+        if one is not None and other is not None and (draws or not drew(one)):
             found.setdefault(setting, Comparison()).add(job["name"], one, other)
     return {setting: found[setting] for setting in SETTINGS if setting in found}
 
@@ -183,15 +192,30 @@ def compare(jobs: list[tuple[str, speech.Job]], theirs: list[Told | None], ours:
 
 
 def table(model: str, implementation: str, found: Comparisons) -> Iterator[str]:
-    yield (f"\n{model}, {implementation}{'':4s}recordings  equal  drawn  segments  tokens   words   score     time"
-           "   differing in")  # fmt: skip
+    titles = ("recordings", "equal", "drawn", "segments", "tokens", "words", "score", "time, s")
+    yield f"\n{model}, {implementation}".ljust(36) + "".join(f"{title:>11s}" for title in titles) + "   differing in"
     for setting, one in found.items():
         kinds = ", ".join(f"{kind} {n}" for kind, n in one.kinds.most_common())
-        yield (f"  {setting:31s}{one.recordings:8d}{one.equal:8d}{one.drawn:7d}{one.segments:10d}{one.tokens:8d}"
-               f"{one.words:8d}{one.score:9.1e}{one.time:7.2f} s   {kinds}")  # fmt: skip
+        counts = (one.recordings, one.equal, one.drawn, one.segments, one.tokens, one.words)
+        cells = "".join(f"{count:11d}" for count in counts)
+        yield f"  {setting:33s}{cells}{one.score:11.1e}{one.time:11.3f}   {kinds}"
         for name, lines in one.listed.items():
             more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
             yield f"      {name}: {'; '.join(line[:220] for line in lines[:3])}{more}"
+
+
+def reasons(weights: Weights, jobs: list[tuple[str, speech.Job]], theirs: list[Any], ours: list[Any]) -> Iterator[str]:
+    """Tell for each recording with other tokens how close a tie they part at."""
+    import whisper
+
+    model = whisper.load_model(str(weights.pt), device="cpu", compute_type="float32")
+    for (setting, job), one, other in zip(jobs, theirs, ours, strict=True):
+        if one is None or other is None or not one.get("segments") or not other.get("segments"):
+            continue
+        if at := near_ties.first_parting(one, other):
+            gap = near_ties.gap(model, np.load(job["path"]), one["language"], job["options"], at)
+            verdict = "a near tie" if abs(gap) < near_ties.NEAR else "no near tie"
+            yield f"  {setting}/{job['name']}: at {at.seek / 100:.2f} s, token {len(at.common)}: {gap:+.1e}, {verdict}"
 
 
 def main() -> None:
@@ -214,8 +238,12 @@ def main() -> None:
     results: dict[str, Any] = {}
     for weights, name in runs:
         if name != ORIGINAL:
-            found = compare(jobs[weights], told[weights, ORIGINAL], told[weights, name])
+            found = compare(
+                jobs[weights], told[weights, ORIGINAL], told[weights, name], draws=not name.endswith("batched")
+            )
             print("\n".join(table(weights.name, name, found)), flush=True)
+            if arguments.why:
+                print("\n".join(reasons(weights, jobs[weights], told[weights, ORIGINAL], told[weights, name])))
             results.setdefault(weights.name, {})[name] = {setting: one.to_dict() for setting, one in found.items()}
     print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes")
     print(json.dumps({"recordings": len(recordings), "results": results}, ensure_ascii=False))
@@ -227,6 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--implementations", nargs="*", default=list(OURS), help="beside the original")
     parser.add_argument("--recordings", type=int, default=300)
     parser.add_argument("--so-far", action="store_true", help="run nothing; compare what is there")
+    parser.add_argument("--why", action="store_true", help="tell how close a tie each text with other tokens parts at")
     parser.add_argument("--side-by-side", type=int, default=1, help="processes at once, of one thread each")
     parser.add_argument("--data", type=Path, default=speech.DATA, help="a folder with manifest.tsv")
     parser.add_argument("--cache", type=Path, default=speech.CACHE, help="samples and results")

@@ -6,6 +6,7 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -190,10 +191,42 @@ def test_a_difference_counts_for_its_recording_and_is_listed(same):
     assert found.kinds == {"tokens": 1, "text": 1}
     assert "' a c' and ' a b'" in found.listed["c"][0]
     assert json.dumps(found.to_dict())
+    assert same.compare(jobs, theirs, ours, draws=False)["words"].recordings == 2
 
 
 def test_an_error_of_one_alone_is_a_difference(same):
     assert list(same.differences(same.plain(transcript()), same.plain({"error": "died", "seconds": 1})))
+
+
+def test_the_place_where_two_texts_part_is_found(same):
+    def told(*windows: tuple[int, list[int]]) -> dict[str, Any]:
+        return {"segments": [{"seek": seek, "tokens": tokens} for seek, tokens in windows]}
+
+    theirs = told((0, [1, 2]), (0, [3]), (3000, [4, 5, 6]))
+    find = same.near_ties.first_parting
+    assert find(theirs, theirs) is None
+    assert find(theirs, told((0, [1, 2]), (0, [3]), (3000, [4, 7]))) == same.near_ties.Parting(
+        3000, [1, 2, 3], [4], 5, 7
+    )
+    assert find(theirs, told((0, [1, 2]))) == same.near_ties.Parting(0, [], [1, 2], 3, None)
+    assert find(theirs, told((0, [1, 2, 3]), (2900, [4]))) == same.near_ties.Parting(2900, [1, 2, 3], [], None, 4)
+
+
+def test_the_gap_is_that_of_the_tokens_which_the_model_was_to_choose_from(same):
+    model = random_model(1)
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    result = model.transcribe(
+        samples, language="en", temperature=0, fp16=False, sample_len=4, without_timestamps=False,
+        suppress_tokens="", logprob_threshold=None, no_speech_threshold=None,
+    )  # fmt: skip
+    (tokens,) = same.near_ties.windows_of(result).values()
+    place = next(i for i, token in enumerate(tokens) if token < 50257)  # where no rule about timestamps chose
+    at = same.near_ties.Parting(0, [], tokens[:place], tokens[place], 440)
+    forth = same.near_ties.gap(model, samples, "en", {}, at)
+    back = same.near_ties.gap(model, samples, "en", {}, replace(at, theirs=440, ours=tokens[place]))
+    assert forth == pytest.approx(-back)
+    assert forth > 0  # the chosen token was the likeliest
+    assert same.near_ties.gap(model, samples, "en", {"initial_prompt": "one two"}, at) != pytest.approx(forth)
 
 
 # ---------------------------------------------------------------------------------------------------------
