@@ -10,11 +10,12 @@ English sets (accents, children, books, a recording of four minutes) and 22 lang
              too, so that its results are shared
   given      the language is given, temperatures fall back (only of multilingual models)
 
-All else is openai-whisper's default, for faster-whisper, too: greedy, one sample where one is drawn. Texts are compared by the rules of the Whisper paper (whisper/evaluation/scoring.py): Japanese,
-Chinese and the like by characters, all others by words. Intervals of 95 % by bootstrap over recordings, of differences
-by paired bootstrap. `changed` is the share of texts that are, normalized, other ones than the baseline's.
+All else is openai-whisper's default, for faster-whisper, too: greedy, one sample where one is drawn. Texts are
+compared by the rules of the Whisper paper (whisper/evaluation/scoring.py): Japanese, Chinese and the like by
+characters, all others by words. Intervals of 95 % by bootstrap over recordings, of differences by paired bootstrap.
+`changed` is the share of texts that are, normalized, other ones than the baseline's.
 
-What others gave is kept, what Sotto gave is kept until its code changes: with `--implementations sotto` a change is
+What others gave is kept, what Sotto gave is kept until its code changes: with `--implementations "sotto int8"` a change is
 measured again by itself, and compared with all that is there. The last line is one JSON object.
 """
 
