@@ -15,8 +15,8 @@ compared by the rules of the Whisper paper (whisper/evaluation/scoring.py): Japa
 characters, all others by words. Intervals of 95 % by bootstrap over recordings, of differences by paired bootstrap.
 `changed` is the share of texts that are, normalized, other ones than the baseline's.
 
-What others gave is kept, what Sotto gave is kept until its code changes: with `--implementations "sotto int8"` a change is
-measured again by itself, and compared with all that is there. The last line is one JSON object.
+What others gave is kept, what Sotto gave is kept until its code changes: with `--implementations "sotto int8"` a
+change is measured again by itself, and compared with all that is there. The last line is one JSON object.
 """
 
 from __future__ import annotations
