@@ -11,9 +11,9 @@ from ..model import Whisper
 
 FORMATS = {  # each a module of `formats` with `write` and `PRECISIONS`, the first of which is its default
     "pt": "openai",
-    "ctranslate2": "ctranslate2_writer",
+    "ctranslate2": "ctranslate2.writer",
     "huggingface": "huggingface_writer",
-    "ggml": "ggml_writer",
+    "ggml": "ggml.writer",
 }
 
 

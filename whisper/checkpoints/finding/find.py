@@ -81,10 +81,10 @@ class Found:
         """
         self.verify()
         if len(self.paths) > 1:
-            from ..formats import ctranslate2
+            from ..formats.ctranslate2 import reader
 
             whole = JoinedFile(self.path, keep(self.paths, in_memory=in_memory))
-            weights = ctranslate2.read(whole)
+            weights = reader.read(whole)
         else:
             weights = recognize.read(self.path, in_memory=in_memory)
         if weights.dims != (expected := names.dimensions(self.name)):

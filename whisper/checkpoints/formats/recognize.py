@@ -13,7 +13,7 @@ from .. import bundled, hub
 from ..lazy_tensors import KeptFile, keep
 from ..weights import Weights
 from . import foreign, openai
-from .ctranslate2_layout import MODEL_FILE, is_ctranslate2
+from .ctranslate2.layout import MODEL_FILE, is_ctranslate2
 from .model_folders import CONFIG, read_json
 from .npz import is_npz
 from .tensor_files import is_safetensors, is_torch
@@ -39,25 +39,25 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
         With one sentence: what it is, what is missing, what to do.
     """
     if content is not None:
-        return openai.read(KeptFile(path, content))
+        return _read_file(KeptFile(path, content))
     if os.path.isdir(path):
         return _read_folder(path)
     return _read_file(keep([path], in_memory=in_memory)[0])
 
 
 def _read_file(file: KeptFile) -> Weights:
-    if file.bytes_at(0, 4) in (b"lmgg", b"GGUF"):
-        from . import ggml
+    if file.bytes_at(0, 4) == b"lmgg":
+        from .ggml import reader
 
-        return ggml.read(file)
+        return reader.read(file)
     if is_safetensors(file):
         return bundled.read(file) if bundled.is_packed(file) else _read_by_its_config(file.path)
     if is_ctranslate2(file):
-        from . import ctranslate2
+        from .ctranslate2 import reader
 
         folder, name = os.path.split(file.path)
         is_in_folder = name == MODEL_FILE and os.path.isfile(os.path.join(folder, CONFIG))
-        return ctranslate2.read_folder(folder or os.curdir) if is_in_folder else ctranslate2.read(file)
+        return reader.read_folder(folder or os.curdir) if is_in_folder else reader.read(file)
     has_config = os.path.isfile(os.path.join(os.path.dirname(file.path), CONFIG))
     if is_npz(file) or (has_config and is_torch(file) and not openai.has_dimensions(file)):
         return _read_by_its_config(file.path)
@@ -87,9 +87,9 @@ def _read_folder(folder: str) -> Weights:
     if config is not None and (found := _weights_beside(folder)):
         return _read_with_config(folder, config, found)
     if os.path.isfile(os.path.join(folder, MODEL_FILE)):
-        from . import ctranslate2
+        from .ctranslate2 import reader
 
-        return ctranslate2.read_folder(folder)
+        return reader.read_folder(folder)
     alone = _checkpoints(folder)
     if len(alone) == 1:
         return read(os.path.join(folder, alone[0]))

@@ -20,7 +20,7 @@ from whisper.errors import CheckpointError
 from whisper.model import ModelDimensions, Whisper
 from whisper.runtime.pytorch.quantization import Buffers, PackedInt8
 
-from .test_huggingface import same
+from ..test_huggingface import same
 
 DIMS = ModelDimensions(8, 20, 16, 2, 3, 60, 12, 16, 4, 2)
 TYPE_IDS = {torch.float32: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.float16: 4, torch.bfloat16: 5}

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ...model import ModelDimensions
-from ..lazy_tensors import ComputedTensors, KeptFile, keep
-from ..weights import Weights, checked_dimensions
-from .alignment_heads import published_heads
-from .byte_reader import ByteReader
-from .ctranslate2_layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, is_ctranslate2, layout
-from .foreign import described
-from .model_folders import heads_of_pairs, known_tokens, read_json
+from ....errors import CheckpointError
+from ....model import ModelDimensions
+from ...lazy_tensors import ComputedTensors, KeptFile, keep
+from ...weights import Weights, checked_dimensions
+from ..alignment_heads import published_heads
+from ..byte_reader import ByteReader
+from ..foreign import described
+from ..model_folders import heads_of_pairs, known_tokens, read_json
+from .layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, is_ctranslate2, layout
 
 _NEWEST_VERSION, _NEWEST_REVISION = 6, 3
 _OLD_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.float32}  # by the size of a number, before version 4

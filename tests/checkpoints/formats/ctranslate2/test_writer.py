@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import whisper
-from whisper.checkpoints.formats import ctranslate2
-from whisper.checkpoints.formats.ctranslate2_writer import PRECISIONS
+from whisper.checkpoints.formats.ctranslate2 import reader
+from whisper.checkpoints.formats.ctranslate2.writer import PRECISIONS
 from whisper.checkpoints.lazy_tensors import keep
 from whisper.checkpoints.load import load_model
 from whisper.checkpoints.save import save_checkpoint
@@ -21,9 +21,9 @@ from whisper.errors import CheckpointError, OptionError
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
-from ...models import random_model
-from .test_ctranslate2 import TIED, little_model, their_variables
-from .test_huggingface import same
+from ....models import random_model
+from ..test_huggingface import same
+from .test_reader import TIED, little_model, their_variables
 
 Peer = Callable[[str], Callable[..., Any]]
 
@@ -181,7 +181,7 @@ def test_our_numbers_are_those_of_the_converter(peer: Peer, tmp_path: Path) -> N
         ours, theirs = tmp_path / "ours" / precision, tmp_path / precision
         ours.parent.mkdir(exist_ok=True)
         save_checkpoint(model, ours, format="ctranslate2", precision=precision)
-        written, expected = (ctranslate2._parse(keep([str(path / "model.bin")])[0])[0] for path in (ours, theirs))
+        written, expected = (reader._parse(keep([str(path / "model.bin")])[0])[0] for path in (ours, theirs))
         assert written.keys() <= expected.keys()
         for name, variable in expected.items():
             if variable.shape or name in written:
@@ -195,7 +195,7 @@ def test_our_numbers_are_those_of_the_converter(peer: Peer, tmp_path: Path) -> N
 GENERATE = """
 import numpy as np, ctranslate2, faster_whisper
 model = faster_whisper.WhisperModel(arguments["folder"], device="cpu", compute_type="float32", cpu_threads=1)
-features = ctranslate2.StorageView.from_array(np.load(arguments["mel"]))
+features = reader.StorageView.from_array(np.load(arguments["mel"]))
 found = model.model.generate(
     features, [arguments["prompt"]] * features.shape[0], beam_size=1,
     suppress_blank=False, suppress_tokens=[],

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 from torch import Tensor
 
-from ...audio import mel_filters
-from ...errors import CheckpointError
-from ...files import atomic_write
-from ...model import default_alignment_mask
-from . import ggml
-from .alignment_heads import published_heads
-from .ggml_blocks import BLOCK_FORMATS
+from ....audio import mel_filters
+from ....errors import CheckpointError
+from ....files import atomic_write
+from ....model import default_alignment_mask
+from ..alignment_heads import published_heads
+from . import reader
+from .blocks import BLOCK_FORMATS
 
 if TYPE_CHECKING:
-    from ...model import Whisper
+    from ....model import Whisper
 
 PRECISIONS = ("float16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
@@ -44,10 +44,10 @@ def write(model: Whisper, path: str, precision: str) -> None:
         Where whisper.cpp could not read it: the model has another vocabulary than Whisper's, or is too narrow for
         blocks, or where a number is too large for the precision.
     """
-    if model.dims.n_vocab not in ggml.N_VOCAB or model.dims.n_mels not in (80, 128):
+    if model.dims.n_vocab not in reader.N_VOCAB or model.dims.n_mels not in (80, 128):
         raise CheckpointError(
             f"a model with {model.dims.n_vocab} tokens and {model.dims.n_mels} mel bands cannot be written for "
-            f"whisper.cpp, which knows {', '.join(map(str, ggml.N_VOCAB))} tokens and 80 or 128 bands; save it as .pt"
+            f"whisper.cpp, which knows {', '.join(map(str, reader.N_VOCAB))} tokens and 80 or 128 bands; save it as .pt"
         )
     known = published_heads(model.dims, path)
     heads = default_alignment_mask(model.dims) if known is None else known
@@ -65,18 +65,18 @@ def write(model: Whisper, path: str, precision: str) -> None:
 
 def _write_header(file: BinaryIO, model: Whisper, precision: str) -> None:
     """Write all that comes before the tensors."""
-    numbers = [ggml.MAGIC, *(int(getattr(model.dims, name)) for name in ggml.HEADER)]
+    numbers = [reader.MAGIC, *(int(getattr(model.dims, name)) for name in reader.HEADER)]
     file.write(struct.pack("<12i", *numbers, _FILE_TYPES[precision]))
     filters = mel_filters("cpu", model.dims.n_mels)
     file.write(struct.pack("<2i", *filters.shape) + filters.contiguous().numpy().tobytes())
-    n_tokens, tokens = ggml.stored_tokens(model.dims.n_vocab)
+    n_tokens, tokens = reader.stored_tokens(model.dims.n_vocab)
     if model.is_multilingual:  # whose vocabulary has an id to spare, and so an empty token
         n_tokens, tokens = n_tokens + 1, tokens + struct.pack("<I", 0)
     file.write(struct.pack("<I", n_tokens) + tokens)
 
 
 def _write_tensor(file: BinaryIO, name: str, tensor: Tensor, precision: str) -> None:
-    if name in ggml.COLUMNS:
+    if name in reader.COLUMNS:
         tensor = tensor[:, None]
     if tensor.shape[1:].numel() == 1 or name.endswith("positional_embedding"):
         precision = "float32"

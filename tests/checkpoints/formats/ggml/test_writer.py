@@ -13,23 +13,23 @@ import pytest
 import torch
 
 from whisper.audio import load_audio
-from whisper.checkpoints.formats import ggml_writer
-from whisper.checkpoints.formats.ggml_blocks import BLOCK_FORMATS
+from whisper.checkpoints.formats.ggml import writer
+from whisper.checkpoints.formats.ggml.blocks import BLOCK_FORMATS
 from whisper.checkpoints.load import load_model, save_checkpoint
 from whisper.device.hardware import processor
 from whisper.errors import CheckpointError, OptionError
 from whisper.model import Whisper
 
-from ...conftest import ROOT
-from ...models import random_model
-from .test_ggml import ggml_bytes, loaded, model
-from .test_ggml_blocks import as_tensor, some_blocks
+from ....conftest import ROOT
+from ....models import random_model
+from .test_blocks import as_tensor, some_blocks
+from .test_reader import ggml_bytes, loaded, model
 
 TOOLS = {"float16": (1, 1), "q4_0": (2, 2002), "q4_1": (3, 2003), "q5_0": (6, 2008),
          "q5_1": (7, 2009), "q8_0": (8, 2007)}  # fmt: skip  # the types of matrices and of the file
 
 
-@pytest.mark.parametrize("precision", ggml_writer.PRECISIONS)
+@pytest.mark.parametrize("precision", writer.PRECISIONS)
 def test_it_is_what_whisper_cpp_writes(tmp_path: Path, precision: str) -> None:
     save_checkpoint(model(), tmp_path / "out.bin", format="ggml", precision=precision)
     matrices, file_type = TOOLS[precision]

@@ -9,7 +9,7 @@ import re
 
 import torch
 
-from ..lazy_tensors import KeptFile
+from ...lazy_tensors import KeptFile
 
 MODEL_FILE = "model.bin"
 SPEC_NAME = "WhisperSpec"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from whisper.checkpoints.formats.ggml_blocks import BLOCK_FORMATS, BlockFormat
+from whisper.checkpoints.formats.ggml.blocks import BLOCK_FORMATS, BlockFormat
 
 BY_NAME = {blocks.name: blocks for blocks in BLOCK_FORMATS.values()}
 HALVES = {  # where a block has its float16 numbers, if not at its beginning alone

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ...files import atomic_folder
-from .ctranslate2_layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, layout
-from .tokenizer_files import (
+from ....errors import CheckpointError
+from ....files import atomic_folder
+from ..tokenizer_files import (
     VOCABULARIES,
     preprocessor_config,
     suppressed_tokens,
@@ -25,9 +24,10 @@ from .tokenizer_files import (
     tokenizer_json,
     tokenizer_of,
 )
+from .layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, layout
 
 if TYPE_CHECKING:
-    from ...model import Whisper
+    from ....model import Whisper
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 

@@ -3,7 +3,6 @@
 A reader of our own, as no light library knows this layout: a header of numbers, the mel filters, the vocabulary, and
 named tensors up to the end of the file (whisper.cpp's models/convert-pt-to-ggml.py and `whisper_model_load`, MIT). The
 filters and the vocabulary must be those that this package has, so a file whose tokens mean something else is refused.
-GGUF, which succeeded this layout elsewhere and which whisper.cpp does not use, is refused by name.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...audio import mel_filters
-from ...errors import CheckpointError
-from ...model import ModelDimensions
-from ...tokenizer import get_encoding
-from ..lazy_tensors import ComputedTensors, KeptFile
-from ..weights import Weights, checked_dimensions
-from .alignment_heads import published_heads
-from .byte_reader import ByteReader
-from .ggml_blocks import BLOCK_FORMATS
+from ....audio import mel_filters
+from ....errors import CheckpointError
+from ....model import ModelDimensions
+from ....tokenizer import get_encoding
+from ...lazy_tensors import ComputedTensors, KeptFile
+from ...weights import Weights, checked_dimensions
+from ..alignment_heads import published_heads
+from ..byte_reader import ByteReader
+from .blocks import BLOCK_FORMATS
 
 MAGIC = 0x67676D6C
 HEADER = (  # whole numbers of 32 bits, in this order
@@ -68,8 +67,6 @@ def read(file: KeptFile) -> Weights:
     CheckpointError
         With one sentence: what the file is, what is missing, what to do.
     """
-    if file.bytes_at(0, 4) == b"GGUF":
-        raise CheckpointError(f"{file.path} {_about_gguf(file)}")
     reader = ByteReader(file)
     dims = _read_header(reader)
     _check_filters(reader, dims)
@@ -212,25 +209,3 @@ def _make(file: KeptFile, stored: _Stored) -> Tensor:
 
 def _read_plain(file: KeptFile, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     return file.read(offset, math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# GGUF
-# ---------------------------------------------------------------------------------------------------------
-
-
-def _about_gguf(file: KeptFile) -> str:
-    """Say which model a GGUF file holds; continues a sentence that began with the path."""
-    try:
-        reader = ByteReader(file)
-        reader.skip(4 + 4 + 8 + 8, "the header of GGUF")
-        key = reader.bytes(min(reader.number("Q", "a length"), _LONGEST_NAME), "a key")
-        is_text = reader.number("I", "a type") == 8
-        value = reader.bytes(min(reader.number("Q", "a length"), _LONGEST_NAME), "a value") if is_text else b""
-    except CheckpointError:
-        key = value = b""
-    kind = f" of a model called {value.decode('utf-8', 'replace')!r}" if key == b"general.architecture" else ""
-    return (
-        f"is a GGUF file{kind}, which whisper.cpp does not read either; give a ggml-*.bin of whisper.cpp, or the .pt "
-        "file or the Hugging Face folder that it was made from"
-    )

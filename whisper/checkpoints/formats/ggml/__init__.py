@@ -1,0 +1,1 @@
+"""The files of whisper.cpp: read and written."""
