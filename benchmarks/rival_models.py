@@ -26,7 +26,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,9 +218,9 @@ def write_tokenizer(size: str, folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_ranks() -> dict[bytes, int]:
-    """Read the multilingual vocabulary: bytes of a token, and its id."""
-    lines = (ASSETS / "multilingual.tiktoken").read_bytes().splitlines()
+def read_ranks(vocabulary: str = "multilingual") -> dict[bytes, int]:
+    """Read a vocabulary, ``multilingual`` or English ``gpt2``: bytes of a token, and its id."""
+    lines = (ASSETS / f"{vocabulary}.tiktoken").read_bytes().splitlines()
     return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
 
 
@@ -331,50 +330,47 @@ def _set_fused(spec: Any, tensors: dict[str, np.ndarray], parts: list[str]) -> N
 
 
 def write_ggml(folder: Path) -> None:
-    """Write whisper.cpp's file: a head, the mel bands, the vocabulary, and named tensors, matrices as q8_0.
+    """Write the checkpoint in `folder` as whisper.cpp reads it, with q8_0 matrices."""
+    write_ggml_of(folder / "model.pt", folder / "ggml-q8_0.bin", "q8_0")
+
+
+def write_ggml_of(checkpoint: Path, path: Path, kind: str) -> None:
+    """Write whisper.cpp's file: a head, the mel bands, the vocabulary, and named tensors, matrices as f16 or q8_0.
 
     The format is that of whisper.cpp's models/convert-pt-to-ggml.py and examples/quantize (MIT).
     """
-    config = json.loads((folder / "hf" / "config.json").read_text())
+    import torch
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    dims = content["dims"]
     with np.load(ASSETS / "mel_filters.npz") as bands:
-        filters = bands[f"mel_{config['num_mel_bins']}"].astype(np.float32)
-    head = (
-        0x67676D6C, config["vocab_size"], 1500, config["d_model"], config["encoder_attention_heads"],
-        config["encoder_layers"], 448, config["d_model"], config["decoder_attention_heads"], config["decoder_layers"],
-        config["num_mel_bins"], 2007,  # mostly q8_0, second version of the quantised formats
-        *filters.shape,
-    )  # fmt: skip
-    ranks = read_ranks()
-    partial = folder / "ggml.partial"
+        filters = bands[f"mel_{dims['n_mels']}"].astype(np.float32)
+    sides = [dims[f"n_{side}_{what}"] for side in ("audio", "text") for what in ("ctx", "state", "head", "layer")]
+    # the last number: mostly f16; mostly q8_0, second version of the quantised formats
+    head = (0x67676D6C, dims["n_vocab"], *sides, dims["n_mels"], {"f16": 1, "q8_0": 2007}[kind], *filters.shape)
+    ranks = read_ranks("multilingual" if dims["n_vocab"] >= 51865 else "gpt2")
+    partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
         file.write(struct.pack(f"<{len(head)}i", *head) + filters.tobytes())
         file.write(struct.pack("<i", len(ranks)))
         for token in sorted(ranks, key=ranks.__getitem__):
             file.write(struct.pack("<i", len(token)) + token)
-        for name, tensor in _our_tensors(folder):
-            file.write(_ggml_tensor(name, tensor))
-    partial.rename(folder / "ggml-q8_0.bin")
+        for name, tensor in content["model_state_dict"].items():
+            file.write(_ggml_tensor(name, tensor.numpy(), kind))
+    partial.rename(path)
 
 
-def _our_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    import torch
-
-    state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)["model_state_dict"]
-    for name, tensor in state.items():
-        yield name, tensor.numpy()
-
-
-def _ggml_tensor(name: str, tensor: np.ndarray) -> bytes:
+def _ggml_tensor(name: str, tensor: np.ndarray, kind: str) -> bytes:
     if re.fullmatch(r"encoder\.conv[12]\.bias", name):
         tensor = tensor[:, None]
     if tensor.ndim < 2 or name.endswith(("positional_embedding", "conv1.bias", "conv2.bias")):
-        kind, data = 0, tensor.astype("<f4").tobytes()
-    elif tensor.ndim == 2:
-        kind, data = 8, q8_0(tensor)
+        code, data = 0, tensor.astype("<f4").tobytes()
+    elif tensor.ndim == 2 and kind == "q8_0":
+        code, data = 8, q8_0(tensor)
     else:
-        kind, data = 1, tensor.astype("<f2").tobytes()
+        code, data = 1, tensor.astype("<f2").tobytes()
     label = name.encode()
-    head = struct.pack(f"<{3 + tensor.ndim}i", tensor.ndim, len(label), kind, *reversed(tensor.shape))
+    head = struct.pack(f"<{3 + tensor.ndim}i", tensor.ndim, len(label), code, *reversed(tensor.shape))
     return head + label + data
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import whisper
 
-recordings = sys.argv[1:] or [str(Path(__file__).with_name("sample.flac"))] * 3
-model = whisper.load_model("nano")
+recordings = sys.argv[1:] or [str(Path(__file__).with_name("reading.opus"))] * 3
+model = whisper.load_model("base")
 
 with ThreadPoolExecutor(max_workers=2) as pool:
     for recording, result in zip(recordings, pool.map(model.transcribe, recordings), strict=True):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import whisper
 
-recording = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("sample.flac")
-model = whisper.load_model(sys.argv[2] if len(sys.argv) > 2 else "nano")
+recording = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("reading.opus")
+model = whisper.load_model(sys.argv[2] if len(sys.argv) > 2 else "base")
 
 result = model.transcribe(recording)
 print("language:", result["language"])

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Original = Callable[..., Any]
 
+# what lies on the machine is no part of a test, but of those which ask for it
+os.environ["SOTTO_FIND"] = "0"
 # the models of the tests are tiny: threads would only wait for each other
 torch.set_num_threads(1)
 
@@ -86,19 +88,32 @@ def dev_recordings(shared_data: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def original() -> Original:
-    """Call ``original(code, **arguments)``: runs Python `code` where openai-whisper is installed.
+    """Call ``original(code, tmp_path, **arguments)``: runs Python `code` where openai-whisper is installed.
+
+    See `peer`; SOTTO_PEER names another Python that has openai-whisper.
+    """
+    return _caller("openai-whisper", os.environ.get("SOTTO_PEER"))
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], Original]:
+    """Call ``peer(name)(code, tmp_path, **arguments)``: runs Python `code` in the environment of another program.
 
     The code finds its arguments in ``arguments`` and leaves its answer, fit for JSON, in ``answer``.
-    `scripts/peers` makes the environment; SOTTO_PEER names another Python that has openai-whisper.
+    `scripts/peers` makes the environments.
     """
-    python = os.environ.get("SOTTO_PEER", str(ROOT / ".venv-peers" / "openai-whisper" / "bin" / "python"))
+    return _caller
+
+
+def _caller(name: str, python: str | None = None) -> Original:
+    python = python or str(ROOT / ".venv-peers" / name / "bin" / "python")
     if not Path(python).exists():
-        pytest.skip(f"openai-whisper has no environment here ({python}); run scripts/peers")
+        pytest.skip(f"{name} has no environment here ({python}); run scripts/peers {name}")
     driver = (
         "import json, sys\n"
         "job = json.load(sys.stdin)\n"
         "space = {'arguments': job['arguments']}\n"
-        "exec(compile(job['code'], 'original', 'exec'), space)\n"
+        "exec(compile(job['code'], 'peer', 'exec'), space)\n"
         "json.dump(space['answer'], open(sys.argv[1], 'w'))\n"
     )
 
@@ -114,3 +129,12 @@ def original() -> Original:
         return json.loads(out.read_text())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_base() -> list[str]:
+    """Paths of Whisper base, by OpenAI: in SOTTO_TEST_BASE, of any format, several parted as in PATH."""
+    paths = [path for path in os.environ.get("SOTTO_TEST_BASE", "").split(os.pathsep) if path]
+    if not paths:
+        pytest.skip("the weights of Whisper base are not here; set SOTTO_TEST_BASE to their path")
+    return paths

@@ -1,12 +1,13 @@
 """Sotto: OpenAI Whisper, done again.
 
 >>> import whisper
->>> model = whisper.load_model("nano")
+>>> model = whisper.load_model("base")
 >>> model.transcribe("audio.wav")["text"]
 """
 
+import typing
+
 from . import compat
-from .alignment.align import align as align
 from .audio import load_audio as load_audio
 from .audio import log_mel_spectrogram as log_mel_spectrogram
 from .audio import pad_or_trim as pad_or_trim
@@ -28,8 +29,25 @@ from .transcribe import transcribe_with_report as transcribe_with_report
 from .transcription.identify import identify_language as identify_language
 from .version import __version__ as __version__
 
+if typing.TYPE_CHECKING:
+    from .alignment.align import align as align
+
 Whisper.decode = decode
 Whisper.detect_language = detect_language
 Whisper.transcribe = transcribe
 Whisper.refresh = fast_path.refresh
 compat.remember("Whisper.decode", (vars(Whisper), ["decode", "detect_language"]))
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import `align` when a program asks for it: few do, and `import whisper` should stay quick."""
+    if name != "align":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .alignment.align import align
+
+    globals()[name] = align  # the next access finds it at once
+    return align
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "align"})

@@ -165,7 +165,7 @@ def test_a_wrong_file_is_not_kept(server: Server, tmp_path: Path, vice: dict[str
 
 
 def test_errors_say_where_and_what_to_do(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    way_out = rf'{tmp_path / "little.pt"} by hand.*load_model\("nano"\), --model nano'
+    way_out = rf"{tmp_path / 'little.pt'} by hand.*pip install \'sotto\[base\]\'"
     server.status = 404
     with pytest.raises(DownloadError, match=f"HTTP 404 Not Found.*{way_out}"):
         _download(server.url, str(tmp_path), False)

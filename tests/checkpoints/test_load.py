@@ -251,6 +251,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "html": (_bytes(b"\n<!DOCTYPE html><html>404</html>"), "is a web page.*download the model again"),
     "text": (_bytes(b"nothing but text\n"), "is a text file"),
     "lfs": (_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "Git LFS pointer.*git lfs pull"),
+    "ggml": (_bytes(b"lmgg" + bytes(100)), r"do not describe a Whisper \(n_mels = 0;"),
     "wav": (_bytes(b"RIFF\x10\0\0\0WAVEfmt "), "is a recording"),
     "noise": (_bytes(bytes(range(1, 99)) + b"\0"), "is no checkpoint of a known kind .it begins with 01 02"),
     "zip": (_plain_zip, "is a zip archive.*data.pkl"),
@@ -317,7 +318,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 def test_offline_the_error_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setitem(load._MODELS, "tiny", "http://nowhere.invalid/00/tiny.pt")
-    by_hand = re.escape(str(tmp_path / "tiny.pt")) + r' by hand.*load_model\("nano"\)'
+    by_hand = re.escape(str(tmp_path / "tiny.pt")) + r" by hand.*pip install 'sotto\[base\]'"
     with pytest.raises(DownloadError, match=by_hand):
         load_model("tiny", download_root=str(tmp_path))
 

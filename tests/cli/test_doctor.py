@@ -98,5 +98,5 @@ def test_what_lies_in_the_model_folder(tmp_path: Path, monkeypatch: pytest.Monke
     (folder / "tiny.en.pt").write_bytes(bytes(2_000_000))
     (folder / "base.pt.part").write_bytes(bytes(10))
     facts = list(doctor._models())
-    assert fact(facts, "Models", "tiny.en").value == "2 MB"
+    assert fact(facts, "Models", "tiny.en").value == f"2 MB, own cache; openai-whisper, broken: {folder / 'tiny.en.pt'}"
     assert fact(facts, "Models", "unfinished").value == "1 downloads, 0 MB"

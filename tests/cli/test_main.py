@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import models
 from tests.conftest import Original
 from whisper.audit.report import Report
 from whisper.cli import main as cli_module
@@ -97,7 +98,8 @@ DEFAULTS = {
 
 
 OURS = {  # options that openai-whisper does not have
-    "compute_type": "auto", "report": False, "batch_size": None, "seed": None, "audit": None, "vad_filter": None,
+    "compute_type": "auto", "quantized": False, "report": False, "batch_size": None, "seed": None, "audit": None,
+    "vad_filter": None,
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
@@ -235,7 +237,7 @@ def test_models_by_path_and_hub_name(fakes: Fakes) -> None:
         asked = ["--model", name, "--model_dir", "m", "--device", "cpu", "--compute_type", "int8", "-o", "out"]
         assert cli(["a.wav", *asked]) == 0
     assert fakes.loaded == [
-        {"name": name, "device": "cpu", "download_root": "m", "compute_type": "int8"}
+        {"name": name, "device": "cpu", "download_root": "m", "compute_type": "int8", "quantized": False}
         for name in ("tiny", "nano", "mine.pt", "openai/whisper-tiny")
     ]
 
@@ -244,14 +246,17 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     """All options of the command that are not its own, with their defaults."""
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
-        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "report",
-        "escape_cues",
+        "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized",
+        "report", "escape_cues",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}
     # three times 0.2 is 0.6000000000000001: it stands so in the JSON of openai-whisper
     assert fakes.options == {**expected, "temperature": (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0)}
-    assert fakes.loaded == [{"name": "turbo", "device": None, "download_root": None, "compute_type": "auto"}]
+    (loaded,) = fakes.loaded
+    assert loaded == {
+        "name": "turbo", "device": None, "download_root": None, "compute_type": "auto", "quantized": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -417,20 +422,42 @@ def test_a_traceback_for_who_asks(
     ],
 )
 def test_a_model_that_does_not_load(
-    error: Exception, hint: bool, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    hint: bool,
+    fakes: Fakes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     fakes.failing = {"turbo": error}
     assert cli(["a.wav", "b.wav", "-o", "out"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert str(error) in line
-    assert line.count("--model nano") == hint
+    assert line.count("no other model is on this machine") == hint
+    assert line.count("model turbo") == 1
     assert fakes.transcribed == []
 
 
-def test_the_hint_is_given_once(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
-    fakes.failing = {"turbo": DownloadError("no network; try --model nano")}
+def test_the_best_model_on_this_machine_is_named_where_one_cannot_be_had(
+    fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "whisper").mkdir()
+    for name in ("tiny", "small.en", "base"):
+        models.save_model(models.random_model(0, n_state=8, n_head=1), tmp_path / "whisper" / f"{name}.pt")
+    (tmp_path / "whisper" / "medium.pt").write_bytes(b"PK half of it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fakes.failing = {"turbo": DownloadError("cannot reach example.org")}
     assert cli(["a.wav", "-o", "out"]) == 1
-    assert capsys.readouterr().err.count("--model nano") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("whisper: error: model turbo is not on this machine and cannot be downloaded: cannot reach")
+    assert line.endswith("on this machine small.en, base, tiny are: --model small.en")
+
+
+@pytest.mark.parametrize("flags", [[], ["--quantized", "True"]])
+def test_quantized_copies_are_taken_on_request(fakes: Fakes, flags: list[str]) -> None:
+    assert cli(["a.wav", "-o", "out", *flags]) == 0
+    assert fakes.loaded[0]["quantized"] is bool(flags)
 
 
 @pytest.mark.filterwarnings("default")
@@ -532,6 +559,9 @@ def test_python_m_whisper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         (["eval", "dev.tsv"], False, "eval"),
         (["eval"], False, "eval"),
         (["train", "--help"], False, "train"),
+        (["models", "--json"], False, "models"),
+        (["models"], True, None),
+        (["models", "get", "base"], True, "models"),
         (["eval"], True, None),
         (["eval", "--model", "nano"], True, None),
         (["eval", "b.wav"], True, None),
@@ -549,7 +579,7 @@ def test_a_command_or_a_recording_of_its_name(
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     if there:
-        Path("eval").touch()
+        Path(arguments[0]).touch()
     assert cli_module.command_of(arguments) == command
 
 

@@ -86,8 +86,8 @@ def test_a_face_shows_what_is_promised_and_no_more(face: str) -> None:
 def test_the_package_shows_what_is_promised_and_no_more() -> None:
     shown = {
         name
-        for name, value in vars(whisper).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(whisper)
+        if not name.startswith("_") and not isinstance(getattr(whisper, name), types.ModuleType)
     }
     assert shown == {name for name in f"{NAMES['']} {NAMES_OF_OPENAI['']}".split() if not name.startswith("_")}
 

@@ -35,19 +35,30 @@ def play(scenes: str, *arguments: str, **environment: str) -> None:
     assert (done.returncode, done.stdout.split()[-1:]) == (0, ["ok"]), done.stderr[-6000:]
 
 
+QUICK = ("forks", "copies", "engines", "cannot")  # the others start many processes, each of which imports torch
+
+
 @pytest.mark.timeout(160)
-@pytest.mark.parametrize("scenes", [name for name in SCENES if name != "daemon threads"])
+@pytest.mark.parametrize(
+    "scenes",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in SCENES
+        if name != "daemon threads"
+    ],
+)
 def test_what_works_in_one_process_works_in_the_next(scenes: str, tmp_path: Path) -> None:
     play(scenes, str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(160)
 @pytest.mark.skipif(kernels.load() is None, reason="there are none: the scenes were played so")
 def test_without_kernels(tmp_path: Path) -> None:
     play("forks", str(tmp_path), SOTTO_KERNELS="off")
 
 
-@pytest.mark.parametrize("seconds", ["0.1", "1.2"])
+@pytest.mark.parametrize("seconds", ["0.1", pytest.param("1.2", marks=pytest.mark.slow)])
 def test_python_ends_while_daemon_threads_transcribe(seconds: str) -> None:
     play("daemon threads", seconds)
 
@@ -65,6 +76,7 @@ def app(environ, start_response):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(160)
 def test_gunicorn_preload(tmp_path: Path) -> None:
     """Its master loads the model and uses it; two workers with two threads each, forked from it, answer."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..spans import Span, merge_spans
 from ..utils import format_timestamp
 from .coverage import text_spans
-from .timeline_plot import plot
 
 if TYPE_CHECKING:
     from ..results import Segment
@@ -154,6 +153,8 @@ class Report:
         OptionError
             matplotlib does not know the format.
         """
+        from .timeline_plot import plot  # here, as only a plot needs it
+
         found = {kind: [(f.start, f.end) for f in self.findings if f.kind == kind] for kind in KINDS}
         lanes = {
             "speech": self.speech or (),

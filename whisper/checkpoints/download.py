@@ -37,6 +37,11 @@ class _BrokenError(Exception):
     """The connection ended early; another attempt may resume from here."""
 
 
+def cache_folder() -> str:
+    """Return the folder of downloaded models where none is named: that of openai-whisper."""
+    return os.path.join(os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache")), "whisper")
+
+
 def _download(url: str, root: str, in_memory: bool) -> bytes | str:
     """Return the path in `root` of the file behind `url`, or its contents if `in_memory`.
 
@@ -293,6 +298,6 @@ def _host(url: str) -> str:
 
 def _way_out(url: str, target: str) -> str:
     return (
-        f"You can put the file from {url} at {target} by hand, or use the model that comes with "
-        'this package: load_model("nano"), --model nano'
+        f"You can put the file from {url} at {target} by hand, or install a model as a package: "
+        "pip install 'sotto[base]' brings base"
     )

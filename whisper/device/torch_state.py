@@ -25,7 +25,8 @@ def clean_state() -> Iterator[None]:
     Not around a ``yield`` of a generator: the caller would then run in this state.
     """
     autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
-    if not autocast and not torch.is_inference_mode_enabled() and not _has_function_modes():
+    intercepted = torch._C._len_torch_function_stack() > 0  # torch's functions, as by a device context
+    if not autocast and not torch.is_inference_mode_enabled() and not intercepted:
         with torch.no_grad():  # the usual case: takes 1 microsecond, and the code below 10
             yield
         return
@@ -36,11 +37,6 @@ def clean_state() -> Iterator[None]:
         for kind in autocast:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
-
-
-def _has_function_modes() -> bool:
-    """Whether torch's functions are being intercepted, as a device context does it."""
-    return torch._C._len_torch_function_stack() > 0
 
 
 class InFloat32(TorchFunctionMode):

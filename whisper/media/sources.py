@@ -62,7 +62,10 @@ def openable(source: Any) -> Opened:
         file = _Foreign(source, name)
         if hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and file.ask("seekable"):
             return Opened(name, file, _CLOSED)
-        return Opened(name, _read_to_the_end(file, name), _CLOSED)
+        spool = _spooled(file)  # it cannot seek: its contents, as a file object that can
+        if spool.n_bytes:
+            return Opened(name, cast("BinaryIO", SpoolReader(spool)), _CLOSED)
+        contents = b""
     if len(contents) == 0:
         raise AudioError(f"{name} is empty (0 bytes)")
     return Opened(name, io.BytesIO(contents), _CLOSED)
@@ -220,14 +223,6 @@ class _Foreign:
         if not isinstance(place, int):
             raise AudioError(f"{self._name} is at the place {reprlib.repr(place)}, which is no whole number")
         return place
-
-
-def _read_to_the_end(source: _Foreign, name: str) -> BinaryIO:
-    """The contents of a file object that cannot seek, as one that can."""
-    spool = _spooled(source)
-    if spool.n_bytes == 0:
-        raise AudioError(f"{name} is empty (0 bytes)")
-    return cast("BinaryIO", SpoolReader(spool))
 
 
 def _spooled(source: _Foreign) -> Spool:

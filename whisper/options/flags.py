@@ -54,7 +54,9 @@ def add_flags(
             }
         names = settings.pop("flags", (f"--{option.name}",))
         settings = {"dest": option.name, "default": option.default, "help": known.explained, **settings}
-        _group(parser, known.group).add_argument(*names, **settings)
+        groups = {group.title: group for group in parser._action_groups}
+        group = groups.get(known.group) or parser.add_argument_group(known.group)
+        group.add_argument(*names, **settings)
 
 
 def take(dataclass_type: type[Options], given: dict[str, Any], **changed: Any) -> Options:
@@ -76,12 +78,6 @@ def take(dataclass_type: type[Options], given: dict[str, Any], **changed: Any) -
     """
     names = [f.name for f in fields(dataclass_type) if f.name in given]  # type: ignore[arg-type]
     return dataclass_type(**{**{name: given.pop(name) for name in names}, **changed})
-
-
-def _group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
-    """Return the group under this heading; a new one where there is none."""
-    there = [group for group in parser._action_groups if group.title == title]
-    return there[0] if there else parser.add_argument_group(title)
 
 
 def _reader(known: Facts, may_be_none: bool, as_openai: bool) -> Callable[[str], Any]:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 _GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.EINVAL)  # Windows reports a broken pipe as EINVAL
 
@@ -58,7 +58,9 @@ def standard_streams() -> Iterator[None]:
     os.close(opened)
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        sys.stdout, sys.stderr = (nowhere if _is_missing(stream) else stream for stream in before)
+        sys.stdout, sys.stderr = (
+            nowhere if stream is None or getattr(stream, "closed", False) else stream for stream in before
+        )
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
@@ -68,10 +70,6 @@ def standard_streams() -> Iterator[None]:
             for stream in (sys.stdout, sys.stderr):
                 _drain(stream)
             sys.stdout, sys.stderr = before
-
-
-def _is_missing(stream: Any) -> bool:
-    return stream is None or bool(getattr(stream, "closed", False))
 
 
 def _drain(stream: TextIO) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..spans import CHUNK_LENGTH
-from .hotwords import hotwords_for
 from .logit_filters import BoostHotwords, NoRepeatNgram, PenalizeRepetition, RowFilter
 from .search import n_finished
 from .token_rules import RowRules
@@ -154,6 +153,8 @@ def row_filters(options: DecodingOptions, tokenizer: Tokenizer, sample_begin: in
     if options.no_repeat_ngram_size is not None:
         filters.append(NoRepeatNgram(tokenizer, sample_begin, options.no_repeat_ngram_size))
     if options.hotwords is not None and options.hotword_boost:
+        from .hotwords import hotwords_for  # here, as only transcriptions with hotwords need it
+
         hotwords = hotwords_for(
             tuple(options.hotwords), options.hotword_boost, tokenizer.language is not None, tokenizer.num_languages
         )

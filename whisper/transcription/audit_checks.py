@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 PAD_SECONDS = 0.2  # around speech that is decoded on its own; the model needs the onset
 MIN_HALF_FRAMES = 300  # a window with a repetition loop is not cut into shorter halves
 CHUNK_SECONDS = 3.0  # weak models transcribe so much speech as well as a single word
-RETRY_BEAM_SIZE = 5  # of speech that is decoded again, where beam_size is not given
 SPARE_TOKENS = 24  # for timestamps, and for very short windows
 
 

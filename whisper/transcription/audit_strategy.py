@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, text_spans, uncovered_speech
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
-from .audit_checks import CHUNK_SECONDS, RETRY_BEAM_SIZE, AuditChecks, SpeechCutter
+from .audit_checks import CHUNK_SECONDS, AuditChecks, SpeechCutter
 from .segments import WindowResult, is_silence
+from .settings import RETRY_BEAM_SIZE
 
 if TYPE_CHECKING:
     from ..decoding import DecodingResult

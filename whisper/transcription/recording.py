@@ -24,7 +24,6 @@ from ..speech.vad import VadOptions, detecting_speech
 from ..tokenizer import LANGUAGES
 from ..utils import make_safe
 from . import channels
-from .audit_strategy import AuditStrategy
 from .languages import detecting_language
 from .progress import ProgressBar
 from .window_decoder import RecordingContext, WindowDecoder
@@ -246,6 +245,8 @@ class Transcription:
         decoder = WindowDecoder(self.call, self.context)
         strategy: Strategy
         if settings.audits:
+            from .audit_strategy import AuditStrategy  # here, as only transcriptions with the audit need it
+
             assert self.context.speech is not None
             strategy = AuditStrategy(decoder, history, self.context.speech)
         else:

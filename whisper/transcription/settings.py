@@ -19,12 +19,13 @@ from ..options.transcription import DecodingOptions, TranscribeOptions
 from ..speech.vad import VadOptions
 from ..tokenizer import Tokenizer, get_tokenizer
 from . import languages
-from .audit_checks import RETRY_BEAM_SIZE
 from .windows import parse_clips
 
 if TYPE_CHECKING:
     from ..model import Whisper
     from .windows import Window
+
+RETRY_BEAM_SIZE = 5  # of speech that the audit decodes again, where beam_size is not given
 
 
 @dataclass(frozen=True)

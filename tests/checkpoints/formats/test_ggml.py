@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from whisper.audio import mel_filters
+from whisper.checkpoints.formats import ggml
 from whisper.checkpoints.formats.alignment_heads import published_heads
 from whisper.checkpoints.formats.ggml_blocks import BLOCK_FORMATS
 from whisper.checkpoints.formats.recognize import read as read_checkpoint
-from whisper.checkpoints.lazy_tensors import StoredTensors
+from whisper.checkpoints.lazy_tensors import KeptFile, StoredTensors
 from whisper.checkpoints.load import load_model
 from whisper.checkpoints.weights import build
 from whisper.errors import CheckpointError
@@ -89,7 +90,7 @@ def ggml_bytes(model: Whisper, matrices: int = F16, file_type: int = 1, **change
 
 
 def loaded(content: bytes, path: str = "ggml-little.bin") -> Whisper:
-    return build(read_checkpoint(path, content))
+    return build(ggml.read(KeptFile(path, content)))
 
 
 @functools.cache
@@ -122,7 +123,7 @@ def test_plain_numbers_come_back(kind: int) -> None:
 @pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
 def test_blocks_come_back_as_float32(name: str) -> None:
     kind = TYPE_OF[name]
-    weights = read_checkpoint("m.bin", ggml_bytes(model(), kind, file_type=2007))
+    weights = ggml.read(KeptFile("m.bin", ggml_bytes(model(), kind, file_type=2007)))
     assert weights.quantised == name
     read = build(weights)
     assert read.quantised == name
@@ -140,7 +141,7 @@ def test_k_quants_are_read_where_rows_are_wide_enough(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     data = torch.randint(0, 100, (64 * blocks.n_bytes,), dtype=torch.uint8, generator=generator)
     head = struct.pack("<5i", 2, len(label), TYPE_OF[name], 256, 64)
-    weights = read_checkpoint("m.bin", beginning() + head + label.encode() + data.numpy().tobytes())
+    weights = ggml.read(KeptFile("m.bin", beginning() + head + label.encode() + data.numpy().tobytes()))
     assert weights.quantised == name
     assert torch.equal(weights.tensors[label], blocks.dequantise(data).view(64, 256))
 

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -260,9 +259,13 @@ class _Variables:
         """Return the scales of a variable, which an alias shares."""
         return self.get(self._aliases.get(name, name) + "_scale")
 
+    def is_scalar(self, name: str) -> bool:
+        variable = self.get(name)
+        return variable is not None and not variable.shape
+
     def scalar(self, name: str) -> float | None:
         variable = self.get(name)
-        return variable.read().item() if variable is not None and variable.shape == () else None
+        return variable.read().item() if variable is not None and not variable.shape else None
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
         """Return the shape of a variable that has so many axes."""
@@ -314,40 +317,47 @@ def _dimensions(variables: _Variables) -> ModelDimensions:
     return checked_dimensions(dims, variables.path)
 
 
-def _tensors(variables: _Variables, dims: ModelDimensions) -> ComputedTensors:
-    expected = layout(dims.n_audio_layer, dims.n_text_layer)
-    path = variables.path
+def _check_names(variables: _Variables, expected: Mapping[str, object]) -> None:
     missing = [name for name in expected if variables.get(name) is None]
     if missing:
         raise CheckpointError(
-            f"{path} is incomplete: {len(missing)} of {len(expected)} variables are missing "
+            f"{variables.path} is incomplete: {len(missing)} of {len(expected)} variables are missing "
             f"({', '.join(missing[:3])}); get it again from where it came"
         )
     known = {*expected, PROJECTION}
     known |= {name + "_scale" for name in known}
-    extra = [name for name in variables if name not in known and variables.get(name).shape != ()]  # type: ignore[union-attr]
+    extra = [name for name in variables if name not in known and not variables.is_scalar(name)]
     if extra:
         raise CheckpointError(
-            f"{path} holds {len(extra)} variables that a Whisper does not have "
+            f"{variables.path} holds {len(extra)} variables that a Whisper does not have "
             f"({', '.join(map(ascii, extra[:3]))}); give the model that it was made from"
         )
+
+
+def _tensors(variables: _Variables, dims: ModelDimensions) -> ComputedTensors:
+    """Return the tensors of our network, each cut out of the variable in which it is stacked with others."""
+    expected = layout(dims.n_audio_layer, dims.n_text_layer)
+    _check_names(variables, expected)
     _check_tied(variables)
     makers: dict[str, tuple[Tensor, Callable[[], Tensor]]] = {}
     for name, parts in expected.items():
-        variable, scale = variables.get(name), variables.scale_of(name)
-        assert variable is not None
-        scale = _checked_scale(variable, scale, name, path)
+        numbers = _numbers(variables, name)
+        n_rows = numbers.stored.shape[0]
         if name == EMBEDDING:
-            variable = variable.rows(0, dims.n_vocab)
-            scale = scale.rows(0, dims.n_vocab) if scale is not None and scale.shape else scale
-        for ours, part, its_scale in _split(variable, scale, parts, name, path):
+            n_rows = dims.n_vocab  # without tokens that were added
+        if n_rows % len(parts):
+            raise CheckpointError(
+                f"{name} in {variables.path} has {n_rows} rows, which cannot be cut into {len(parts)}; "
+                "it is damaged, get it again from where it came"
+            )
+        size = n_rows // len(parts)
+        for i, ours in enumerate(parts):
+            part = numbers.rows(i * size, (i + 1) * size)
             if ours is not None:
-                dtype = part.dtype if part.dtype.is_floating_point else torch.float32
-                view = torch.empty(part.shape, dtype=dtype, device="meta")
-                makers[ours] = view, partial(_numbers, part, its_scale)
-            elif _numbers(part, its_scale).any():
+                makers[ours] = part.outline(), part.read
+            elif part.read().any():
                 raise CheckpointError(
-                    f"{name} in {path} has a bias for keys, which a Whisper has not; "
+                    f"{name} in {variables.path} has a bias for keys, which a Whisper has not; "
                     "give the Whisper that it was made from"
                 )
     return ComputedTensors(makers)
@@ -375,50 +385,51 @@ def _check_tied(variables: _Variables) -> None:
             )
 
 
-def _checked_scale(variable: _Variable, scale: _Variable | None, name: str, path: str) -> _Variable | None:
-    """Return the scales of integers, one by row or one for all; None for other numbers."""
-    if variable.dtype.is_floating_point or (variable.dtype == torch.int16 and scale is None):
-        return None
-    rows = variable.shape[0] if variable.shape else 0
-    n_scales = math.prod(scale.shape) if scale is not None else 0
-    if variable.dtype == torch.int32 or n_scales not in (1, rows) or scale is None:
+@dataclass(frozen=True)
+class _Numbers:
+    """An array of floating-point numbers: stored as such, or as integers that are to be divided by their scales."""
+
+    stored: _Variable
+    scale: _Variable | None  # (n_rows,), or () for all rows alike
+
+    def rows(self, first: int, last: int) -> _Numbers:
+        scale = self.scale.rows(first, last) if self.scale is not None and self.scale.shape else self.scale
+        return _Numbers(self.stored.rows(first, last), scale)
+
+    def outline(self) -> Tensor:
+        dtype = self.stored.dtype if self.stored.dtype.is_floating_point else torch.float32
+        return torch.empty(self.stored.shape, dtype=dtype, device="meta")
+
+    def read(self) -> Tensor:
+        tensor = self.stored.read()
+        if tensor.is_floating_point():
+            return tensor
+        divisor: Tensor | float = _INT16_SCALE
+        if self.scale is not None:
+            divisor = self.scale.read().to(torch.float32).reshape(-1, *[1] * (tensor.ndim - 1))
+        return tensor.to(torch.float32).div_(divisor)
+
+
+def _numbers(variables: _Variables, name: str) -> _Numbers:
+    """Return a variable with its scales, which are checked."""
+    stored, scale, path = variables.get(name), variables.scale_of(name), variables.path
+    if stored is None or not stored.shape:
+        raise CheckpointError(f"{name} in {path} is a single number; it is damaged, get it again from where it came")
+    if stored.dtype.is_floating_point or (stored.dtype == torch.int16 and scale is None):
+        return _Numbers(stored, None)
+    n_rows, n_scales = stored.shape[0], math.prod(scale.shape) if scale is not None else 0
+    if stored.dtype == torch.int32 or n_scales not in (1, n_rows) or scale is None:
         raise CheckpointError(
-            f"{name} in {path} is {str(variable.dtype)[6:]} with {n_scales} scales for {rows} rows, which is no "
+            f"{name} in {path} is {str(stored.dtype)[6:]} with {n_scales} scales for {n_rows} rows, which is no "
             "quantisation that is known here; give the model that it was quantised from"
         )
-    scale = _Variable(scale.file, scale.offset, () if n_scales == 1 else (rows,), scale.dtype)
+    scale = _Variable(scale.file, scale.offset, () if n_scales == 1 else (n_rows,), scale.dtype)
     values = scale.read()
     if not values.is_floating_point() or not values.min() > 0:  # or NaN; infinite is that of a row of almost nothing
         raise CheckpointError(
             f"{name} in {path} has scales that are not positive numbers; it is damaged, get it again from where it came"
         )
-    return scale
-
-
-def _split(
-    variable: _Variable, scale: _Variable | None, parts: tuple[str | None, ...], name: str, path: str
-) -> Iterator[tuple[str | None, _Variable, _Variable | None]]:
-    """Cut a variable into the tensors that are stacked in it, each with its scales."""
-    if not variable.shape or variable.shape[0] % len(parts):
-        raise CheckpointError(
-            f"{name} in {path} has shape {variable.shape}, which cannot be cut into {len(parts)}; "
-            "it is damaged, get it again from where it came"
-        )
-    n = variable.shape[0] // len(parts)
-    for i, ours in enumerate(parts):
-        rows = i * n, (i + 1) * n
-        yield ours, variable.rows(*rows), scale.rows(*rows) if scale is not None and scale.shape else scale
-
-
-def _numbers(variable: _Variable, scale: _Variable | None) -> Tensor:
-    """Return the numbers of a variable: as stored, or integers divided by their scales."""
-    tensor = variable.read()
-    if tensor.is_floating_point():
-        return tensor
-    divisor: Tensor | float = _INT16_SCALE
-    if scale is not None:
-        divisor = scale.read().to(torch.float32).reshape(-1, *[1] * (tensor.ndim - 1))
-    return tensor.to(torch.float32).div_(divisor)
+    return _Numbers(stored, scale)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -128,7 +128,8 @@ def _int8(tensor: Tensor) -> tuple[Tensor, Tensor]:
     rows = tensor.flatten(start_dim=1)  # (n_out, ...)
     largest = rows.abs().amax(dim=1)
     largest[largest == 0] = 127
-    scale = 127 / largest.clamp(min=1e-36)  # finite for the tiniest row, too
+    largest = largest.clamp(min=1e-36)  # so that the tiniest row has a finite scale
+    scale = torch.full_like(largest, 127) / largest  # 127 / largest is a reciprocal in torch, and rounds twice
     levels = (rows * scale[:, None]).round().to(torch.int8)
     return levels.reshape(tensor.shape), scale
 

@@ -39,9 +39,9 @@ HEADER = (  # whole numbers of 32 bits, in this order
     "n_text_layer",
     "n_mels",
 )
+COLUMNS = ("encoder.conv1.bias", "encoder.conv2.bias")  # (n, 1) in the file, which whisper.cpp adds to (n, n_frames)
 PLAIN_TYPES = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}  # by the number of a type in the file
-BLOCK_VERSION = 2  # of the block formats: GGML_QNT_VERSION, written into the file type times 1000
-BLOCKS_SINCE = 2  # file types from here on are block formats
+_BLOCK_VERSION = 2  # of the block formats: GGML_QNT_VERSION, which stands in the file type times 1000
 
 N_VOCAB = {51864: 99, 51865: 99, 51866: 100}  # the sizes of Whisper's vocabularies, and their languages
 _FILTERS_DIFFER = 1e-5  # the largest filter is 0.04, and versions of librosa differ by 1e-8
@@ -103,10 +103,10 @@ def _read_header(reader: ByteReader) -> ModelDimensions:
             f"{path} is the ggml file of a model with {dims.n_vocab} tokens, and Whisper's vocabularies have "
             f"{', '.join(map(str, N_VOCAB))}; give the .pt file or the Hugging Face folder that it was made from"
         )
-    if file_type >= BLOCKS_SINCE and version != BLOCK_VERSION:
+    if file_type > 1 and version != _BLOCK_VERSION:  # 0 and 1 are float32 and float16
         raise CheckpointError(
             f"{path} was quantised in version {version} of ggml's block formats, which are laid out otherwise than "
-            f"in version {BLOCK_VERSION}; quantise it again with a whisper.cpp of today"
+            f"in version {_BLOCK_VERSION}; quantise it again with a whisper.cpp of today"
         )
     return dims
 
@@ -171,7 +171,8 @@ def _find_tensors(reader: ByteReader) -> dict[str, _Stored]:
 def _find_tensor(reader: ByteReader) -> tuple[str, _Stored]:
     """Read the head of a tensor and pass over its numbers."""
     n_dims, length, kind = reader.numbers("2Ii", "the head of a tensor")
-    shape, name = (), ""
+    shape: tuple[int, ...] = ()
+    name = ""
     if 1 <= n_dims <= _MOST_DIMENSIONS and 1 <= length <= _LONGEST_NAME:
         shape = reader.numbers(f"{n_dims}I", "the shape of a tensor")[::-1]  # the fastest dimension comes first
         name = reader.bytes(length, "the name of a tensor").decode("ascii", "replace")
@@ -192,8 +193,8 @@ def _find_tensor(reader: ByteReader) -> tuple[str, _Stored]:
             "does not fit the shape; quantise the model in one of them, or get it again from where it came"
         )
     offset = reader.skip(size, name)
-    if name.startswith("encoder.conv") and name.endswith(".bias") and shape[1:] == (1,):
-        shape = shape[:1]  # a column here, so that whisper.cpp can add it to the rows of a matrix
+    if name in COLUMNS and shape[1:] == (1,):
+        shape = shape[:1]
     return name, _Stored(offset, kind, shape)
 
 

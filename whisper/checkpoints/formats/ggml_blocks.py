@@ -268,7 +268,7 @@ def _six_bit_pairs(packed: Tensor) -> tuple[Tensor, Tensor]:
     The first four of both are the low six bits of the first and the next four bytes, whose two high bits complete the
     other four: their low bits are the low halves (scales) and the high ones (minimums) of the last four bytes.
     """
-    first, second, third = packed.split(4, dim=1)
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = torch.cat([first & 63, third & 15 | first >> 6 << 4], dim=1)
     minimums = torch.cat([second & 63, third >> 4 | second >> 6 << 4], dim=1)
     return scales, minimums

@@ -1,12 +1,14 @@
 """Writes the ``.bin`` files of whisper.cpp: what its converter writes, and what its `quantize` tool makes of that.
 
-Vectors, convolutions' biases and position embeddings are float32, convolutions float16, and matrices, the token
-embedding among them, are float16 or blocks. In ``"float32"`` everything is.
+Vectors and position embeddings are float32, convolutions float16, and matrices, the token embedding among them, are
+float16 or blocks. A file all in float32, which its converter can write too, makes the convolutions of whisper.cpp
+abort (1.8 of 2026), so that is none of the precisions here.
 """
 
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
 import torch
@@ -15,23 +17,26 @@ from torch import Tensor
 from ...audio import mel_filters
 from ...errors import CheckpointError
 from ...files import atomic_write
+from ...model import default_alignment_mask
 from . import ggml
+from .alignment_heads import published_heads
 from .ggml_blocks import BLOCK_FORMATS
 
 if TYPE_CHECKING:
     from ...model import Whisper
 
-# float16 first: it is what the published models have, and what whisper.cpp's own converter writes
-PRECISIONS = ("float16", "float32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+PRECISIONS = ("float16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 _TYPES = {"float32": 0, "float16": 1, **{blocks.name: kind for kind, blocks in BLOCK_FORMATS.items()}}
-# the type of a whole file is another list of numbers: ggml's `enum ggml_ftype`
-_FILE_TYPES = {"float32": 0, "float16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9}
+# of a whole file: ggml's `enum ggml_ftype`, from the first block format on plus 1000 times their version
+_FILE_TYPES = {"float16": 1, "q4_0": 2002, "q4_1": 2003, "q8_0": 2007, "q5_0": 2008, "q5_1": 2009}
 _LARGEST = torch.finfo(torch.float16).max  # of a number in float16, and of what blocks scale in float16
 
 
 def write(model: Whisper, path: str, precision: str) -> None:
     """Write `model` as a file that whisper.cpp reads, in one of `PRECISIONS`, one tensor at a time.
+
+    Its alignment heads have no place there; where a reader will take others, a warning says so.
 
     Raises
     ------
@@ -44,6 +49,14 @@ def write(model: Whisper, path: str, precision: str) -> None:
             f"a model with {model.dims.n_vocab} tokens and {model.dims.n_mels} mel bands cannot be written for "
             f"whisper.cpp, which knows {', '.join(map(str, ggml.N_VOCAB))} tokens and 80 or 128 bands; save it as .pt"
         )
+    known = published_heads(model.dims, path)
+    heads = default_alignment_mask(model.dims) if known is None else known
+    if not model.alignment_heads.to_dense().cpu().equal(heads):
+        warnings.warn(
+            f"{path} has no place for the alignment heads of this model, and a reader takes others by its size: "
+            "times of words can differ",
+            stacklevel=3,
+        )
     with atomic_write(path) as file:
         _write_header(file, model, precision)
         for name, tensor in model.state_dict().items():
@@ -52,9 +65,8 @@ def write(model: Whisper, path: str, precision: str) -> None:
 
 def _write_header(file: BinaryIO, model: Whisper, precision: str) -> None:
     """Write all that comes before the tensors."""
-    version = ggml.BLOCK_VERSION if _FILE_TYPES[precision] >= ggml.BLOCKS_SINCE else 0
     numbers = [ggml.MAGIC, *(int(getattr(model.dims, name)) for name in ggml.HEADER)]
-    file.write(struct.pack("<12i", *numbers, version * 1000 + _FILE_TYPES[precision]))
+    file.write(struct.pack("<12i", *numbers, _FILE_TYPES[precision]))
     filters = mel_filters("cpu", model.dims.n_mels)
     file.write(struct.pack("<2i", *filters.shape) + filters.contiguous().numpy().tobytes())
     n_tokens, tokens = ggml.stored_tokens(model.dims.n_vocab)
@@ -64,14 +76,11 @@ def _write_header(file: BinaryIO, model: Whisper, precision: str) -> None:
 
 
 def _write_tensor(file: BinaryIO, name: str, tensor: Tensor, precision: str) -> None:
-    if name.startswith("encoder.conv") and name.endswith(".bias"):
+    if name in ggml.COLUMNS:
         tensor = tensor[:, None]
-        kept = True
-    else:
-        kept = tensor.ndim < 2 or name.endswith("positional_embedding")
-    if kept:
+    if tensor.shape[1:].numel() == 1 or name.endswith("positional_embedding"):
         precision = "float32"
-    elif tensor.ndim > 2 and precision != "float32":
+    elif tensor.ndim > 2:
         precision = "float16"
     kind, label = _TYPES[precision], name.encode()
     file.write(struct.pack(f"<{3 + tensor.ndim}i", tensor.ndim, len(label), kind, *reversed(tensor.shape)) + label)
@@ -83,7 +92,7 @@ def _stored(name: str, tensor: Tensor, precision: str) -> Tensor:
     if precision == "float32":
         return tensor
     if not tensor.abs().max() <= _LARGEST:
-        raise CheckpointError(f"{name} has numbers that {precision} cannot hold; save in float32")
+        raise CheckpointError(f"{name} has numbers that {precision} cannot hold; save it as .pt in float32")
     if precision == "float16":
         return tensor.half()
     blocks = BLOCK_FORMATS[_TYPES[precision]]

@@ -1,0 +1,1 @@
+"""Copies of the published models that lie on this machine: in packages, and in the folders of other programs."""
