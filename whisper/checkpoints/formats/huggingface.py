@@ -158,8 +158,9 @@ def renamed(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def _is_same(output: object, embedding: object) -> bool:
-    tensors = isinstance(output, Tensor) and isinstance(embedding, Tensor)
-    return tensors and output.dtype == embedding.dtype and torch.equal(output, embedding)
+    if not isinstance(output, Tensor) or not isinstance(embedding, Tensor):
+        return False
+    return output.dtype == embedding.dtype and torch.equal(output, embedding)
 
 
 def _our_name(name: str) -> str:

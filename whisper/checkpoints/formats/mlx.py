@@ -88,6 +88,8 @@ def translated(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str)
             makers[ours] = view, partial(own, stored, name)
     if _POSITIONS not in makers:
         positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+        if all(view.dtype != torch.float32 for view in views.values()):
+            positions = positions.half()  # as in OpenAI's files and in mlx-whisper, where weights have 16 bits
         makers[_POSITIONS] = positions.to("meta"), positions.clone
     quantised = ", ".join(f"{bits} bits of MLX" for bits in sorted(all_bits))
     return Weights(dims, ComputedTensors(makers), _heads(stored, dims, source), source, quantised)
@@ -144,10 +146,11 @@ def _dequantized(stored: Mapping[str, Tensor], base: str, bits: int, shape: tupl
     packed = stored[f"{base}.weight"].view(torch.uint8).reshape(rows, columns // 8, bits)
     scales, biases = (stored[f"{base}.{name}"].float().unsqueeze(2) for name in ("scales", "biases"))
     made = torch.empty(shape, dtype=torch.float32, device="cpu")
-    for part in torch.arange(rows, dtype=torch.int64, device="cpu").split(max(_BLOCK // columns, 1)):
-        some = slice(int(part[0]), int(part[-1]) + 1)
-        grouped = unpacked(packed[some], bits).view(len(part), scales.shape[1], -1).float()
-        made[some] = grouped.mul_(scales[some]).add_(biases[some]).view(len(part), columns)
+    n_rows = max(_BLOCK // columns, 1)
+    for first in range(0, rows, n_rows):
+        some = slice(first, min(first + n_rows, rows))
+        grouped = unpacked(packed[some], bits).view(-1, scales.shape[1], columns // scales.shape[1]).float()
+        made[some] = grouped.mul_(scales[some]).add_(biases[some]).view(-1, columns)
     return made
 
 

@@ -25,6 +25,8 @@ _DTYPES = {
     "<i2": torch.int16, "<i4": torch.int32, "<i8": torch.int64, "<u4": torch.uint32, "|b1": torch.bool,
     "|V2": torch.bfloat16, "<V2": torch.bfloat16,  # numpy has none; MLX writes it as two bytes of nothing special
 }  # fmt: skip
+# What `zipfile` raises for a damaged archive
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError, EOFError, struct.error)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: its signature, and the lengths of name and extra field
 _MOST_DEFLATED = 1032  # times smaller is the most that deflate can make anything
 _HEADER_BYTES = 1 << 14
@@ -45,7 +47,7 @@ def read_npz(file: KeptFile) -> ComputedTensors:
                 if member.filename.endswith(".npy"):
                     array = _Array(file, member)
                     makers[member.filename.removesuffix(".npy")] = (array.outline, array.read)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise CheckpointError(
             f"{file.path} is damaged or truncated: it is no whole npz archive ({error}); "
             "get it again from where it came"
@@ -60,7 +62,7 @@ def is_npz(file: KeptFile) -> bool:
     try:
         with zipfile.ZipFile(_opened(file)) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except ZIP_ERRORS:
         return False
 
 

@@ -15,7 +15,7 @@ from ..weights import Weights
 from . import foreign, openai
 from .ctranslate2.layout import MODEL_FILE, is_ctranslate2
 from .model_folders import CONFIG, read_json
-from .npz import is_npz
+from .npz import ZIP_ERRORS, is_npz
 from .tensor_files import is_safetensors, is_torch
 
 _MOST_FILES = 1000  # that are looked into, of a folder
@@ -110,8 +110,9 @@ def _weights_beside(folder: str) -> str | None:
 def _read_with_config(folder: str, config: Mapping[str, Any], name: str) -> Weights:
     from . import huggingface, mlx
 
-    is_mlx = "n_mels" in config or "quantization" in config or name.startswith("weights.")
-    return (mlx if is_mlx else huggingface).read_folder(folder, name)
+    if "n_mels" in config or "quantization" in config or name.startswith("weights."):
+        return mlx.read_folder(folder, name)
+    return huggingface.read_folder(folder, name)
 
 
 def _checkpoints(folder: str) -> list[str]:
@@ -128,10 +129,10 @@ def _is_alone(path: str) -> bool:
         if head.bytes_at(0, 4) == b"lmgg":
             # a number takes a quarter of a byte at the least; whisper.cpp's folder also has files without weights
             n_vocab, _, _, _, _, _, n_text_state = struct.unpack("<7i", head.bytes_at(4, 28))
-            return os.path.getsize(path) > n_vocab * n_text_state // 4
+            return bool(os.path.getsize(path) > n_vocab * n_text_state // 4)
         if head.bytes_at(0, 4) == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (OSError, ValueError, struct.error, zipfile.BadZipFile, NotImplementedError):
+    except ZIP_ERRORS:
         return False
     return is_torch(head) or bundled.is_packed(head) or is_ctranslate2(head)

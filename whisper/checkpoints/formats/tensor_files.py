@@ -21,7 +21,7 @@ from ...errors import CheckpointError
 from ..lazy_tensors import KeptFile, keep
 from .foreign import HEAD_BYTES, described
 from .model_folders import read_json
-from .npz import is_npz, read_npz
+from .npz import ZIP_ERRORS, is_npz, read_npz
 
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # of torch.save before zip files (torch 1.6)
 
@@ -153,7 +153,7 @@ def _check_archive(file: KeptFile) -> None:
     try:
         with zipfile.ZipFile(file.place if file.content is None else io.BytesIO(file.content)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except ZIP_ERRORS as error:
         raise CheckpointError(
             f"{path} is truncated: a torch or zip file whose end is missing; get it again from where it came"
         ) from error
