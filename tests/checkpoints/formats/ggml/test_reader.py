@@ -305,18 +305,6 @@ def test_files_that_are_cut_off() -> None:
         refused(content[: content.index(name.encode()) - 12 - 4 * (3 if "conv" in name else 1)], "missing|announces")
 
 
-def test_gguf_is_named() -> None:
-    def text(value: bytes) -> bytes:
-        return struct.pack("<Q", len(value)) + value
-
-    start = b"GGUF" + struct.pack("<IQQ", 3, 10, 1) + text(b"general.architecture") + struct.pack("<I", 8)
-    refused(start + text(b"llama"), "is a GGUF file of a model called 'llama', which whisper.cpp does not read either")
-    refused(b"GGUF" + struct.pack("<IQQ", 3, 167, 0), "is a GGUF file, which whisper.cpp does not read either")
-    for cut in range(4, len(start)):
-        refused(start[:cut], "is a GGUF file, which")
-    refused(start[:24] + struct.pack("<Q", 2**63) + start[32:], "is a GGUF file, which")
-
-
 def test_errors_are_one_sentence() -> None:
     with pytest.raises(CheckpointError) as caught:
         loaded(beginning())
