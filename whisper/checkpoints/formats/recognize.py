@@ -47,17 +47,17 @@ def read(path: str, content: bytes | None = None, *, in_memory: bool = False) ->
 
 def _read_file(file: KeptFile) -> Weights:
     if file.bytes_at(0, 4) == b"lmgg":
-        from .ggml import reader
+        from .ggml import reader as ggml
 
-        return reader.read(file)
+        return ggml.read(file)
     if is_safetensors(file):
         return bundled.read(file) if bundled.is_packed(file) else _read_by_its_config(file.path)
     if is_ctranslate2(file):
-        from .ctranslate2 import reader
+        from .ctranslate2 import reader as ctranslate2
 
         folder, name = os.path.split(file.path)
         is_in_folder = name == MODEL_FILE and os.path.isfile(os.path.join(folder, CONFIG))
-        return reader.read_folder(folder or os.curdir) if is_in_folder else reader.read(file)
+        return ctranslate2.read_folder(folder or os.curdir) if is_in_folder else ctranslate2.read(file)
     has_config = os.path.isfile(os.path.join(os.path.dirname(file.path), CONFIG))
     if is_npz(file) or (has_config and is_torch(file) and not openai.has_dimensions(file)):
         return _read_by_its_config(file.path)
@@ -87,9 +87,9 @@ def _read_folder(folder: str) -> Weights:
     if config is not None and (found := _weights_beside(folder)):
         return _read_with_config(folder, config, found)
     if os.path.isfile(os.path.join(folder, MODEL_FILE)):
-        from .ctranslate2 import reader
+        from .ctranslate2 import reader as ctranslate2
 
-        return reader.read_folder(folder)
+        return ctranslate2.read_folder(folder)
     alone = _checkpoints(folder)
     if len(alone) == 1:
         return read(os.path.join(folder, alone[0]))
