@@ -48,7 +48,8 @@ def setting() -> str:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.cuda.get_device_name() if device == "cuda" else hardware.processor_name()
-    threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    threads = "" if device == "cuda" else f", {n_threads} thread{'s' if n_threads > 1 else ''}"
     return f"{where}, {resolve('auto', device)}{threads}, sotto {__release__}"
 
 

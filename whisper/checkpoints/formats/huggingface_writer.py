@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,10 +71,13 @@ def write(model: Whisper, path: str, precision: str) -> None:
         }
     with atomic_folder(path) as folder:
         tensors = {_their_name(name): tensor.contiguous() for name, tensor in state.items()}
-        save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
         for name, content in files.items():
             with open(os.path.join(folder, name), "w", encoding="utf-8") as text:
                 json.dump(content, text, ensure_ascii=False, indent=2)
+        weights = os.path.join(folder, "model.safetensors")
+        save_file(tensors, weights, metadata={"format": "pt"})
+        # safetensors keeps others from reading it; the permissions are those of the files beside it
+        shutil.copymode(os.path.join(folder, CONFIG), weights)
 
 
 def _their_name(name: str) -> str:
