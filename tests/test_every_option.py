@@ -136,6 +136,7 @@ CASES = [
     Case("languages", "de,ja", UNHEARD),
     Case("language_detection_segments", 2, {**UNHEARD, "clip_timestamps": "0,2,55,57"}, "detected", sound="long"),
     Case("multilingual", True, UNHEARD),
+    Case("verify_language", True, {**UNHEARD, "verify_language": False}, "decoded"),
     Case("channels", "separate", sound="stereo"),
     Case("audio_track", 1, {"audio_track": 0}, sound="film"),
     Case("container_time", True, {"audio_track": 0}, sound="film"),

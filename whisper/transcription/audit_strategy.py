@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, text_spans, uncovered_speech
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
-from .audit_checks import CHUNK_SECONDS, RETRY_BEAM_SIZE, AuditChecks, SpeechCutter
+from .audit_checks import MIN_CHUNK_SECONDS, RETRY_BEAM_SIZE, AuditChecks, SpeechCutter
 from .segments import WindowResult, is_silence
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 MIN_GAIN = 1.2  # times as much text, with which decoding in chunks has helped
 PATIENCE = 2  # consecutive temperatures without a better text, after which fallback ends
 HOPELESS_LOGPROB = -1.5  # below it, one such temperature is enough: no other gives a good text
-GOOD_WINDOWS = 16  # consecutive short ones with enough text, before one twice as long is tried
+GOOD_SECONDS = 48.0  # of consecutive short windows with enough text, before one twice as long is tried
+PROMPTED_SECONDS = 10.0  # with a prompt, models skip the first word of a shorter window
 MAX_KEPT_TEXTS = 8  # segments that are searched for a repetition loop across windows
 
 
@@ -51,22 +52,22 @@ class AuditStrategy:
         self._cutter = SpeechCutter(decoder.settings, speech)
         self._texts: list[str] = []  # of the last segments that were kept
         self._max_seconds = N_FRAMES / FRAMES_PER_SECOND  # of a window, as far as pauses allow
-        self._n_good = 0  # consecutive short windows with enough text
+        self._good_seconds = 0.0  # of consecutive short windows with enough text
         self._was_repetitive = False  # a repetitive text makes the next one repetitive
 
     async def transcribe(self, window: Window, last_speech: float) -> WindowResult:
         """See `Strategy`."""
-        tries_longer = self._n_good >= GOOD_WINDOWS
+        tries_longer = self._good_seconds >= GOOD_SECONDS
         window = self._cutter.shorten(window, 2 * self._max_seconds if tries_longer else self._max_seconds)
-        if self._windows_are_short or self._was_repetitive:
-            self._history.reset()  # with a prompt, models skip the first word of a short window
+        if self._max_seconds < PROMPTED_SECONDS or self._was_repetitive:
+            self._history.reset()
         result = await self._decode_whole(window, last_speech)
         if not result.retry:
             speech = self._speech.within(window.start, min(result.seek / FRAMES_PER_SECOND, window.end))
             if (tries_longer and speech) or self._is_too_sparse(window, speech, result):
                 result = await self._try_in_chunks(window, speech, result, last_speech, tries_longer)
             elif self._windows_are_short:
-                self._n_good += 1
+                self._good_seconds += window.duration
             result = await self._decode_uncovered_speech(window, result)
         self._texts = [*self._texts, *(s["text"] for s in result.segments)][-MAX_KEPT_TEXTS:]
         self._was_repetitive = any(self._checks.is_repetitive(s["compression_ratio"]) for s in result.segments)
@@ -143,12 +144,12 @@ class AuditStrategy:
         """Decode a window in chunks; return the better result, and let it decide how long windows are."""
         speech, seek = self._cutter.leave_out_cut_segment(speech, whole.seek)
         in_chunks = await self._decode_in_chunks(window, speech, seek, last_speech)
-        self._n_good = 0
+        self._good_seconds = 0.0
         if not _has_more_text(in_chunks, whole):
             self._max_seconds *= 2 if tries_longer else 1
             return whole
-        if len(self._cutter.split(speech)) > 1:
-            self._max_seconds = CHUNK_SECONDS
+        if len(self._cutter.split(speech)) > 1 and not tries_longer:
+            self._max_seconds = max(self._max_seconds / 2, MIN_CHUNK_SECONDS)
         return in_chunks
 
     async def _decode_in_chunks(
