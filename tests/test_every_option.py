@@ -132,7 +132,7 @@ CASES = [
     Case("batch_size", 1, {"progress": tell}, "told", modes=("list",)),
     Case("audit", True, {"audit": False}),
     Case("vad_filter", True, {"vad_filter": False, "clip_timestamps": "0"}),
-    Case("vad_parameters", "method=energy,speech_pad_ms=900", {"vad_filter": True}),
+    Case("vad_parameters", "method=energy,min_speech_duration_ms=9000", {"vad_filter": True}),
     Case("languages", "de,ja", UNHEARD),
     Case("language_detection_segments", 2, {**UNHEARD, "clip_timestamps": "0,2,55,57"}, "detected", sound="long"),
     Case("multilingual", True, UNHEARD),

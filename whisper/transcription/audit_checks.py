@@ -64,6 +64,11 @@ class AuditChecks:
         most = self._options.compression_ratio_threshold
         return most is not None and compression_ratio > most
 
+    def is_improbable(self, segment: Segment) -> bool:
+        """Whether a segment's text is less probable than `logprob_threshold` allows."""
+        least = self._options.logprob_threshold
+        return least is not None and segment["avg_logprob"] < least
+
     def is_crowded(self, segment: Segment) -> bool:
         """Whether a segment has too little speech for its text."""
         seconds = self._speech.seconds_within(segment["start"], segment["end"])

@@ -99,11 +99,17 @@ class AuditStrategy:
         return self._without_hallucinations(replace(result, findings=findings), prepared.language)
 
     async def _decode_with_fallback(self, prepared: PreparedWindow) -> tuple[DecodingResult, tuple[Finding, ...]]:
-        """Decode with temperature fallback; if no result passes, return the best, with a finding."""
+        """Decode with temperature fallback; if no result passes, return the best, with a finding.
+
+        The prompt may be the cause of a failure, so the second attempt has the same temperature and
+        no text before it, and so have those that follow.
+        """
         best: DecodingResult | None = None
         n_worse = 0
         window, checks = prepared.window, self._checks
-        for temperature in self._decoder.settings.options.temperatures():
+        temperatures = self._decoder.settings.options.temperatures()
+        has_prompt = self._history.prompt() != self._history.carried()
+        for temperature in (*temperatures[:1], *temperatures) if has_prompt else temperatures:
             decoded = await self._decoder.decode(
                 prepared, temperature, self._history.prompt(), stop_loops=True, sample_len=checks.max_tokens(window)
             )
@@ -115,6 +121,7 @@ class AuditStrategy:
                 n_worse += 1
             if n_worse >= (PATIENCE if best.avg_logprob >= HOPELESS_LOGPROB else 1):
                 break
+            self._history.reset()
             self._decoder.raise_if_cancelled()
         assert best is not None
         kind: Kind = "loop" if best.is_loop else "doubtful"
@@ -145,7 +152,7 @@ class AuditStrategy:
         speech, seek = self._cutter.leave_out_cut_segment(speech, whole.seek)
         in_chunks = await self._decode_in_chunks(window, speech, seek, last_speech)
         self._good_seconds = 0.0
-        if not _has_more_text(in_chunks, whole):
+        if not self._has_more_text(in_chunks, whole):
             self._max_seconds *= 2 if tries_longer else 1
             return whole
         if len(self._cutter.split(speech)) > 1 and not tries_longer:
@@ -179,9 +186,17 @@ class AuditStrategy:
         if not is_lost or len(self._cutter.split(speech)) < 2:
             return chunk
         shorter = await self._decode_in_chunks(window, speech, seek, chunk.last_speech)
-        best = shorter if _has_more_text(shorter, chunk) else chunk
+        best = shorter if self._has_more_text(shorter, chunk) else chunk
         # also where the longer chunk is kept, what follows is judged by the last attempt
         return replace(best, last_speech=shorter.last_speech, findings=chunk.findings + shorter.findings)
+
+    def _has_more_text(self, result: WindowResult, other: WindowResult) -> bool:
+        """Whether a result has so much more text than another that its way to decode has helped.
+
+        Improbable text does not count: short chunks of unclear speech give much of it.
+        """
+        probable = [segment for segment in result.segments if not self._checks.is_improbable(segment)]
+        return n_bytes(_text(probable)) >= MIN_GAIN * n_bytes(_text(other.segments))
 
     async def _decode_without_prompt(self, prepared: PreparedWindow, beam_size: int | None) -> DecodingResult:
         """Decode once, at temperature 0, without the text before."""
@@ -230,8 +245,3 @@ class AuditStrategy:
 
 def _text(segments: Sequence[Segment]) -> str:
     return "".join(segment["text"] for segment in segments)
-
-
-def _has_more_text(result: WindowResult, other: WindowResult) -> bool:
-    """Whether a result has so much more text than another that its way to decode has helped."""
-    return n_bytes(_text(result.segments)) >= MIN_GAIN * n_bytes(_text(other.segments))

@@ -28,6 +28,7 @@ MAX_LANGUAGES = 4  # that are tried
 # Beside the logarithm of a language's probability: the weight of its text's mean log-probability,
 # and of a Zipf prior over `LANGUAGES`, whose order is that of the hours in Whisper's training.
 TEXT_WEIGHT, PRIOR_WEIGHT = 2.0, 0.5
+OTHER_SCRIPT_PENALTY = 1.0  # of a text in letters of another script; weak models write Hindi so, too
 REPETITIVE = 2.4  # compression ratio of a text that is no evidence for its language
 SPARE_TOKENS = 16  # for timestamps, and for a very short window
 RANK = {code: rank for rank, code in enumerate(LANGUAGES, start=1)}
@@ -52,10 +53,11 @@ class Attempt:
     def score(self) -> float:
         """The log-probability of the language, with those of its text and of the prior."""
         decoded = self.decoded
-        if decoded.is_loop or decoded.compression_ratio > REPETITIVE or not is_written_in(decoded.text, self.language):
+        if decoded.is_loop or decoded.compression_ratio > REPETITIVE or not any(map(str.isalnum, decoded.text)):
             return -math.inf
-        prior = -PRIOR_WEIGHT * math.log(RANK[self.language])
-        return math.log(self.probability) + TEXT_WEIGHT * decoded.avg_logprob + prior
+        score = math.log(self.probability) + TEXT_WEIGHT * decoded.avg_logprob
+        score -= PRIOR_WEIGHT * math.log(RANK[self.language])
+        return score if is_written_in(decoded.text, self.language) else score - OTHER_SCRIPT_PENALTY
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class Choice:
 
 
 def is_written_in(text: str, language: str) -> bool:
-    """Whether a text has letters or digits, and most letters are of a script of its language."""
+    """Whether most letters of a text are of a script of its language; digits are of every script."""
     latin = [unicodedata.name(c, "").startswith("LATIN") for c in text if c.isalpha()]
     if not latin or language in BOTH_SCRIPTS:
-        return any(map(str.isalnum, text))
+        return True
     return (sum(latin) < len(latin) / 2) == (language in OTHER_SCRIPTS)
 
 

@@ -155,7 +155,7 @@ class Transcription:
         language = self.settings.decoding.language
         encoded: dict[FrameRange, Any] = {}
         if language is None:
-            language = await self._detect_language(speech, clips, encoded)
+            language = await self._detect_language(speech, encoded)
         self._report.language = language
         n_frames = sum(end - start for start, end in clips)
         self._report_progress(0, n_frames)
@@ -199,9 +199,7 @@ class Transcription:
         detecting = detecting_speech(self.features.samples, self.features.n_samples, self.settings.vad_options)
         return await cooperate(detecting, self.call.raise_if_cancelled)
 
-    async def _detect_language(
-        self, speech: Speech | None, clips: list[FrameRange], encoded: dict[FrameRange, Any]
-    ) -> str:
+    async def _detect_language(self, speech: Speech | None, encoded: dict[FrameRange, Any]) -> str:
         """Detect the language; `encoded` keeps the encoded windows for the window loop."""
         options, candidates = self.settings.options, self.settings.languages
         n = options.language_detection_segments
@@ -211,7 +209,8 @@ class Transcription:
         spans = () if speech is None else speech.spans
         detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
         language = detection.language
-        if self.settings.verifies_language and is_doubtful(detection.probs):
+        may_be_spoken = speech is None or speech.spans
+        if self.settings.verifies_language and may_be_spoken and is_doubtful(detection.probs):
             n = max(n, VERIFYING_WINDOWS)
             detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
             language = await self._choose_language(detection, encoded)
