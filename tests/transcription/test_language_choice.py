@@ -24,6 +24,7 @@ from whisper.transcription.language_choice import (
     Attempt,
     Choice,
     choose_language,
+    has_words,
     is_doubtful,
     is_written_in,
 )
@@ -76,6 +77,7 @@ def test_a_detection_with_a_likely_text_stays() -> None:
         result("鸡头, 鸡头, 鸡头", -0.1, compression_ratio=8.0),
         result("鸡头", -0.1, is_loop=True),
         result("...", -0.1),
+        result("《农头》的《《《《《《》》是《", -0.1),
         result("", -0.1),
     ],
 )
@@ -114,6 +116,13 @@ def test_scripts_of_languages() -> None:
     assert is_written_in("3, 8, 9", "zh")
     assert set(LANGUAGES) >= OTHER_SCRIPTS | BOTH_SCRIPTS
     assert not OTHER_SCRIPTS & BOTH_SCRIPTS
+
+
+def test_words() -> None:
+    assert has_words(" मुझे मत बताओ।")  # whose vowels are marks, and no letters
+    assert has_words("4")
+    assert not has_words("a ... ... -")
+    assert not has_words(" ")
 
 
 def test_doubt() -> None:

@@ -53,7 +53,7 @@ class Attempt:
     def score(self) -> float:
         """The log-probability of the language, with those of its text and of the prior."""
         decoded = self.decoded
-        if decoded.is_loop or decoded.compression_ratio > REPETITIVE or not any(map(str.isalnum, decoded.text)):
+        if decoded.is_loop or decoded.compression_ratio > REPETITIVE or not has_words(decoded.text):
             return -math.inf
         score = math.log(self.probability) + TEXT_WEIGHT * decoded.avg_logprob
         score -= PRIOR_WEIGHT * math.log(RANK[self.language])
@@ -75,6 +75,12 @@ class Choice:
             for a in self.attempts
         )
         return f"the language was in doubt: {', '.join(tried)}"
+
+
+def has_words(text: str) -> bool:
+    """Whether at least half of a text, without spaces, is letters and digits; of "..." and "《《》" nothing is."""
+    marks = [c for c in text if not c.isspace() and unicodedata.category(c)[0] != "M"]
+    return bool(marks) and sum(map(str.isalnum, marks)) >= len(marks) / 2
 
 
 def is_written_in(text: str, language: str) -> bool:
