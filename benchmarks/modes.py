@@ -73,7 +73,7 @@ Told = dict[str, Any]
 def jobs(clips: Clips, rows: list[str], sets: dict[str, list[str]], quick: bool) -> Iterator[Job]:
     """Yield the recordings, in an order that does not change."""
     every = QUICK_EVERY if quick else 1
-    languages = {row.path: row.language for row in clips.rows}
+    languages = {str((clips.folder / row.path).relative_to(clips.folder)): row.language for row in clips.rows}
     if "language" in rows:
         for group in sets["language"]:
             for clip in clips.of(group)[::every]:
@@ -102,9 +102,15 @@ def transcribe(model: Any, job: Job, mode: str) -> Told:
     cpu = time.process_time() - began
     findings = [(f.kind, round(f.start, 2), round(f.end, 2), f.text, f.reason) for f in report.findings]
     return {
-        "key": [job.row, job.group, job.name, mode], "text": transcript["text"], "language": transcript["language"],
-        "true": job.language, "said": job.text, "cpu": cpu, "seconds": len(job.samples) / 16000, "findings": findings,
-    }  # fmt: skip
+        "key": [job.row, job.group, job.name, mode],
+        "text": transcript["text"],
+        "language": transcript["language"],
+        "true": job.language,
+        "said": job.text,
+        "cpu": cpu,
+        "seconds": len(job.samples) / 16000,
+        "findings": findings,
+    }
 
 
 def run(arguments: argparse.Namespace) -> list[Told]:
@@ -164,11 +170,15 @@ def languages(told: list[Told]) -> dict[str, Any]:
         turned = [key for key in wrong if key in default and default[key]["language"] == default[key]["true"]]
         empty = [key for key in results if not results[key]["text"].strip() and default.get(key, {}).get("text", "")]
         figures[mode] = {
-            "english wrong": sum(key in wrong for key in english), "english": len(english),
-            "wrong": len(wrong), "of": len(results), "turned wrong": sorted(map("/".join, turned)),
-            "empty": sorted(map("/".join, empty)), "time": time_ratio(results, default),
+            "english wrong": sum(key in wrong for key in english),
+            "english": len(english),
+            "wrong": len(wrong),
+            "of": len(results),
+            "turned wrong": sorted(map("/".join, turned)),
+            "empty": sorted(map("/".join, empty)),
+            "time": time_ratio(results, default),
             "sets": {group: [sum(key[0] == group for key in keys) for keys in (wrong, results)] for group in sets},
-        }  # fmt: skip
+        }
     return figures
 
 
@@ -183,10 +193,13 @@ def long_ones(told: list[Told]) -> dict[str, Any]:
             edits = count_edits(align(words_of(one["said"], "en"), words_of(one["text"], "en")))
             sets[group], total = 100 * edits.errors / edits.total, total + edits
         figures[mode] = {
-            "words": total.total, "word error": 100 * total.errors / total.total,
-            "deletions": 100 * total.deletions / total.total, "insertions": 100 * total.insertions / total.total,
-            "time": time_ratio(results, found.get("default", {})), "sets": sets,
-        }  # fmt: skip
+            "words": total.total,
+            "word error": 100 * total.errors / total.total,
+            "deletions": 100 * total.deletions / total.total,
+            "insertions": 100 * total.insertions / total.total,
+            "time": time_ratio(results, found.get("default", {})),
+            "sets": sets,
+        }
     return figures
 
 
@@ -196,10 +209,11 @@ def silent(told: list[Told]) -> dict[str, Any]:
     return {
         mode: {
             "with text": {key[1]: one["text"].strip() for key, one in results.items() if one["text"].strip()},
-            "of": len(results), "time": time_ratio(results, found.get("default", {})),
+            "of": len(results),
+            "time": time_ratio(results, found.get("default", {})),
         }
         for mode, results in found.items()
-    }  # fmt: skip
+    }
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -214,12 +228,17 @@ def table(figures: dict[str, Any]) -> str:
             english = (
                 f"{f['english wrong']} of {f['english']} ({100 * f['english wrong'] / max(f['english'], 1):.1f} %)"
             )
-            lines.append(f"| {mode} | {english} | {f['wrong']} of {f['of']} | {len(f['turned wrong'])} | "
-                         f"{len(f['empty'])} | {f['time']:.2f}x |")  # fmt: skip
+            lines.append(
+                f"| {mode} | {english} | {f['wrong']} of {f['of']} | {len(f['turned wrong'])} | "
+                f"{len(f['empty'])} | {f['time']:.2f}x |"
+            )
     if rows := figures.get("long"):
         lines += ["", "| mode | words | word error, % | deletions, % | insertions, % | time |", "|---" * 6 + "|"]
-        lines += [f"| {mode} | {f['words']} | {f['word error']:.2f} | {f['deletions']:.2f} | {f['insertions']:.2f} | "
-                  f"{f['time']:.2f}x |" for mode, f in rows.items()]  # fmt: skip
+        lines += [
+            f"| {mode} | {f['words']} | {f['word error']:.2f} | {f['deletions']:.2f} | {f['insertions']:.2f} | "
+            f"{f['time']:.2f}x |"
+            for mode, f in rows.items()
+        ]
         lines += ["", f"| word error, % | {' | '.join(rows)} |", "|---" * (len(rows) + 1) + "|"]
         for group in next(iter(rows.values()))["sets"]:
             cells = [f"{f['sets'][group]:.1f}" if group in f["sets"] else "" for f in rows.values()]
