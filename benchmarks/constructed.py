@@ -125,15 +125,15 @@ class Clips:
     def __init__(self, folder: Path) -> None:
         from whisper.manifests.read import read_manifest
 
-        self.folder, self._rows = folder, read_manifest(folder).recordings
+        self.folder, self.rows = folder, read_manifest(folder).recordings
 
     def of(self, group: str) -> list[Clip]:
         """All clips of a group, in the order of the manifest."""
-        return [self._read(row) for row in self._rows if row.group == group]
+        return [self._read(row) for row in self.rows if row.group == group]
 
     def silent(self) -> list[Clip]:
         """All clips in which nobody speaks."""
-        return [self._read(row) for row in self._rows if row.language == "none"]
+        return [self._read(row) for row in self.rows if row.language == "none"]
 
     def shuffled(self, group: str, seed: int = 0) -> list[Clip]:
         """The clips of a group in a drawn order."""

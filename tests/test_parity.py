@@ -218,8 +218,8 @@ def test_the_cases_are_no_empty_ones(results: tuple[dict[str, Any], dict[str, An
 
 BEYOND = (
     "batch_size", "progress", "cancel", "seed", "audit", "vad_filter", "vad_parameters", "languages",
-    "language_detection_segments", "multilingual", "channels", "no_repeat_ngram_size", "repetition_penalty", "hotwords",
-    "hotword_boost", "stop_loops", "audio_track", "container_time",
+    "language_detection_segments", "multilingual", "verify_language", "channels", "no_repeat_ngram_size",
+    "repetition_penalty", "hotwords", "hotword_boost", "stop_loops", "audio_track", "container_time",
 )  # fmt: skip
 
 

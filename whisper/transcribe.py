@@ -77,6 +77,7 @@ def transcribe(
     languages: Sequence[str] | str | None = None,
     language_detection_segments: int = 1,
     multilingual: bool = False,
+    verify_language: bool | None = None,
     channels: str = "mix",
     audio_track: int | str | None = None,
     container_time: bool = False,
@@ -134,7 +135,8 @@ def transcribe(
         hallucinations dropped, and speech without text is decoded again. None is True where
         `batch_size` is above 1. See `transcribe_with_report`.
     vad_filter
-        Skip pauses longer than 1.9 s, and move word times into speech. None does what `audit` does.
+        Skip pauses longer than 1.9 s, but for those up to 4 s within one window, and move word
+        times into speech. None does what `audit` does.
     vad_parameters
         Settings of voice activity detection: fields of `vad.VadOptions`.
     languages
@@ -143,6 +145,9 @@ def transcribe(
         Windows that are used to detect the language; by default the first one.
     multilingual
         Detect the language of each window; segments have a ``language`` then.
+    verify_language
+        Where the detected language is in doubt, use more windows, decode the likeliest languages,
+        and take that of the likeliest text. None does what `audit` does.
     channels
         "separate" transcribes each channel on its own; segments have a ``channel`` then. "mix"
         mixes them.
@@ -197,6 +202,7 @@ def transcribe(
         "languages": languages,
         "language_detection_segments": language_detection_segments,
         "multilingual": multilingual,
+        "verify_language": verify_language,
         "channels": channels,
         "audio_track": audio_track,
         "container_time": container_time,

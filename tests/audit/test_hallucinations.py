@@ -78,6 +78,14 @@ def test_a_short_noise_with_a_high_no_speech_probability_is_dropped() -> None:
     assert hallucination_reason(" achoo", "en", Evidence(3.0, 0.9, 0.6, 0.8, -0.7)) is None
 
 
+def test_what_is_certainly_speech_keeps_its_text_whatever_the_model_doubts() -> None:
+    for seconds in (0.6, 5.0):
+        clear = Evidence(seconds, 0.99, 0.8, 0.9, -1.6)
+        assert hallucination_reason(" Roman.", "en", clear) is None
+        assert hallucination_reason(" Thank you.", "en", clear)
+        assert hallucination_reason(" Roman.", "en", Evidence(seconds, 0.99, 0.5, 0.9, -1.6))
+
+
 def test_an_unsure_word_in_faint_speech_is_dropped() -> None:
     music = Evidence(0.7, 0.9, 0.25, 0.2, -0.9)
     assert "low mean speech probability" in (hallucination_reason(" and alexa", "en", music) or "")

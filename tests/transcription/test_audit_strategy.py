@@ -136,8 +136,8 @@ def test_what_cannot_be_recovered_is_a_finding() -> None:
     assert done.found == [("uncovered", "mumble")]
 
 
-def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short() -> None:
-    spans = [(float(i), i + 0.5) for i in range(40)]
+def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_shorter() -> None:
+    spans = [(float(i), i + 0.5) for i in range(90)]
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
         if window.duration > 4:
@@ -145,9 +145,11 @@ def test_sparse_text_is_decoded_in_chunks_and_the_next_windows_are_short() -> No
         n = sum(window.start <= a < window.end for a, _ in spans)
         return result((0.0, window.duration - 0.1, " one" * n))
 
-    done = audit(say, spans, seconds=40.0)
-    assert "".join(text for _, text in done.texts).split() == ["one"] * 40
-    assert max(w.duration for w, _ in done.asked if w.seek > 3000) <= 6.0  # once 3 s have helped
+    done = audit(say, spans, seconds=90.0)
+    assert "".join(text for _, text in done.texts).split() == ["one"] * 90
+    # half as long each time that chunks have helped
+    assert max(w.duration for w, _ in done.asked if 3000 <= w.seek < 4400) <= 15.0
+    assert max(w.duration for w, _ in done.asked if w.seek > 6000) <= 4.0
     assert done.found == []
 
 
@@ -156,13 +158,24 @@ def test_of_two_attempts_only_the_kept_one_leaves_findings(in_chunks: str, dropp
     spans = [(float(i), i + 0.5) for i in range(20)]
 
     def say(window: Window, options: DecodingOptions) -> DecodingResult:
-        if window.duration > 4:
+        if window.duration > 20:
             return result((0.0, 15.0, " one"), (24.0, 26.0, " Thank you."))
         return result((0.0, 0.5, in_chunks), (29.0, 29.5, " Goodbye."))
 
     done = audit(say, spans)
     assert done.texts[0] == (0.0, in_chunks or " one")
     assert {text for kind, text in done.found if kind == "dropped"} == {dropped}
+
+
+def test_improbable_text_of_chunks_replaces_no_sparse_text() -> None:
+    spans = [(float(i), i + 0.5) for i in range(30)]
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        if window.duration > 20:
+            return result((0.0, 29.9, " few words, but probable"))
+        return result((0.0, window.duration, " much more text than that, invented"), logprob=-1.3)
+
+    assert audit(say, spans).texts == [(0.0, " few words, but probable")]
 
 
 def test_silence_after_short_windows_is_no_error() -> None:
@@ -204,6 +217,19 @@ def test_the_best_of_failed_attempts_is_kept_and_hopeless_ones_end() -> None:
     assert [o.temperature for _, o in done.asked] == [0.0, 0.2, 0.4, 0.6][: 2 + PATIENCE]
     assert done.texts == [(0.0, " the whole text at 0.2")]
     assert done.found == [("doubtful", "the whole text at 0.2")]
+
+
+def test_a_failure_is_tried_again_without_the_prompt_before_higher_temperatures() -> None:
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        if options.prompt and window.seek > 0:
+            return result((0.0, 3.0, " words"), logprob=-1.4)
+        return result((0.0, 29.0, f" the whole text of the window, at {window.seek}"))
+
+    done = audit(say, [(i * 30.0, i * 30 + 5.0) for i in range(3)], seconds=90.0)
+    assert [(w.seek, o.temperature, bool(o.prompt)) for w, o in done.asked] == [
+        (0, 0.0, False), (3000, 0.0, True), (3000, 0.0, False), (6000, 0.0, True), (6000, 0.0, False),
+    ]  # fmt: skip
+    assert done.found == []
 
 
 def test_the_same_text_window_after_window_is_tried_without_its_prompt() -> None:

@@ -70,6 +70,7 @@ def test_what_is_no_language_is_an_error(nano: Whisper, wrong: Any, message: str
         ({"language": "en"}, {"languages": ["fr"]}, "languages=['fr'] has no effect when language='en' is given"),
         ({"language": "en"}, {"multilingual": True}, "multilingual=True has no effect when language='en' is given"),
         ({}, {"languages": ["fr"], "multilingual": True}, "languages has only one language"),
+        ({"language": "en"}, {"verify_language": True}, "verify_language=True has no effect when language='en'"),
         ({}, {"languages": ["fr"], "language_detection_segments": 4}, "language_detection_segments=4"),
         ({"task": "translate"}, {}, "decoder was pruned"),
         ({}, {"languages": ["fr", "en"], "multilingual": True}, ""),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from whisper.audio import N_FRAMES
 from whisper.errors import OptionError
-from whisper.transcription.windows import PromptHistory, Window, next_window, parse_clips
+from whisper.transcription.windows import PromptHistory, Window, join_clips, next_window, parse_clips
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,11 @@ def test_the_callers_prompt_is_not_changed() -> None:
     mine = [1]
     PromptHistory(mine, carry=False, max_prompt=9).extend([2])
     assert mine == [1]
+
+
+def test_clips_are_joined_where_they_fit_into_one_window() -> None:
+    clips = [(0, 100), (300, 500), (900, 1000), (1300, 3100), (3200, 3300)]
+    assert join_clips(clips, 3000, 360) == [(0, 500), (900, 3300)]
+    assert join_clips(clips, 1000, 360) == [(0, 500), (900, 1000), (1300, 3100), (3200, 3300)]
+    assert join_clips(clips, 3000, 0) == clips
+    assert join_clips([], 3000, 360) == []

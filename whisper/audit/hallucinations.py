@@ -1,7 +1,9 @@
 """Hallucinations: known phrases, and the evidence that it takes to drop a text.
 
 A known phrase alone is never reason enough, since people do say "thank you for watching". Nor is a
-single weak sign where the text is no known phrase, unless there is no speech at all. Pure functions
+single weak sign where the text is no known phrase, unless there is no speech at all. Where there
+certainly is speech, the model's doubts alone are no reason either: they come of a wrong language,
+an accent or noise as well, and a text with errors is better than none. Pure functions
 on numbers and text; the phrases, with their sources, are in ``assets/invented_phrases.tsv``.
 """
 
@@ -22,6 +24,7 @@ SHORT_SPEECH_SECONDS = 1.5  # voice activity detection may take so much of anoth
 SURE_SPEECH_PROB = 0.8  # the highest within a text's time; from here on it is certainly speech
 # Mean over a text's time; clean speech has less in 2 of 454 segments, with a probable text in both.
 FAINT_SPEECH_PROB = 0.3
+CLEAR_SPEECH_PROB = 0.6  # the same; clean speech has more in most segments, a sneeze has 0.54
 SURE_NO_SPEECH_PROB = 0.6  # of <|nospeech|>, as in `no_speech_threshold`
 IMPROBABLE_LOGPROB = -1.0  # as in `logprob_threshold`
 UNSURE_LOGPROB = -0.8  # of a text that is not improbable yet
@@ -65,6 +68,8 @@ def hallucination_reason(text: str, language: str, evidence: Evidence) -> str | 
     is_short = e.speech_seconds < SHORT_SPEECH_SECONDS
     if doubts and is_known_phrase(text, language):
         return f"known hallucination, and {doubts[0]}"
+    if e.speech_probability >= SURE_SPEECH_PROB and e.mean_probability >= CLEAR_SPEECH_PROB:
+        return None
     if e.no_speech_prob > SURE_NO_SPEECH_PROB and is_short:  # a cough, a sneeze
         return f"{doubts[0]}, and only {e.speech_seconds:.1f} s of speech"
     if e.mean_probability < FAINT_SPEECH_PROB and is_short and e.avg_logprob < UNSURE_LOGPROB:

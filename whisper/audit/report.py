@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from ..results import Segment
     from ..speech.vad import Speech
 
-Kind = Literal["recovered", "dropped", "loop", "doubtful", "uncovered"]
+Kind = Literal["language", "recovered", "dropped", "loop", "doubtful", "uncovered"]
 
 KINDS: Mapping[str, str] = {
+    "language": "another language than the most probable one, since its text is likelier",
     "recovered": "speech that was without text, decoded on its own",
     "dropped": "hallucination, removed",
     "loop": "repetition loop, stopped",

@@ -21,6 +21,7 @@ MAX_ROWS = 24  # after these, rows grow longer
 COLOURS = {  # Wong 2011 (doi:10.1038/nmeth.1618): distinct for colour-blind readers, too
     "speech": "#9aa5b1",
     "text": "#0072b2",
+    "language": "#56b4e9",
     "recovered": "#009e73",
     "dropped": "#d55e00",
     "loop": "#cc79a7",

@@ -232,6 +232,10 @@ class TranscribeOptions:
     )
     language_detection_segments: int = option(TASK, 1, whole(1), "detect the language from so many windows", ours=True)
     multilingual: bool = option(TASK, False, FLAG, "detect the language of each window", ours=True)
+    verify_language: bool | None = option(
+        TASK, None, FLAG, "where the detected language is in doubt, decode the likeliest ones and take that of the "
+        "likeliest text; None does so with audit", ours=True,
+    )  # fmt: skip
     channels: str = option(
         TASK, "mix", one_of("mix", "separate"), "separate transcribes each channel by itself, as a speaker of its "
         "own, and says with each segment which", ours=True,

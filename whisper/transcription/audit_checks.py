@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 PAD_SECONDS = 0.2  # around speech that is decoded on its own; the model needs the onset
 MIN_HALF_FRAMES = 300  # a window with a repetition loop is not cut into shorter halves
+<<<<<<< HEAD
 CHUNK_SECONDS = 3.0  # weak models transcribe so much speech as well as a single word
+=======
+# Of chunks; a chunk whose text is sparse is cut into shorter ones. Real models need the longer ones'
+# context; weak models transcribe 3 s of speech as well as a single word.
+CHUNK_SECONDS = (12.0, 3.0)
+MIN_CHUNK_SECONDS = CHUNK_SECONDS[-1]
+RETRY_BEAM_SIZE = 5  # of speech that is decoded again, where beam_size is not given
+>>>>>>> real-H
 SPARE_TOKENS = 24  # for timestamps, and for very short windows
 
 
@@ -59,6 +67,11 @@ class AuditChecks:
         """Whether a text repeats itself."""
         most = self._options.compression_ratio_threshold
         return most is not None and compression_ratio > most
+
+    def is_improbable(self, segment: Segment) -> bool:
+        """Whether a segment's text is less probable than `logprob_threshold` allows."""
+        least = self._options.logprob_threshold
+        return least is not None and segment["avg_logprob"] < least
 
     def is_crowded(self, segment: Segment) -> bool:
         """Whether a segment has too little speech for its text."""
@@ -100,11 +113,12 @@ class SpeechCutter:
 
     def split(self, speech: list[Span]) -> list[Span]:
         """Split speech into chunks, speech segments, or parts of a single segment."""
-        if speech[-1][1] - speech[0][0] > CHUNK_SECONDS:
-            return group_segments(self._split_long(speech, CHUNK_SECONDS), CHUNK_SECONDS)
+        for max_seconds in CHUNK_SECONDS:
+            if speech[-1][1] - speech[0][0] > max_seconds:
+                return group_segments(self._split_long(speech, max_seconds), max_seconds)
         if len(speech) > 1:
             return speech
-        return self._speech.split(speech[0], CHUNK_SECONDS, self._threshold)
+        return self._speech.split(speech[0], MIN_CHUNK_SECONDS, self._threshold)
 
     def leave_out_cut_segment(self, speech: list[Span], seek: int) -> tuple[list[Span], int]:
         """Leave a last speech segment that frame `seek` cuts in two to the next window."""

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING
 from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, text_spans, uncovered_speech
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
+<<<<<<< HEAD
 from .audit_checks import CHUNK_SECONDS, AuditChecks, SpeechCutter
+=======
+from .audit_checks import MIN_CHUNK_SECONDS, RETRY_BEAM_SIZE, AuditChecks, SpeechCutter
+>>>>>>> real-H
 from .segments import WindowResult, is_silence
 from .settings import RETRY_BEAM_SIZE
 
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
 MIN_GAIN = 1.2  # times as much text, with which decoding in chunks has helped
 PATIENCE = 2  # consecutive temperatures without a better text, after which fallback ends
 HOPELESS_LOGPROB = -1.5  # below it, one such temperature is enough: no other gives a good text
-GOOD_WINDOWS = 16  # consecutive short ones with enough text, before one twice as long is tried
+GOOD_SECONDS = 48.0  # of consecutive short windows with enough text, before one twice as long is tried
+PROMPTED_SECONDS = 10.0  # with a prompt, models skip the first word of a shorter window
 MAX_KEPT_TEXTS = 8  # segments that are searched for a repetition loop across windows
 
 
@@ -52,22 +57,22 @@ class AuditStrategy:
         self._cutter = SpeechCutter(decoder.settings, speech)
         self._texts: list[str] = []  # of the last segments that were kept
         self._max_seconds = N_FRAMES / FRAMES_PER_SECOND  # of a window, as far as pauses allow
-        self._n_good = 0  # consecutive short windows with enough text
+        self._good_seconds = 0.0  # of consecutive short windows with enough text
         self._was_repetitive = False  # a repetitive text makes the next one repetitive
 
     async def transcribe(self, window: Window, last_speech: float) -> WindowResult:
         """See `Strategy`."""
-        tries_longer = self._n_good >= GOOD_WINDOWS
+        tries_longer = self._good_seconds >= GOOD_SECONDS
         window = self._cutter.shorten(window, 2 * self._max_seconds if tries_longer else self._max_seconds)
-        if self._windows_are_short or self._was_repetitive:
-            self._history.reset()  # with a prompt, models skip the first word of a short window
+        if self._max_seconds < PROMPTED_SECONDS or self._was_repetitive:
+            self._history.reset()
         result = await self._decode_whole(window, last_speech)
         if not result.retry:
             speech = self._speech.within(window.start, min(result.seek / FRAMES_PER_SECOND, window.end))
             if (tries_longer and speech) or self._is_too_sparse(window, speech, result):
                 result = await self._try_in_chunks(window, speech, result, last_speech, tries_longer)
             elif self._windows_are_short:
-                self._n_good += 1
+                self._good_seconds += window.duration
             result = await self._decode_uncovered_speech(window, result)
         self._texts = [*self._texts, *(s["text"] for s in result.segments)][-MAX_KEPT_TEXTS:]
         self._was_repetitive = any(self._checks.is_repetitive(s["compression_ratio"]) for s in result.segments)
@@ -99,11 +104,17 @@ class AuditStrategy:
         return self._without_hallucinations(replace(result, findings=findings), prepared.language)
 
     async def _decode_with_fallback(self, prepared: PreparedWindow) -> tuple[DecodingResult, tuple[Finding, ...]]:
-        """Decode with temperature fallback; if no result passes, return the best, with a finding."""
+        """Decode with temperature fallback; if no result passes, return the best, with a finding.
+
+        The prompt may be the cause of a failure, so the second attempt has the same temperature and
+        no text before it, and so have those that follow.
+        """
         best: DecodingResult | None = None
         n_worse = 0
         window, checks = prepared.window, self._checks
-        for temperature in self._decoder.settings.options.temperatures():
+        temperatures = self._decoder.settings.options.temperatures()
+        has_prompt = self._history.prompt() != self._history.carried()
+        for temperature in (*temperatures[:1], *temperatures) if has_prompt else temperatures:
             decoded = await self._decoder.decode(
                 prepared, temperature, self._history.prompt(), stop_loops=True, sample_len=checks.max_tokens(window)
             )
@@ -115,6 +126,7 @@ class AuditStrategy:
                 n_worse += 1
             if n_worse >= (PATIENCE if best.avg_logprob >= HOPELESS_LOGPROB else 1):
                 break
+            self._history.reset()
             self._decoder.raise_if_cancelled()
         assert best is not None
         kind: Kind = "loop" if best.is_loop else "doubtful"
@@ -144,12 +156,12 @@ class AuditStrategy:
         """Decode a window in chunks; return the better result, and let it decide how long windows are."""
         speech, seek = self._cutter.leave_out_cut_segment(speech, whole.seek)
         in_chunks = await self._decode_in_chunks(window, speech, seek, last_speech)
-        self._n_good = 0
-        if not _has_more_text(in_chunks, whole):
+        self._good_seconds = 0.0
+        if not self._has_more_text(in_chunks, whole):
             self._max_seconds *= 2 if tries_longer else 1
             return whole
-        if len(self._cutter.split(speech)) > 1:
-            self._max_seconds = CHUNK_SECONDS
+        if len(self._cutter.split(speech)) > 1 and not tries_longer:
+            self._max_seconds = max(self._max_seconds / 2, MIN_CHUNK_SECONDS)
         return in_chunks
 
     async def _decode_in_chunks(
@@ -179,9 +191,17 @@ class AuditStrategy:
         if not is_lost or len(self._cutter.split(speech)) < 2:
             return chunk
         shorter = await self._decode_in_chunks(window, speech, seek, chunk.last_speech)
-        best = shorter if _has_more_text(shorter, chunk) else chunk
+        best = shorter if self._has_more_text(shorter, chunk) else chunk
         # also where the longer chunk is kept, what follows is judged by the last attempt
         return replace(best, last_speech=shorter.last_speech, findings=chunk.findings + shorter.findings)
+
+    def _has_more_text(self, result: WindowResult, other: WindowResult) -> bool:
+        """Whether a result has so much more text than another that its way to decode has helped.
+
+        Improbable text does not count: short chunks of unclear speech give much of it.
+        """
+        probable = [segment for segment in result.segments if not self._checks.is_improbable(segment)]
+        return n_bytes(_text(probable)) >= MIN_GAIN * n_bytes(_text(other.segments))
 
     async def _decode_without_prompt(self, prepared: PreparedWindow, beam_size: int | None) -> DecodingResult:
         """Decode once, at temperature 0, without the text before."""
@@ -230,8 +250,3 @@ class AuditStrategy:
 
 def _text(segments: Sequence[Segment]) -> str:
     return "".join(segment["text"] for segment in segments)
-
-
-def _has_more_text(result: WindowResult, other: WindowResult) -> bool:
-    """Whether a result has so much more text than another that its way to decode has helped."""
-    return n_bytes(_text(result.segments)) >= MIN_GAIN * n_bytes(_text(other.segments))

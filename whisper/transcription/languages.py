@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..model import Whisper
     from ..options.transcription import DecodingOptions, TranscribeOptions
     from ..results import Segment
-    from ..spans import Span
+    from ..spans import FrameRange, Span
     from ..speech.features import Features
     from .backends import Backend
 
@@ -95,6 +95,8 @@ def option_warnings(model: Whisper, options: TranscribeOptions, decoding: Decodi
         detection.append(f"language_detection_segments={options.language_detection_segments}")
     if options.multilingual:
         detection.append("multilingual=True")
+    if options.verify_language:
+        detection.append("verify_language=True")
     languages = [] if options.languages is None else [f"languages={options.languages!r}"]
     if not model.is_multilingual:
         if decoding.language is not None and "en" not in candidates(model, [decoding.language]):
@@ -130,7 +132,7 @@ async def detecting_language(
     n_windows: int,
     codes: Sequence[str],
     spans: Sequence[Span] = (),
-    encoded: dict[int, Any] | None = None,
+    encoded: dict[FrameRange, Any] | None = None,
 ) -> Detection:
     """Detect the language of a recording from several of its windows.
 
@@ -148,16 +150,19 @@ async def detecting_language(
     spans
         Speech segments, in seconds; empty where they are not known.
     encoded
-        Filled with the encoded windows, by their first frame.
+        The encoded windows; filled, and used where it has a window already.
     """
     if len(codes) == 1:
         return Detection(codes[0], {codes[0]: 1.0}, ())
     spans = spans or [(0.0, features.n_frames / FRAMES_PER_SECOND)]
     windows, weights = [], []
     for seek in window_starts(spans, n_windows):
-        window = await backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
+        frames = seek, seek + N_FRAMES
+        window = None if encoded is None else encoded.get(frames)
+        if window is None:
+            window = await backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
         if encoded is not None:
-            encoded[seek] = window
+            encoded[frames] = window
         probs = await backend.detect(window)
         start = seek / FRAMES_PER_SECOND
         end = start + N_FRAMES / FRAMES_PER_SECOND

@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..audit.report import Report
+from ..audit.report import Report, finding
 from ..engine.operations import Deliver, NextDelivery, Spawn, cooperate
 from ..engine.scheduler import Group
 from ..options.language_names import code_of
 from ..output.console import show
-from ..spans import FRAMES_PER_SECOND
+from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..speech.features import Features
 from ..speech.pauses import cut_at_pauses
 from ..speech.vad import VadOptions, detecting_speech
 from ..tokenizer import LANGUAGES
 from ..utils import make_safe
 from . import channels
-from .languages import detecting_language
+from .language_choice import choose_language, is_doubtful
+from .languages import Detection, detecting_language
 from .progress import ProgressBar
 from .window_decoder import RecordingContext, WindowDecoder
 from .window_loop import PlainStrategy, Strategy, WindowLoop
-from .windows import PromptHistory, intersection, parse_clips
+from .windows import PromptHistory, intersection, join_clips, parse_clips
 
 if TYPE_CHECKING:
     from ..audio import Source
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
 MAX_PAUSE = 1.9
 # the same between padded speech segments
 MAX_PADDED_PAUSE = round(MAX_PAUSE - 2 * VadOptions.speech_pad_ms / 1000, 3)
+
+VERIFYING_WINDOWS = 4  # that detect a language that is in doubt, where the recording has so many
+
+# Pauses that are kept where the speech on both sides fits into one window: 4 s, as heard.
+MAX_WINDOW_PAUSE_FRAMES = round((4.0 - 2 * VadOptions.speech_pad_ms / 1000) * FRAMES_PER_SECOND)
 
 # Of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
 # too late.
@@ -142,9 +148,11 @@ class Transcription:
         clips = parse_clips(self.settings.options.clip_timestamps, self.features.n_frames)
         speech = await self._find_speech()
         if speech is not None and self.settings.skips_silence:
-            clips = intersection(clips, speech.clips(self.features.n_frames, MAX_PADDED_PAUSE))
+            spoken = speech.clips(self.features.n_frames, MAX_PADDED_PAUSE)
+            clips = intersection(clips, join_clips(spoken, N_FRAMES, MAX_WINDOW_PAUSE_FRAMES))
         self._report.duration = self.features.n_frames / FRAMES_PER_SECOND
-        language, encoded = self.settings.decoding.language, dict[int, Any]()
+        language = self.settings.decoding.language
+        encoded: dict[FrameRange, Any] = {}
         if language is None:
             language = await self._detect_language(speech, encoded)
         self._report.language = language
@@ -190,7 +198,7 @@ class Transcription:
         detecting = detecting_speech(self.features.samples, self.features.n_samples, self.settings.vad_options)
         return await cooperate(detecting, self.call.raise_if_cancelled)
 
-    async def _detect_language(self, speech: Speech | None, encoded: dict[int, Any]) -> str:
+    async def _detect_language(self, speech: Speech | None, encoded: dict[FrameRange, Any]) -> str:
         """Detect the language; `encoded` keeps the encoded windows for the window loop."""
         options, candidates = self.settings.options, self.settings.languages
         n = options.language_detection_segments
@@ -199,10 +207,30 @@ class Transcription:
             self._print(f"Detecting language using {part}. Use `--language` to specify the language")
         spans = () if speech is None else speech.spans
         detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+        language = detection.language
+        may_be_spoken = speech is None or speech.spans
+        if self.settings.verifies_language and may_be_spoken and is_doubtful(detection.probs):
+            n = max(n, VERIFYING_WINDOWS)
+            detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+            language = await self._choose_language(detection, encoded)
         self._report.language_probs = detection.probs
         if options.verbose is not None and len(candidates) > 1:
-            self._print(f"Detected language: {LANGUAGES[detection.language].title()}")
-        return detection.language
+            self._print(f"Detected language: {LANGUAGES[language].title()}")
+        return language
+
+    async def _choose_language(self, detection: Detection, encoded: dict[FrameRange, Any]) -> str:
+        """Choose between the likeliest languages by their texts of the first window; see `choose_language`."""
+        if not is_doubtful(detection.probs):
+            return detection.language
+        seek, end = min(encoded)
+        seconds = (min(end, self.features.n_frames) - seek) / FRAMES_PER_SECOND
+        choice = await choose_language(
+            self.call.backend, self.settings.decoding, encoded[seek, end], seconds, detection.probs
+        )
+        if choice.language != detection.language:
+            span = seek / FRAMES_PER_SECOND, seek / FRAMES_PER_SECOND + seconds
+            self._report.findings.append(finding("language", span, choice.language, choice.reason))
+        return choice.language
 
     def _cut_into_chunks(self, clips: list[FrameRange], speech: Speech | None) -> list[list[FrameRange]]:
         """Return the clips of each chunk; a single chunk where nothing runs side by side."""

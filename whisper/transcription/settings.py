@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -67,10 +67,18 @@ class TranscribeSettings:
         return self.options.vad_filter if self.options.vad_filter is not None else self.audits
 
     @property
+    def verifies_language(self) -> bool:
+        """Whether a detected language that is in doubt is compared with the next likeliest ones."""
+        verify = self.options.verify_language
+        detects = self.decoding.language is None and len(self.languages) > 1
+        return detects and (verify if verify is not None else self.audits)
+
+    @property
     def keeps_within(self) -> bool:
         """Whether no time may lie outside of the recording, as openai-whisper's algorithm allows."""
         options = self.options
-        return self.audits or self.skips_silence or options.multilingual or options.channels == "separate"
+        ours = options.multilingual or options.channels == "separate" or self.verifies_language
+        return ours or self.audits or self.skips_silence
 
     @property
     def n_rows(self) -> int:
@@ -121,6 +129,10 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     settings = TranscribeSettings(
         model, options, decoding, vad_options, languages=candidates, initial_prompt=initial_prompt
     )
+    if settings.keeps_within or (options.batch_size or 1) > 1:
+        # a language token in the middle of a text would become a part of the transcript
+        suppressed = (*suppressed_tokens(decoding.suppress_tokens, tokenizer), *tokenizer.all_language_tokens)
+        settings = replace(settings, decoding=replace(decoding, suppress_tokens=suppressed))
     for message in _option_warnings(settings, tokenizer):
         warnings.warn(message, stacklevel=4)
     return settings

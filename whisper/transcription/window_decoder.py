@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..audit.report import Report
     from ..decoding import DecodingResult
     from ..results import Segment
+    from ..spans import FrameRange
     from ..speech.features import Features
     from ..speech.vad import Speech
     from ..tokenizer import Tokenizer
@@ -49,15 +50,13 @@ class RecordingContext:
     speech: Speech | None = None  # where it was detected
     # empty where the language was given
     language_probs: dict[str, float] = field(default_factory=dict)
-    # windows of language detection, by first frame
-    encoded: dict[int, Any] = field(default_factory=dict)
+    # windows of language detection
+    encoded: dict[FrameRange, Any] = field(default_factory=dict)
     in_chunks: bool = False  # the recording is cut into chunks that are transcribed side by side
 
     def take_encoded(self, window: Window) -> Any:
         """Return a window as it was encoded for language detection; None where it was not."""
-        encoded = self.encoded.pop(window.seek, None)
-        # a shorter window ends in padding, not in audio
-        return encoded if window.size == N_FRAMES else None
+        return self.encoded.pop((window.seek, window.seek + window.size), None)
 
 
 @dataclass(frozen=True)

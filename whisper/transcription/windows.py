@@ -90,6 +90,20 @@ def intersection(clips: Sequence[FrameRange], others: Sequence[FrameRange]) -> l
     return [(start, end) for start, end in shared if start < end]
 
 
+def join_clips(clips: Sequence[FrameRange], max_frames: int, max_pause: int) -> list[FrameRange]:
+    """Join neighbouring clips, in order, that fit into `max_frames` with the pause between them.
+
+    A window costs the same however much of it is audio, so many short clips take as many windows.
+    """
+    joined: list[FrameRange] = []
+    for start, end in clips:
+        if joined and start - joined[-1][1] <= max_pause and end - joined[-1][0] <= max_frames:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
+
+
 def next_window(clips: Sequence[FrameRange], clip: int, seek: int) -> Window | None:
     """Return the window at frame `seek` of a clip, or of a later clip; None at the end."""
     while clip < len(clips):

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""What each mode of Sotto does to a real model's transcripts: wrong languages, lost and inserted words, time.
+
+    python benchmarks/modes.py --model base.pt --data dev/manifest.tsv --quick
+
+Clips and joined recordings are transcribed once in each mode, one mode after the other on the same sound, so that the
+ratios of their times hold on a busy machine. Each result is written down at once: a run that was stopped goes on where
+it stopped. Give each model, precision and state of the code a `--cache` of its own.
+
+  language  clips, language not given: detected as another than that of the manifest, also by set
+  long      ten minutes of joined clips of each set, language given: word error, deletions and insertions
+  silent    clips without speech: recordings with text
+
+A clip is "turned wrong" where the default has its language and a mode has not. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from constructed import Clips, joined, natural
+
+MODES: dict[str, dict[str, Any]] = {  # options beside the defaults
+    "default": {},
+    "verify_language": {"verify_language": True},
+    "vad_filter": {"vad_filter": True},
+    "audit": {"audit": True},
+    "batched": {"batch_size": 4, "audit": False},
+    "audit, batched": {"batch_size": 4, "audit": True},
+}
+OF_ROW = {  # the modes that a row compares
+    "language": ("default", "verify_language", "audit"),
+    "long": ("default", "audit", "batched", "audit, batched"),
+    "silent": ("default", "vad_filter", "audit"),
+}
+ENGLISH = ("speechocean762", "commonvoice_en", "vctk", "librispeech_test_other")
+JOINED = (
+    "librispeech_test_other",
+    "librispeech_train_clean_100",
+    "ljspeech",
+    "vctk",
+    "commonvoice_en",
+    "speechocean762",
+)
+LONG_SECONDS, QUICK_SECONDS = 600, 120
+QUICK_EVERY = 8  # clip of a set
+FLOOR_DB = -80  # of the noise under joined clips: digital silence between clips is an artefact
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording of one row."""
+
+    row: str
+    group: str
+    name: str
+    samples: Any  # float32
+    text: str
+    language: str | None  # known
+
+
+Told = dict[str, Any]
+
+
+def jobs(clips: Clips, rows: list[str], sets: dict[str, list[str]], quick: bool) -> Iterator[Job]:
+    """Yield the recordings, in an order that does not change."""
+    every = QUICK_EVERY if quick else 1
+    languages = {str((clips.folder / row.path).relative_to(clips.folder)): row.language for row in clips.rows}
+    if "language" in rows:
+        for group in sets["language"]:
+            for clip in clips.of(group)[::every]:
+                language = languages[clip.name]
+                yield Job("language", group, clip.name, clip.samples, clip.text, language)
+    if "long" in rows:
+        for seed, group in enumerate(sets["long"][:: 3 if quick else 1]):
+            chosen = natural(clips.shuffled(group), QUICK_SECONDS if quick else LONG_SECONDS, seed)
+            recording = joined(group, *chosen, room=FLOOR_DB, seed=seed)
+            samples = recording.samples.astype(np.float32) / 32768
+            yield Job("long", group, group, samples, " ".join(part.text for part in recording.parts), "en")
+    if "silent" in rows:
+        for clip in clips.silent()[::every]:
+            yield Job("silent", "silent", clip.name, clip.samples, "", None)
+
+
+def transcribe(model: Any, job: Job, mode: str) -> Told:
+    """Transcribe one recording in one mode."""
+    from whisper import transcribe_with_report
+
+    options = {"audit": False, "seed": 0, **MODES[mode]}
+    if job.row == "long":
+        options["language"] = job.language
+    began = time.process_time()
+    transcript, report = transcribe_with_report(model, job.samples, **options)
+    cpu = time.process_time() - began
+    findings = [(f.kind, round(f.start, 2), round(f.end, 2), f.text, f.reason) for f in report.findings]
+    return {
+        "key": [job.row, job.group, job.name, mode],
+        "text": transcript["text"],
+        "language": transcript["language"],
+        "true": job.language,
+        "said": job.text,
+        "cpu": cpu,
+        "seconds": len(job.samples) / 16000,
+        "findings": findings,
+    }
+
+
+def run(arguments: argparse.Namespace) -> list[Told]:
+    """Transcribe what is not yet in the cache; return all results."""
+    import torch
+
+    from whisper import load_model
+
+    torch.set_num_threads(arguments.threads)
+    path = Path(arguments.cache) / "results.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {tuple(one["key"]) for one in told}
+    wanted = []
+    model = load_model(arguments.model, device="cpu", compute_type=arguments.compute_type)
+    sets = {"language": arguments.language_sets, "long": arguments.long_sets}
+    for job in jobs(Clips(Path(arguments.data)), arguments.rows, sets, arguments.quick):
+        for mode in OF_ROW[job.row]:
+            key = (job.row, job.group, job.name, mode)
+            wanted.append(key)
+            if mode not in arguments.modes or key in done:
+                continue
+            told.append(transcribe(model, job, mode))
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(told[-1]) + "\n")
+    return [one for one in told if tuple(one["key"]) in set(wanted) and one["key"][3] in arguments.modes]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Figures
+# ---------------------------------------------------------------------------------------------------------
+
+
+def by_mode(told: list[Told], row: str) -> dict[str, dict[tuple[str, str], Told]]:
+    """Return the results of a row by mode, and then by set and name."""
+    found: dict[str, dict[tuple[str, str], Told]] = defaultdict(dict)
+    for one in told:
+        if one["key"][0] == row:
+            found[one["key"][3]][one["key"][1], one["key"][2]] = one
+    return found
+
+
+def time_ratio(mode: dict[Any, Told], default: dict[Any, Told]) -> float:
+    """Return how many times as much CPU time a mode took as the default, on the same recordings."""
+    both = mode.keys() & default.keys()
+    return sum(mode[key]["cpu"] for key in both) / max(sum(default[key]["cpu"] for key in both), 1e-9)
+
+
+def languages(told: list[Told]) -> dict[str, Any]:
+    """Return how many clips were read in another language than their own."""
+    found, figures = by_mode(told, "language"), {}
+    default = found.get("default", {})
+    for mode, results in found.items():
+        wrong = {key for key, one in results.items() if one["language"] != one["true"]}
+        sets = sorted({group for group, _ in results})
+        english = [key for key in results if key[0] in ENGLISH]
+        turned = [key for key in wrong if key in default and default[key]["language"] == default[key]["true"]]
+        empty = [key for key in results if not results[key]["text"].strip() and default.get(key, {}).get("text", "")]
+        figures[mode] = {
+            "english wrong": sum(key in wrong for key in english),
+            "english": len(english),
+            "wrong": len(wrong),
+            "of": len(results),
+            "turned wrong": sorted(map("/".join, turned)),
+            "empty": sorted(map("/".join, empty)),
+            "time": time_ratio(results, default),
+            "sets": {group: [sum(key[0] == group for key in keys) for keys in (wrong, results)] for group in sets},
+        }
+    return figures
+
+
+def long_ones(told: list[Told]) -> dict[str, Any]:
+    """Return word errors of the long recordings, in percent of the words."""
+    from whisper.evaluation.scoring import align, count_edits, words_of
+
+    found, figures = by_mode(told, "long"), {}
+    for mode, results in found.items():
+        sets, total = {}, count_edits([])
+        for (group, _), one in sorted(results.items()):
+            edits = count_edits(align(words_of(one["said"], "en"), words_of(one["text"], "en")))
+            sets[group], total = 100 * edits.errors / edits.total, total + edits
+        figures[mode] = {
+            "words": total.total,
+            "word error": 100 * total.errors / total.total,
+            "deletions": 100 * total.deletions / total.total,
+            "insertions": 100 * total.insertions / total.total,
+            "time": time_ratio(results, found.get("default", {})),
+            "sets": sets,
+        }
+    return figures
+
+
+def silent(told: list[Told]) -> dict[str, Any]:
+    """Return how many recordings without speech have a text."""
+    found = by_mode(told, "silent")
+    return {
+        mode: {
+            "with text": {key[1]: one["text"].strip() for key, one in results.items() if one["text"].strip()},
+            "of": len(results),
+            "time": time_ratio(results, found.get("default", {})),
+        }
+        for mode, results in found.items()
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Return the figures as tables in Markdown."""
+    lines = []
+    if rows := figures.get("language"):
+        lines += [
+            "| mode | English clips in a wrong language | all clips | turned wrong | empty | time |",
+            "|---" * 6 + "|",
+        ]
+        for mode, f in rows.items():
+            english = (
+                f"{f['english wrong']} of {f['english']} ({100 * f['english wrong'] / max(f['english'], 1):.1f} %)"
+            )
+            lines.append(
+                f"| {mode} | {english} | {f['wrong']} of {f['of']} | {len(f['turned wrong'])} | "
+                f"{len(f['empty'])} | {f['time']:.2f}x |"
+            )
+    if rows := figures.get("long"):
+        lines += ["", "| mode | words | word error, % | deletions, % | insertions, % | time |", "|---" * 6 + "|"]
+        lines += [
+            f"| {mode} | {f['words']} | {f['word error']:.2f} | {f['deletions']:.2f} | {f['insertions']:.2f} | "
+            f"{f['time']:.2f}x |"
+            for mode, f in rows.items()
+        ]
+        lines += ["", f"| word error, % | {' | '.join(rows)} |", "|---" * (len(rows) + 1) + "|"]
+        for group in next(iter(rows.values()))["sets"]:
+            cells = [f"{f['sets'][group]:.1f}" if group in f["sets"] else "" for f in rows.values()]
+            lines.append(f"| {group} | {' | '.join(cells)} |")
+    if rows := figures.get("silent"):
+        lines += ["", "| mode | recordings without speech that have a text | time |", "|---" * 3 + "|"]
+        lines += [f"| {mode} | {len(f['with text'])} of {f['of']} | {f['time']:.2f}x |" for mode, f in rows.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="name or file of a multilingual model")
+    parser.add_argument("--compute-type", default="auto", help="precision of the model")
+    parser.add_argument("--data", required=True, help="folder with a manifest.tsv, such as dev")
+    parser.add_argument("--cache", default="build/modes", help="folder of the results")
+    parser.add_argument("--rows", nargs="+", default=list(OF_ROW), choices=list(OF_ROW))
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), metavar="MODE")
+    parser.add_argument("--language-sets", nargs="+", default=[*ENGLISH, "multilingual"], metavar="SET")
+    parser.add_argument("--long-sets", nargs="+", default=list(JOINED), metavar="SET")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="an eighth of the clips, two minutes of two long ones")
+    arguments = parser.parse_args()
+    told = run(arguments)
+    figures = {"language": languages(told), "long": long_ones(told), "silent": silent(told)}
+    print(table(figures))
+    print(json.dumps(figures, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
