@@ -341,6 +341,7 @@ class _Packer:
     ) -> None:
         self.library, self.tensors, self.dtype, self.arena = library, tensors, dtype, arena
         self.shapes = expected_shapes(dims)
+        self.encoder_dtype: int = library.sotto_encoder_dtype(dtype)
         self.unquantized_dtype: int = library.sotto_unquantized_dtype(dtype)  # of convolutions and attention
         self.kept: list[Tensor] = []
         self.staging = _floats(0)
@@ -351,14 +352,14 @@ class _Packer:
         for i in range(dims.n_audio_layer):
             block = f"encoder.blocks.{i}"
             arrays += [*self._layer_norm(f"{block}.attn_ln"), *self._layer_norm(f"{block}.mlp_ln")]
-            linears += [*self._attention(f"{block}.attn"), *self._mlp(block)]
+            linears += [*self._attention(f"{block}.attn", self.encoder_dtype), *self._mlp(block, self.encoder_dtype)]
         encoder_dims = kernels.EncoderDims(
             n_mels=dims.n_mels,
             n_ctx=dims.n_audio_ctx,
             n_state=dims.n_audio_state,
             n_head=dims.n_audio_head,
             n_layer=dims.n_audio_layer,
-            dtype=self.dtype,
+            dtype=self.encoder_dtype,
         )
         return encoder_dims, linears, arrays
 
@@ -374,7 +375,7 @@ class _Packer:
                 *self._attention(f"{block}.attn"),
                 self._linear(f"{cross}.query"),
                 self._linear(f"{cross}.out"),
-                self._linear(f"{cross}.key", f"{cross}.value"),
+                self._linear(f"{cross}.key", f"{cross}.value", dtype=self.encoder_dtype),
                 *self._mlp(block),
             ]
         decoder_dims = kernels.DecoderDims(
@@ -388,11 +389,12 @@ class _Packer:
         )
         return decoder_dims, linears, arrays
 
-    def _attention(self, name: str) -> list[int]:
-        return [self._linear(f"{name}.query", f"{name}.key", f"{name}.value"), self._linear(f"{name}.out")]
+    def _attention(self, name: str, dtype: int | None = None) -> list[int]:
+        qkv = self._linear(f"{name}.query", f"{name}.key", f"{name}.value", dtype=dtype)
+        return [qkv, self._linear(f"{name}.out", dtype=dtype)]
 
-    def _mlp(self, block: str) -> list[int]:
-        return [self._linear(f"{block}.mlp.0"), self._linear(f"{block}.mlp.2")]
+    def _mlp(self, block: str, dtype: int | None = None) -> list[int]:
+        return [self._linear(f"{block}.mlp.0", dtype=dtype), self._linear(f"{block}.mlp.2", dtype=dtype)]
 
     def _layer_norm(self, name: str) -> list[int]:
         return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
@@ -410,8 +412,8 @@ class _Packer:
             raise ShapeError(f"{name} must have the shape {self.shapes[name]}, not {tuple(tensor.shape)}")
         return tensor
 
-    def _linear(self, *names: str) -> int:
-        return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names])
+    def _linear(self, *names: str, dtype: int | None = None) -> int:
+        return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names], dtype)
 
     def _convolution(self, name: str) -> int:
         weight = self._tensor(f"{name}.weight").detach()  # (n_out, n_in, 3)
@@ -421,11 +423,11 @@ class _Packer:
         self._pack(matrix, 0, flat, self._tensor(f"{name}.bias"))
         return matrix
 
-    def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
-        """Pack weights of equal shape, (n_out, n_in), as one with their rows below each other."""
+    def _matrix(self, weights: list[str], biases: Sequence[str] = (), dtype: int | None = None) -> int:
+        """Pack weights of equal shape, (n_out, n_in), as one with their rows below each other; by default as ours."""
         first = self._tensor(weights[0])
         n, k = first.shape
-        matrix = self._new(self.dtype, n * len(weights), k)
+        matrix = self._new(self.dtype if dtype is None else dtype, n * len(weights), k)
         for i, name in enumerate(weights):
             weight, first = first if i == 0 else self._tensor(name), _floats(0)  # one is held at a time
             bias = self._tensor(biases[i]) if biases and biases[i] in self.shapes else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...device.hardware import has_bfloat16
+from ...device.hardware import has_bfloat16, has_bfloat16_tiles
 from ...errors import OptionError, ShapeError
 from ...model import ModelDimensions
 from .quantization import COMPUTE_TYPES, Buffers, Packed, Together, pack, pack_together
@@ -47,13 +48,24 @@ class Precision:
             return Precision("bfloat16" if self.bfloat16_heads else "float32", self.device)
         return Precision("float16", self.device)
 
+    def of_windows(self) -> Precision:
+        """Return the precision of products over the positions of a window: not int8 where bfloat16 is faster."""
+        if self.compute_type == "int8" and self.device.type == "cpu" and has_bfloat16_tiles():
+            return Precision("bfloat16", self.device)
+        return self
+
     def pack(self, weight: Tensor, bias: Tensor | None = None, rows_vary: bool = True) -> Packed:
-        """Pack a layer; see `quantize.pack`."""
-        return pack(weight, bias, self.compute_type, device=self.device, buffers=self.buffers, rows_vary=rows_vary)
+        """Pack a layer; see `quantization.pack`."""
+        return pack(weight, bias, self.compute_type, **self._options(rows_vary))
 
     def pack_together(self, *layers: tuple[Tensor, Tensor | None], rows_vary: bool = True) -> Together:
-        """Pack layers with the same input; see `quantize.pack_together`."""
-        return pack_together(layers, self.compute_type, device=self.device, buffers=self.buffers, rows_vary=rows_vary)
+        """Pack layers with the same input; see `quantization.pack_together`."""
+        return pack_together(layers, self.compute_type, **self._options(rows_vary))
+
+    def _options(self, rows_vary: bool) -> dict[str, Any]:
+        # a few channels of the decoder's rows are 20 times as large as the others, which one digit cannot hold
+        n_digits = 2 if rows_vary else 1
+        return {"device": self.device, "buffers": self.buffers, "rows_vary": rows_vary, "n_digits": n_digits}
 
     def plain(self, tensor: Tensor) -> Tensor:
         """Return a tensor that is added or multiplied, in the precision of activations."""
@@ -93,7 +105,7 @@ class Block:
             self.cross_ln = norm("cross_attn_ln")
             self.cross_query = precision.pack(*linear("cross_attn.query"))
             kv = (linear(f"cross_attn.{part}") for part in ("key", "value"))
-            self.cross_kv = precision.pack_together(*kv, rows_vary=False)
+            self.cross_kv = precision.of_windows().pack_together(*kv, rows_vary=False)
             self.cross_out = precision.pack(*linear("cross_attn.out"))
 
     def mlp(self, x: Tensor) -> Tensor:
@@ -129,7 +141,8 @@ class Encoder:
         self.conv1 = Convolution(tensors, "encoder.conv1", precision.finer(), stride=1)
         self.conv2 = Convolution(tensors, "encoder.conv2", precision.finer(), stride=2)
         self.positions = precision.plain(tensors["encoder.positional_embedding"])
-        self.blocks = [Block(tensors, f"encoder.blocks.{i}", precision, False) for i in range(dims.n_audio_layer)]
+        inner = precision.of_windows()
+        self.blocks = [Block(tensors, f"encoder.blocks.{i}", inner, False) for i in range(dims.n_audio_layer)]
         self.ln_post = Norm(*(precision.plain(tensors[f"encoder.ln_post.{kind}"]) for kind in ("weight", "bias")))
 
     def __call__(self, mels: Tensor) -> Tensor:

@@ -51,14 +51,14 @@ struct Decoder {
     // (n_audio_ctx, n_state) into `cross_kv` (cross_kv_bytes). What lies behind the last position
     // is never written, and must be zero.
     void project_cross_kv(const float* features, char* cross_kv, int n_threads) {
-        input_.reserve(dtype, n_audio_ctx, n_state);
+        audio_.reserve(encoder_dtype(dtype), n_audio_ctx, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
         const bool is_int8 = cross_kv_dtype() == kInt8;
         const int n_tasks = is_int8 ? n_head : n_panels(2 * n_state);  // of a layer
         parallel_region(n_threads, 2, [&](Worker& worker, int thread) {
             Workspace& w = workspaces_[thread];
             worker.parallel_for(n_audio_ctx, [&](int i) {
-                input_.set_row(i, features + size_t(i) * n_state, n_state);
+                audio_.set_row(i, features + size_t(i) * n_state, n_state);
             });
             worker.parallel_for(n_layer * n_tasks, [&](int task) {
                 const int l = task / n_tasks, part = task % n_tasks;
@@ -76,7 +76,8 @@ struct Decoder {
     void forward(const Batch& b) {
         const size_t n = b.n_items;
         x_.reserve(n * n_state), attn_.reserve(n * n_state), hidden_.reserve(n * 4 * n_state);
-        input_.reserve(dtype, n, n_state), mlp_input_.reserve(dtype, n, 4 * n_state);
+        input_.reserve(dtype, n, n_state, kDigits);
+        mlp_input_.reserve(dtype, n, 4 * n_state, kDigits);
         q_.reserve(kv_dtype(), n, n_state);
         group_queries(b);
         if (int(workspaces_.size()) < b.n_threads) workspaces_.resize(b.n_threads);
@@ -96,6 +97,7 @@ struct Decoder {
     struct QueryGroup {  // consecutive items that attend to the same window
         int first, n_items;
     };
+    static constexpr int kDigits = 2;               // of int8 inputs; see gemm.h
     static constexpr int kMaxReplicated = 4;        // items; see `activations`
     static constexpr int kLayerPhases = 5 + 6 + 4;  // of self-attention, cross-attention, MLP
     std::vector<Workspace> workspaces_;
@@ -103,6 +105,7 @@ struct Decoder {
     Buffer<float> x_;       // (n_items, n_state) the residual stream
     Buffer<float> attn_;    // (n_items, n_state) queries, then the output of self-attention
     Buffer<float> hidden_;  // (n_items, 4 n_state) of the MLP; also the output of cross-attention
+    Activations audio_;     // (n_audio_ctx, n_state) what keys and values of the cross-attention are made of
     Activations input_, mlp_input_, q_;  // (n_items, n_state), (n_items, 4 n_state), queries
 
     LayerKV cross_kv_of(char* cross_kv, int l) const {
@@ -110,7 +113,7 @@ struct Decoder {
     }
 
     void project_cross_kv_panel(const Linear& linear, const LayerKV& kv, int panel) {
-        const ActivationView input = input_.view();
+        const ActivationView input = audio_.view();
         linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
             if (column < n_state)
                 kv.set_key(position, column, v);
@@ -120,7 +123,7 @@ struct Decoder {
     }
     void project_cross_kv_head(
         const Linear& linear, const LayerKV& kv, int h, AttentionWorkspace& workspace) {
-        const ActivationView input = input_.view();
+        const ActivationView input = audio_.view();
         float* keys_values[2] = {
             workspace.keys.reserve(n_audio_ctx * kInt8HeadDim),
             workspace.values.reserve(n_audio_ctx * kInt8HeadDim)};
@@ -154,7 +157,7 @@ struct Decoder {
         Worker& worker, int n, Activations& own, Activations& shared, int dtype, int width,
         const F& set) {
         if (n <= kMaxReplicated) {
-            own.reserve(dtype, n, width);
+            own.reserve(dtype, n, width, kDigits);
             for (int i = 0; i < n; i++) set(own, i);
             return own.view();
         }

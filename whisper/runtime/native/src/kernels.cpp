@@ -47,7 +47,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 3; }
+int sotto_abi() { return 4; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -66,6 +66,17 @@ size_t sotto_struct_size(const char* name) {
 }
 
 int sotto_unquantized_dtype(int dtype) { return unquantized_dtype(dtype); }
+int sotto_encoder_dtype(int dtype) { return encoder_dtype(dtype); }
+
+// Ask the system for the instructions that a process must ask for: AMX. 0 where it grants them.
+int sotto_prepare() {
+#if defined(__AMX_TILE__) && defined(__linux__)
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h; a bit of XCR0
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) ? 1 : 0;
+#else
+    return 0;
+#endif
+}
 
 // ---- Weights ----
 
