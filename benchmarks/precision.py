@@ -2,7 +2,7 @@
 """What does each compute type do to the texts of a model? Word errors and changed texts against float32.
 
     python benchmarks/precision.py --manifest data/dev --models base.pt tiny.en.pt --out precision.jsonl
-    python benchmarks/precision.py --manifest data/dev --models base.pt --types bfloat16 --out precision.jsonl
+    python benchmarks/precision.py --manifest data/dev --models base.pt --types int8 --only_table --out precision.jsonl
 
 Every clip is transcribed on its own, in the language that the manifest gives, at temperature 0, in each compute type.
 A line of JSON is written for each transcript at once, and what the file holds already is not computed again: a run
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True, help="list of recordings with transcripts, or its folder")
     parser.add_argument("--models", nargs="+", required=True, help="names or checkpoints; *.en are given English only")
-    parser.add_argument("--types", nargs="+", default=["bfloat16", "int8"], help="beside float32")
+    parser.add_argument("--types", nargs="+", default=[EXACT, "bfloat16", "int8"], help="what to transcribe in")
     parser.add_argument("--sets", nargs="*", default=[], help="groups of the manifest; by default all")
     parser.add_argument("--per_set", type=int, default=200, help="clips of a set at most")
     parser.add_argument("--out", type=Path, default=Path("precision.jsonl"), help="file of results")
@@ -142,12 +142,12 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.manifest)
     folder = folder if folder.is_dir() else folder.parent
-    types = [EXACT, *(t for t in options.types if t != EXACT)]
+    types = [EXACT, *(t for t in options.types if t != EXACT)]  # of the table
     for checkpoint in options.models:
         name = Path(checkpoint).stem
         clips = choose_clips(options.manifest, options.sets, options.per_set, name.endswith(".en"))
         if not options.only_table:
-            for t in types:
+            for t in options.types:
                 transcribe(checkpoint, t, folder, clips, options.out)
         texts = {(t, path): text for (m, t, path), text in read_results(options.out).items() if m == name}
         common = [clip for clip in clips if all((t, clip.path) in texts for t in types)]

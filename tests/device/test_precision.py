@@ -8,21 +8,13 @@ from whisper.device import precision
 from whisper.errors import OptionError
 
 
-@pytest.mark.parametrize(
-    ("int8", "bfloat16", "tiles", "auto"),
-    [
-        (True, True, True, "bfloat16"),
-        (True, True, False, "int8"),
-        (False, True, False, "bfloat16"),
-        (False, False, False, "float32"),
-    ],
-)
+@pytest.mark.parametrize(("int8", "bfloat16", "auto"),
+                         [(True, True, "int8"), (False, True, "bfloat16"), (False, False, "float32")])  # fmt: skip
 def test_the_precision_that_a_processor_does_well(
-    int8: bool, bfloat16: bool, tiles: bool, auto: str, monkeypatch: pytest.MonkeyPatch
+    int8: bool, bfloat16: bool, auto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_int8", lambda: int8)
     monkeypatch.setattr(precision, "has_bfloat16", lambda: bfloat16)
-    monkeypatch.setattr(precision, "has_bfloat16_tiles", lambda: tiles)
     assert precision.resolve("auto", "cpu") == auto
     for name in ("float32", "bfloat16", "int8"):
         assert precision.resolve(name, "cpu") == name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import OptionError
-from .hardware import has_bfloat16, has_bfloat16_tiles, has_int8
+from .hardware import has_bfloat16, has_int8
 
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -13,15 +13,13 @@ COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 def available_types(device: torch.device | str) -> list[str]:
     """Return the compute types that `device` has; the first one is what "auto" stands for.
 
-    On a CPU all of them work everywhere; which is first depends on the instructions that the processor has. Where
-    bfloat16 is as fast as int8 it is the first, as it changes fewer texts.
+    On a CPU all of them work everywhere; which is first depends on the instructions that the processor has.
     """
     kind = torch.device(device).type
     if kind == "cpu":
         quick = {"int8": has_int8(), "bfloat16": has_bfloat16(), "float32": True}
         slow = [name for name in ("bfloat16", "int8") if not quick[name]]
-        available = [name for name, is_quick in quick.items() if is_quick] + slow
-        return sorted(available, key=lambda name: name != "bfloat16") if has_bfloat16_tiles() else available
+        return [name for name, is_quick in quick.items() if is_quick] + slow
     if kind == "cuda":
         return ["float16", "bfloat16", "float32"] if torch.cuda.is_bf16_supported() else ["float16", "float32"]
     return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`

@@ -69,11 +69,11 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sotto_struct_size": (_size, (ctypes.c_char_p,)),
     "sotto_prepare": (_status, ()),
     "sotto_unquantized_dtype": (_int, (_int,)),
-    "sotto_encoder_dtype": (_int, (_int,)),
+    "sotto_sensitive_dtype": (_int, (_int,)),
     # weights
     "sotto_arena_new": (_pointer, ()),
     "sotto_arena_free": (None, (_pointer,)),
-    "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int)),
+    "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int, _int)),
     "sotto_linear_pack": (None, (_pointer, _int, _int, _pointer, _pointer, _int)),
     # encoder
     "sotto_encoder_new": (_pointer, (ctypes.POINTER(EncoderDims), _pointer, _pointer)),

@@ -25,6 +25,7 @@ ALIGNED = 8  # torch._int_mm on CUDA takes only multiples of it
 MIN_ROWS_CUDA = 24  # and more than 16 rows
 AT_ONCE = 1 << 18  # numbers of a product's input or output that are worked on together: 1 MB
 SAME_SUMS = 32  # rows: from 2 to so many, oneDNN sums each in the same order (bfloat16, with AMX)
+N_REFINED = 64  # numbers of a row of logits
 SMALLEST_KEPT = 1 << 16  # elements; smaller buffers cost less to make than to look up
 
 
@@ -98,9 +99,16 @@ class PackedFloat(Packed):
 
 
 class PackedInt8(Packed):
-    """Weights of 8 bits, symmetric, with a scale per output channel; inputs of one digit or two."""
+    """Weights of 8 bits, symmetric, with a scale per output channel; inputs of one digit or two.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, buffers: Buffers, n_digits: int = 1) -> None:
+    Where the remainder of the weights is kept, what rounding left of them in 256ths of a step, the `N_REFINED` largest
+    numbers of each row of a result are those of weights of 16 bits: of the logits of a vocabulary only the largest
+    matter, and for them only few rows of the weight are read again.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, buffers: Buffers, n_digits: int = 1, keep_remainder: bool = False
+    ) -> None:
         self.n_out, self.n_in = weight.shape
         self.buffers, self.n_digits = buffers, n_digits
         self.largest = 127 if n_digits == 1 else 127 * 128  # of a quantised input
@@ -109,13 +117,26 @@ class PackedInt8(Packed):
         on_cuda = weight.device.type == "cuda"
         shape = (_up(self.n_out), _up(self.n_in)) if on_cuda else weight.shape
         self.weight = torch.zeros(shape, dtype=torch.int8, device=weight.device)
-        self.weight[: self.n_out, : self.n_in] = (weight.float() * (127 / limit)).round_()
+        exact = weight.float() * (127 / limit)
+        self.weight[: self.n_out, : self.n_in] = whole = exact.round()
+        self.remainder = (exact - whole).mul_(256).round_().clamp_(max=127).to(torch.int8) if keep_remainder else None
         self.transposed = self.weight.t()
         self.scale = (limit[:, 0] / 127).contiguous()  # (n_out,)
         self.bias = None if bias is None else bias.float()
         self.min_rows = MIN_ROWS_CUDA if on_cuda else 1
 
     def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
+        y = self._linear(x, out, gelu)
+        return y if self.remainder is None else self._refined(y, x)
+
+    def _refined(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add to the largest numbers of each row of `y` what the remainder of the weights gives, in place."""
+        assert self.remainder is not None
+        ids = y.topk(min(N_REFINED, self.n_out), dim=1, sorted=False).indices  # (n_rows, n_refined)
+        lacking = (self.remainder[ids].to(x.dtype) * x[:, None]).sum(-1).float() * self.scale[ids] / 256
+        return y.scatter_add_(1, ids, lacking.to(y.dtype))
+
+    def _linear(self, x: Tensor, out: Tensor | None, gelu: bool) -> Tensor:
         n_rows, dtype = len(x), x.dtype
         if self.min_rows == 1 and n_rows * max(self.n_in, self.n_out) < SMALLEST_KEPT and dtype == torch.float32:
             return self._small_product(x, gelu)
@@ -181,7 +202,10 @@ class PackedInt8(Packed):
         return whole, scale
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.weight[ids, : self.n_in] * self.scale[ids, None]
+        rows = self.weight[ids, : self.n_in].float()
+        if self.remainder is not None:
+            rows += self.remainder[ids] / 256
+        return rows * self.scale[ids, None]
 
 
 class Together:
@@ -211,6 +235,7 @@ def pack(
     buffers: Buffers | None = None,
     rows_vary: bool = True,
     n_digits: int = 1,
+    keep_remainder: bool = False,
 ) -> Packed:
     """Pack a linear layer.
 
@@ -228,6 +253,8 @@ def pack(
         Whether the number of rows changes from call to call: then a row gets the same bits whatever that number is.
     n_digits
         Digits of 8 bits of the input of an int8 layer: 1, or 2, which take twice the arithmetic.
+    keep_remainder
+        For logits, in int8: the largest of each row are those of weights of 16 bits; see `PackedInt8`.
 
     Raises
     ------
@@ -239,7 +266,7 @@ def pack(
     weight = weight.detach().to(device)
     bias = None if bias is None else bias.detach().to(device)
     if compute_type == "int8":
-        return PackedInt8(weight, bias, buffers or Buffers(), n_digits)
+        return PackedInt8(weight, bias, buffers or Buffers(), n_digits, keep_remainder)
     dtype = COMPUTE_TYPES[compute_type]
     return PackedFloat(weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype), rows_vary)
 

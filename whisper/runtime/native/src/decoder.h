@@ -51,7 +51,7 @@ struct Decoder {
     // (n_audio_ctx, n_state) into `cross_kv` (cross_kv_bytes). What lies behind the last position
     // is never written, and must be zero.
     void project_cross_kv(const float* features, char* cross_kv, int n_threads) {
-        audio_.reserve(encoder_dtype(dtype), n_audio_ctx, n_state);
+        audio_.reserve(sensitive_dtype(dtype), n_audio_ctx, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
         const bool is_int8 = cross_kv_dtype() == kInt8;
         const int n_tasks = is_int8 ? n_head : n_panels(2 * n_state);  // of a layer
@@ -77,11 +77,11 @@ struct Decoder {
         const size_t n = b.n_items;
         x_.reserve(n * n_state), attn_.reserve(n * n_state), hidden_.reserve(n * 4 * n_state);
         input_.reserve(dtype, n, n_state, kDigits);
-        mlp_input_.reserve(dtype, n, 4 * n_state, kDigits);
+        mlp_input_.reserve(sensitive_dtype(dtype), n, 4 * n_state, kDigits);
         q_.reserve(kv_dtype(), n, n_state);
         group_queries(b);
         if (int(workspaces_.size()) < b.n_threads) workspaces_.resize(b.n_threads);
-        const int n_phases = 1 + kLayerPhases * n_layer + 2;  // embedding, layers, logits
+        const int n_phases = 1 + kLayerPhases * n_layer + 3;  // embedding, layers, logits
         parallel_region(b.n_threads, n_phases, [&](Worker& worker, int thread) {
             forward(worker, workspaces_[thread], b);
         });
@@ -98,6 +98,7 @@ struct Decoder {
         int first, n_items;
     };
     static constexpr int kDigits = 2;               // of int8 inputs; see gemm.h
+    static constexpr float kRefined = 12;           // below the largest logit: see `refine_logits`
     static constexpr int kMaxReplicated = 4;        // items; see `activations`
     static constexpr int kLayerPhases = 5 + 6 + 4;  // of self-attention, cross-attention, MLP
     std::vector<Workspace> workspaces_;
@@ -221,6 +222,19 @@ struct Decoder {
             if (column + kLanes <= n_vocab) return store(at, v);
             for (int j = 0; column + j < n_vocab; j++) at[j] = v[j];
         });
+        if (token_embedding->remainder)
+            worker.parallel_for(b.n_logits, [&](int i) { refine_logits(w, b, i); });
+    }
+
+    // Add what the rounding of the token embedding took from the logits that matter. It makes three
+    // quarters of the error of int8 in the decoder, and the embedding is half of what a step reads;
+    // so only the rows of likely tokens are read again.
+    void refine_logits(Workspace& w, const Batch& b, int i) {
+        float* logits = b.logits + size_t(i) * n_vocab;
+        const float least = *std::max_element(logits, logits + n_vocab) - kRefined;
+        ln.apply(x_ + size_t(b.logit_indices[i]) * n_state, w.normed, n_state);
+        for (int id = 0; id < n_vocab; id++)
+            if (logits[id] >= least) logits[id] += token_embedding->remainder_product(id, w.normed);
     }
 
     // Where the key or value of a position of layer `l` begins in a KV-cache row, in numbers.
@@ -344,7 +358,7 @@ struct Decoder {
             store(hidden_ + size_t(i) * width + column, gelu(v));
         });
         const auto input = activations(
-            worker, n, w.mlp_input, mlp_input_, dtype, width,
+            worker, n, w.mlp_input, mlp_input_, layer.fc2->dtype, width,
             [&](Activations& to, int i) { to.set_row(i, hidden_ + size_t(i) * width, width); });
         multiply_add(worker, *layer.fc2, input, n);
     }

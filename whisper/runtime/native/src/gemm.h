@@ -29,9 +29,10 @@ inline int unquantized_dtype(int dtype) {
 #endif
 }
 
-// What the encoder's matrices, and those of the cross-attention's keys and values, are held in. A
-// product of 1500 rows is bound by arithmetic, and on tiles bfloat16 is faster than int8 on vectors.
-inline int encoder_dtype(int dtype) { return dtype == kInt8 && kHasTiles ? kBfloat16 : dtype; }
+// What the matrices are held in that int8 hurts most, where it is asked for: the encoder's, those of
+// the cross-attention's keys and values, and the second ones of the decoder's MLPs. On tiles a
+// product of many rows is faster in bfloat16 than in int8 on vectors.
+inline int sensitive_dtype(int dtype) { return dtype == kInt8 && kHasTiles ? kBfloat16 : dtype; }
 
 // ------------------------------------------------------------------------------------------------
 // The two sides of a product
@@ -120,15 +121,18 @@ class Activations {
 // A linear layer: its weight (n, k) = (out_features, in_features) packed, with scales and bias.
 struct Linear {
     int dtype, n, k, groups;
-    char* packed;         // (n_panels, groups, 64) k-groups
-    float *scale, *bias;  // (n_panels * 64,), zero behind n
+    char* packed;                 // (n_panels, groups, 64) k-groups
+    float *scale, *bias;          // (n_panels * 64,), zero behind n
+    int8_t* remainder = nullptr;  // (n, k) int8, where kept: what rounding left, in 256ths
 
-    Linear(Arena& arena, int dtype_, int n_, int k_)
+    Linear(Arena& arena, int dtype_, int n_, int k_, bool keep_remainder)
         : dtype(dtype_), n(n_), k(k_), groups(n_groups(dtype_, k_)) {
         const size_t columns = size_t(n_panels(n)) * kPanelWidth;
         packed = static_cast<char*>(arena.allocate(size_t(n_panels(n)) * groups * kPanelStep));
         scale = static_cast<float*>(arena.allocate(columns * sizeof(float)));
         bias = static_cast<float*>(arena.allocate(columns * sizeof(float)));
+        if (dtype == kInt8 && keep_remainder)
+            remainder = static_cast<int8_t*>(arena.allocate(size_t(n) * k));
     }
 
     // Pack `count` rows `w` (count, k) of the weight (columns of the product) from `first` on, with
@@ -140,6 +144,18 @@ struct Linear {
         });
     }
 
+    // The product of `x` (k,) with the remainder of row `column` of the weight: what the product
+    // with the row lacks. k is a multiple of 16.
+    float remainder_product(int column, const float* x) const {
+        const int8_t* row = remainder + size_t(column) * k;
+        FloatVec total = {};
+        for (int i = 0; i < k; i += kLanes) {
+            const Int8Vec digits = *reinterpret_cast<const Int8Vec*>(row + i);
+            total += load(x + i) * __builtin_convertvector(digits, FloatVec);
+        }
+        return reduce_sum(total) * scale[column] / 256;
+    }
+
     // Read row `column` of the weight, (k,), as it is after packing.
     void unpack_row(int column, float* out) const {
         const char* at = column_data(column);
@@ -148,7 +164,10 @@ struct Linear {
                 float& x = out[group * group_size(dtype) + i];
                 if (dtype == kFloat32) std::memcpy(&x, at, 4);
                 if (dtype == kBfloat16) x = from_bf16(reinterpret_cast<const bf16*>(at)[i]);
-                if (dtype == kInt8) x = float(int(uint8_t(at[i])) - 128) * scale[column];
+                if (dtype != kInt8) continue;
+                x = float(int(uint8_t(at[i])) - 128);
+                if (remainder) x += remainder[size_t(column) * k + 4 * group + i] / 256.0f;
+                x *= scale[column];
             }
     }
 
@@ -203,6 +222,10 @@ struct Linear {
         const float inverse = largest > 0 ? 127 / largest : 0;
         for (int group = 0; group < groups; group++, at += kPanelStep)
             pack_group(row, group, inverse, at);
+        for (int j = 0; remainder && j < k; j++) {
+            const float x = row[j] * inverse, left = (x - std::nearbyint(x)) * 256;
+            remainder[size_t(column) * k + j] = int8_t(std::min(127.0f, std::nearbyint(left)));
+        }
     }
     void pack_group(const float* row, int group, float inverse, char* at) {
         if (dtype == kFloat32) {

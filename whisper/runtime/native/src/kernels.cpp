@@ -66,7 +66,7 @@ size_t sotto_struct_size(const char* name) {
 }
 
 int sotto_unquantized_dtype(int dtype) { return unquantized_dtype(dtype); }
-int sotto_encoder_dtype(int dtype) { return encoder_dtype(dtype); }
+int sotto_sensitive_dtype(int dtype) { return sensitive_dtype(dtype); }
 
 // Ask the system for the instructions that a process must ask for: AMX. 0 where it grants them.
 int sotto_prepare() {
@@ -83,11 +83,12 @@ int sotto_prepare() {
 void* sotto_arena_new() { return new (std::nothrow) Arena(); }
 void sotto_arena_free(void* arena) { delete static_cast<Arena*>(arena); }
 
-// A linear layer (n, k) of zeros, which lives in the arena and as long.
-void* sotto_linear_new(void* arena, int dtype, int n, int k) {
+// A linear layer (n, k) of zeros, which lives in the arena and as long; in int8 with what rounding
+// left of its weight, if that is asked for.
+void* sotto_linear_new(void* arena, int dtype, int n, int k, int keep_remainder) {
     try {
         auto& memory = *static_cast<Arena*>(arena);
-        return new (memory.allocate(sizeof(Linear))) Linear(memory, dtype, n, k);
+        return new (memory.allocate(sizeof(Linear))) Linear(memory, dtype, n, k, keep_remainder);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
