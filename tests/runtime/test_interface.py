@@ -78,6 +78,7 @@ RUNNERS = [
     *((name, "random") for name in FACTORIES),
     ("torch int8", "nano"),
     ("native int8", "nano"),  # its heads are wide enough for keys and values in int8
+    ("native bfloat16", "nano"),  # and its products for whole tiles of AMX
     *(pytest.param((name, "random"), marks=pytest.mark.gpu) for name in CUDA),
 ]
 

@@ -74,7 +74,9 @@ def load_model(
         Read a ``.pt`` file into memory as a whole, and keep no copy on disk.
     compute_type
         The precision of the fast path with ``fp16=True``: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``;
-        ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32.
+        ``"auto"`` is the fastest one that the device does well. With ``fp16=False`` it is always float32. int8 is
+        that of weights; activations are finer where it costs little, and on a processor with AMX the layers that int8
+        hurts most are in bfloat16. docs/guide.md has the errors of each type.
     quantized
         Take also a copy in a precision that lost something, quantised or bfloat16, where this machine has no exact one.
 

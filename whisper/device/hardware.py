@@ -81,6 +81,11 @@ def has_bfloat16() -> bool:
     return bool(processor() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
+def has_bfloat16_tiles() -> bool:
+    """Whether products of bfloat16 are computed on tiles of matrices (AMX), faster than those of int8 on vectors."""
+    return "amx_bf16" in processor()
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 
 PAD_SECONDS = 0.2  # around speech that is decoded on its own; the model needs the onset
 MIN_HALF_FRAMES = 300  # a window with a repetition loop is not cut into shorter halves
-<<<<<<< HEAD
-CHUNK_SECONDS = 3.0  # weak models transcribe so much speech as well as a single word
-=======
 # Of chunks; a chunk whose text is sparse is cut into shorter ones. Real models need the longer ones'
 # context; weak models transcribe 3 s of speech as well as a single word.
 CHUNK_SECONDS = (12.0, 3.0)
 MIN_CHUNK_SECONDS = CHUNK_SECONDS[-1]
-RETRY_BEAM_SIZE = 5  # of speech that is decoded again, where beam_size is not given
->>>>>>> real-H
 SPARE_TOKENS = 24  # for timestamps, and for very short windows
 
 

@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING
 from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, text_spans, uncovered_speech
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
-<<<<<<< HEAD
-from .audit_checks import CHUNK_SECONDS, AuditChecks, SpeechCutter
-=======
-from .audit_checks import MIN_CHUNK_SECONDS, RETRY_BEAM_SIZE, AuditChecks, SpeechCutter
->>>>>>> real-H
+from .audit_checks import MIN_CHUNK_SECONDS, AuditChecks, SpeechCutter
 from .segments import WindowResult, is_silence
 from .settings import RETRY_BEAM_SIZE
 

@@ -25,7 +25,9 @@ HERE = hardware.machine()
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="there is no C++ compiler")
 
 
-def interface(abi: int = kernels.ABI, sizes: Mapping[str, int] | None = None, missing: str = "") -> str:
+def interface(
+    abi: int = kernels.ABI, sizes: Mapping[str, int] | None = None, missing: str = "", prepared: int = 0
+) -> str:
     """Return the source of a library that has the interface of the kernels, and computes nothing."""
     expected = {struct.__name__: ctypes.sizeof(struct) for struct in kernels.STRUCTS}
     cases = "".join(
@@ -33,6 +35,7 @@ def interface(abi: int = kernels.ABI, sizes: Mapping[str, int] | None = None, mi
     )
     functions = {
         "sotto_abi": f"int sotto_abi() {{ return {abi}; }}\n",
+        "sotto_prepare": f"int sotto_prepare() {{ return {prepared}; }}\n",
         "sotto_struct_size": f"size_t sotto_struct_size(const char* name) {{\n{cases}    return 0;\n}}\n",
     }
     for name in kernels.FUNCTIONS:
@@ -84,7 +87,7 @@ def test_the_best_that_is_built_and_can_run_is_loaded(native: Path, monkeypatch:
 def test_a_choice_that_cannot_be_had_is_an_error(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processor_has(monkeypatch, "avx2", "fma", "f16c", "bmi2")
     for value, says in (
-        ("fast", r"SOTTO_KERNELS is 'fast'; it can be avx512, vnni, avx2 or off"),
+        ("fast", r"SOTTO_KERNELS is 'fast'; it can be amx, avx512, vnni, avx2 or off"),
         ("avx512", "this processor has no avx512_bf16, avx512_vnni, avx512bw"),
         ("dotprod", "this processor is x86_64"),
         ("avx2", "not built; python -m whisper.runtime.native"),
@@ -125,10 +128,11 @@ SELECTION = ctypes.sizeof(kernels.TokenSelection)
         (interface(sizes={"TokenSelection": 0}), f"(TokenSelection has 0 bytes, and {SELECTION} are needed)"),
         (interface(missing="sotto_dtw"), "cannot be loaded"),
         (interface(missing="sotto_struct_size"), "cannot be loaded"),
+        (interface(prepared=1), "does not let this process use"),
     ],
-    ids=["ABI", "size", "unknown struct", "missing function", "no sizes"],
+    ids=["ABI", "size", "unknown struct", "missing function", "no sizes", "not permitted"],
 )
-def test_a_library_of_other_sources_is_not_used(native: Path, source: str, says: str) -> None:
+def test_a_library_of_other_sources_or_without_permission_is_not_used(native: Path, source: str, says: str) -> None:
     (native / build.MAIN_SOURCE).write_text(source)
     build.build_all(native, HERE)
     assert kernels.load() is None

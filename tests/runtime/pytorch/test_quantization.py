@@ -39,12 +39,12 @@ def test_products_are_close(compute_type: str, n_rows: int, n_in: int, n_out: in
     assert (rows - weight[[3, 0, 50]]).norm() <= 2e-2 * weight[[3, 0, 50]].norm()
 
 
-@pytest.mark.parametrize("compute_type", ["int8", "bfloat16"])
+@pytest.mark.parametrize(("compute_type", "n_digits"), [("int8", 1), ("int8", 2), ("bfloat16", 1)])
 @pytest.mark.parametrize(("n_in", "n_out"), [(64, 64), (37, 51), (2048, 2048), (384, 1536)])
 def test_a_row_gives_the_same_bits_in_any_batch_with_any_number_of_threads(
-    compute_type: str, n_in: int, n_out: int
+    compute_type: str, n_digits: int, n_in: int, n_out: int
 ) -> None:
-    packed = pack(*layer(n_in, n_out), compute_type)
+    packed = pack(*layer(n_in, n_out), compute_type, n_digits=n_digits)
     x = sound(33, n_in)
     alone = torch.cat([F.gelu(packed.linear(x[i : i + 1])) for i in range(33)])
     before = torch.get_num_threads()
@@ -57,9 +57,41 @@ def test_a_row_gives_the_same_bits_in_any_batch_with_any_number_of_threads(
         torch.set_num_threads(before)
 
 
-def test_a_row_of_zeros_and_one_of_nonsense_hurt_nobody() -> None:
+@pytest.mark.parametrize("n_rows", [1, 7, 3000])
+def test_two_digits_keep_the_small_channels_beside_a_large_one(n_rows: int) -> None:
+    """Weights that 8 bits hold exactly, so that all noise comes from the input."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randint(-126, 127, (48, 64), generator=generator).float()
+    weight[:, 5], weight[:, 6] = 127, 0
+    x = torch.randn(n_rows, 64, generator=generator)
+    x[:, 6] = 30  # takes the range of a digit, and changes no result
+    expected = F.linear(x, weight)
+    noise = [
+        float((pack(weight, None, "int8", n_digits=n).linear(x) - expected).norm() / expected.norm()) for n in (1, 2)
+    ]
+    assert noise[0] > 1e-2
+    assert noise[1] < 1e-3
+
+
+def test_the_largest_logits_are_those_of_finer_weights() -> None:
+    weight, _ = layer(64, 3001)
+    x = sound(5, 64)
+    rough, fine = (pack(weight, None, "int8", n_digits=2, keep_remainder=keep) for keep in (False, True))
+    expected, got = F.linear(x, weight), fine.linear(x)
+    largest = expected.argmax(1, keepdim=True)
+    error, error_of_rough = ((y - expected).gather(1, largest).abs() for y in (got, rough.linear(x)))
+    assert error.mean() < 0.1 * error_of_rough.mean()
+    assert torch.equal(got.argmax(1, keepdim=True), largest)
+    alone = torch.cat([fine.linear(x[i : i + 1]) for i in range(5)])
+    assert torch.equal(got, alone)
+    ids = torch.tensor([3, 2000])
+    assert (fine.rows(ids) - weight[ids]).norm() < 0.02 * (rough.rows(ids) - weight[ids]).norm()
+
+
+@pytest.mark.parametrize("n_digits", [1, 2])
+def test_a_row_of_zeros_and_one_of_nonsense_hurt_nobody(n_digits: int) -> None:
     weight, bias = layer(64, 64)
-    packed = pack(weight, bias, "int8")
+    packed = pack(weight, bias, "int8", n_digits=n_digits)
     x = sound(4, 64)
     expected = packed.linear(x)
     x[1], x[2] = 0.0, torch.nan

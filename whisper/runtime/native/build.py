@@ -51,10 +51,16 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
 
 
 def _x86(name: str, needs: Sequence[str]) -> Variant:
-    return Variant(name, ("x86_64",), frozenset(needs), tuple("-m" + need.replace("_", "") for need in needs))
+    return Variant(name, ("x86_64",), frozenset(needs), tuple(map(_flag, needs)))
+
+
+def _flag(need: str) -> str:
+    """Return the compiler's flag for what Linux calls `need`: avx512_bf16 is -mavx512bf16, amx_bf16 is -mamx-bf16."""
+    return "-m" + need.replace("amx_", "amx-").replace("_", "")
 
 
 VARIANTS = (  # the fastest first
+    _x86("amx", (*_AVX512, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")),
     _x86("avx512", (*_AVX512, "avx512_bf16")),
     _x86("vnni", _AVX512),
     _x86("avx2", _AVX2),

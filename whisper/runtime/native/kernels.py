@@ -18,7 +18,7 @@ from ...device.hardware import machine, processor
 from ...errors import OptionError
 from .build import SOURCES, VARIANTS, Variant, build_all, variants_for
 
-ABI = 3  # raise it with every change of a function or a struct, here and in src/kernels.cpp
+ABI = 4  # raise it with every change of a function or a struct, here and in src/kernels.cpp
 VARIABLE = "SOTTO_KERNELS"
 HOW_TO_BUILD = "python -m whisper.runtime.native compiles them"
 
@@ -67,11 +67,13 @@ _status = _int
 FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sotto_abi": (_int, ()),
     "sotto_struct_size": (_size, (ctypes.c_char_p,)),
+    "sotto_prepare": (_status, ()),
     "sotto_unquantized_dtype": (_int, (_int,)),
+    "sotto_sensitive_dtype": (_int, (_int,)),
     # weights
     "sotto_arena_new": (_pointer, ()),
     "sotto_arena_free": (None, (_pointer,)),
-    "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int)),
+    "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int, _int)),
     "sotto_linear_pack": (None, (_pointer, _int, _int, _pointer, _pointer, _int)),
     # encoder
     "sotto_encoder_new": (_pointer, (ctypes.POINTER(EncoderDims), _pointer, _pointer)),
@@ -167,6 +169,8 @@ def _open(variant: Variant) -> ctypes.CDLL | str:
         return f"{path} cannot be loaded ({error}); {HOW_TO_BUILD} anew"
     if mismatch := _size_mismatch(library):
         return f"{path} was built from other sources ({mismatch}); {HOW_TO_BUILD} anew"
+    if library.sotto_prepare():
+        return "the system does not let this process use its instructions"
     processes.computes_with(library)
     return library
 

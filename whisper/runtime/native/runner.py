@@ -59,8 +59,10 @@ class NativeRunner:
         Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once and packed.
     compute_type
         "float32", "bfloat16" or "int8": how matrices are held and multiplied. With int8 the attention and the
-        convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16. Sums, residuals
-        and normalisation are float32 in all three.
+        convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16; where it has tiles
+        (AMX), so are the layers that int8 hurts most (`sensitive_dtype` in gemm.h). Activations of the decoder have 15
+        bits, the rows of the token embedding 16 where they matter. Sums, residuals and normalisation are float32 in
+        all three.
     device
         The CPU.
     """
@@ -341,6 +343,7 @@ class _Packer:
     ) -> None:
         self.library, self.tensors, self.dtype, self.arena = library, tensors, dtype, arena
         self.shapes = expected_shapes(dims)
+        self.sensitive_dtype: int = library.sotto_sensitive_dtype(dtype)
         self.unquantized_dtype: int = library.sotto_unquantized_dtype(dtype)  # of convolutions and attention
         self.kept: list[Tensor] = []
         self.staging = _floats(0)
@@ -351,19 +354,20 @@ class _Packer:
         for i in range(dims.n_audio_layer):
             block = f"encoder.blocks.{i}"
             arrays += [*self._layer_norm(f"{block}.attn_ln"), *self._layer_norm(f"{block}.mlp_ln")]
-            linears += [*self._attention(f"{block}.attn"), *self._mlp(block)]
+            linears += [*self._attention(f"{block}.attn", self.sensitive_dtype)]
+            linears += [self._linear(f"{block}.mlp.{i}", dtype=self.sensitive_dtype) for i in (0, 2)]
         encoder_dims = kernels.EncoderDims(
             n_mels=dims.n_mels,
             n_ctx=dims.n_audio_ctx,
             n_state=dims.n_audio_state,
             n_head=dims.n_audio_head,
             n_layer=dims.n_audio_layer,
-            dtype=self.dtype,
+            dtype=self.sensitive_dtype,
         )
         return encoder_dims, linears, arrays
 
     def decoder(self, dims: ModelDimensions) -> Parts:
-        linears = [self._matrix(["decoder.token_embedding.weight"])]
+        linears = [self._matrix(["decoder.token_embedding.weight"], keep_remainder=True)]
         arrays = [self._array("decoder.positional_embedding"), *self._layer_norm("decoder.ln")]
         for i in range(dims.n_text_layer):
             block = f"decoder.blocks.{i}"
@@ -374,8 +378,9 @@ class _Packer:
                 *self._attention(f"{block}.attn"),
                 self._linear(f"{cross}.query"),
                 self._linear(f"{cross}.out"),
-                self._linear(f"{cross}.key", f"{cross}.value"),
-                *self._mlp(block),
+                self._linear(f"{cross}.key", f"{cross}.value", dtype=self.sensitive_dtype),
+                self._linear(f"{block}.mlp.0"),
+                self._linear(f"{block}.mlp.2", dtype=self.sensitive_dtype),
             ]
         decoder_dims = kernels.DecoderDims(
             n_vocab=dims.n_vocab,
@@ -388,11 +393,9 @@ class _Packer:
         )
         return decoder_dims, linears, arrays
 
-    def _attention(self, name: str) -> list[int]:
-        return [self._linear(f"{name}.query", f"{name}.key", f"{name}.value"), self._linear(f"{name}.out")]
-
-    def _mlp(self, block: str) -> list[int]:
-        return [self._linear(f"{block}.mlp.0"), self._linear(f"{block}.mlp.2")]
+    def _attention(self, name: str, dtype: int | None = None) -> list[int]:
+        qkv = self._linear(f"{name}.query", f"{name}.key", f"{name}.value", dtype=dtype)
+        return [qkv, self._linear(f"{name}.out", dtype=dtype)]
 
     def _layer_norm(self, name: str) -> list[int]:
         return [self._array(f"{name}.weight"), self._array(f"{name}.bias")]
@@ -410,8 +413,8 @@ class _Packer:
             raise ShapeError(f"{name} must have the shape {self.shapes[name]}, not {tuple(tensor.shape)}")
         return tensor
 
-    def _linear(self, *names: str) -> int:
-        return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names])
+    def _linear(self, *names: str, dtype: int | None = None) -> int:
+        return self._matrix([f"{name}.weight" for name in names], [f"{name}.bias" for name in names], dtype)
 
     def _convolution(self, name: str) -> int:
         weight = self._tensor(f"{name}.weight").detach()  # (n_out, n_in, 3)
@@ -421,19 +424,21 @@ class _Packer:
         self._pack(matrix, 0, flat, self._tensor(f"{name}.bias"))
         return matrix
 
-    def _matrix(self, weights: list[str], biases: Sequence[str] = ()) -> int:
+    def _matrix(
+        self, weights: list[str], biases: Sequence[str] = (), dtype: int | None = None, keep_remainder: bool = False
+    ) -> int:
         """Pack weights of equal shape, (n_out, n_in), as one with their rows below each other."""
         first = self._tensor(weights[0])
         n, k = first.shape
-        matrix = self._new(self.dtype, n * len(weights), k)
+        matrix = self._new(self.dtype if dtype is None else dtype, n * len(weights), k, keep_remainder)
         for i, name in enumerate(weights):
             weight, first = first if i == 0 else self._tensor(name), _floats(0)  # one is held at a time
             bias = self._tensor(biases[i]) if biases and biases[i] in self.shapes else None
             self._pack(matrix, i * n, weight.detach(), bias)
         return matrix
 
-    def _new(self, dtype: int, n: int, k: int) -> int:
-        pointer = self.library.sotto_linear_new(self.arena, dtype, n, k)
+    def _new(self, dtype: int, n: int, k: int, keep_remainder: bool = False) -> int:
+        pointer = self.library.sotto_linear_new(self.arena, dtype, n, k, keep_remainder)
         if not pointer:
             raise MemoryError(f"not enough memory for a matrix of {n} x {k}")
         return int(pointer)

@@ -3,13 +3,15 @@
 Four kinds: `float32` as it is and not copied, `bfloat16` and `float16` as they are, and `int8` with a scale per output
 channel. A product of int8 quantises each row of its input by that row's own largest value and sums integers, which is
 exact: so the result of a row depends neither on its neighbours nor on the number of threads. (Torch's own
-``linear_dynamic`` takes one scale for the whole batch.) Knows nothing of Whisper.
+``linear_dynamic`` takes one scale for the whole batch.) The input has one digit of 8 bits or two, 15 bits together,
+which are two rows of the product. Knows nothing of Whisper.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ ALIGNED = 8  # torch._int_mm on CUDA takes only multiples of it
 MIN_ROWS_CUDA = 24  # and more than 16 rows
 AT_ONCE = 1 << 18  # numbers of a product's input or output that are worked on together: 1 MB
 SAME_SUMS = 32  # rows: from 2 to so many, oneDNN sums each in the same order (bfloat16, with AMX)
+N_REFINED = 64  # numbers of a row of logits
 SMALLEST_KEPT = 1 << 16  # elements; smaller buffers cost less to make than to look up
 
 
@@ -96,23 +99,44 @@ class PackedFloat(Packed):
 
 
 class PackedInt8(Packed):
-    """Weights of 8 bits, symmetric, with a scale per output channel."""
+    """Weights of 8 bits, symmetric, with a scale per output channel; inputs of one digit or two.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, buffers: Buffers) -> None:
+    Where the remainder of the weights is kept, what rounding left of them in 256ths of a step, the `N_REFINED` largest
+    numbers of each row of a result are those of weights of 16 bits: of the logits of a vocabulary only the largest
+    matter, and for them only few rows of the weight are read again.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, buffers: Buffers, n_digits: int = 1, keep_remainder: bool = False
+    ) -> None:
         self.n_out, self.n_in = weight.shape
-        self.buffers = buffers
+        self.buffers, self.n_digits = buffers, n_digits
+        self.largest = 127 if n_digits == 1 else 127 * 128  # of a quantised input
         limit = weight.float().abs().amax(dim=1, keepdim=True).clamp_(min=1e-30)  # (n_out, 1)
         # zeros that change no sum; the memory of (out, in) read as its transpose is what _int_mm is fastest with
         on_cuda = weight.device.type == "cuda"
         shape = (_up(self.n_out), _up(self.n_in)) if on_cuda else weight.shape
         self.weight = torch.zeros(shape, dtype=torch.int8, device=weight.device)
-        self.weight[: self.n_out, : self.n_in] = (weight.float() * (127 / limit)).round_()
+        exact = weight.float() * (127 / limit)
+        self.weight[: self.n_out, : self.n_in] = whole = exact.round()
+        self.remainder = (exact - whole).mul_(256).round_().clamp_(max=127).to(torch.int8) if keep_remainder else None
         self.transposed = self.weight.t()
         self.scale = (limit[:, 0] / 127).contiguous()  # (n_out,)
         self.bias = None if bias is None else bias.float()
         self.min_rows = MIN_ROWS_CUDA if on_cuda else 1
 
     def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
+        y = self._linear(x, out, gelu)
+        return y if self.remainder is None else self._refined(y, x)
+
+    def _refined(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add to the largest numbers of each row of `y` what the remainder of the weights gives, in place."""
+        assert self.remainder is not None
+        ids = y.topk(min(N_REFINED, self.n_out), dim=1, sorted=False).indices  # (n_rows, n_refined)
+        lacking = (self.remainder[ids].to(x.dtype) * x[:, None]).sum(-1).float() * self.scale[ids] / 256
+        return y.scatter_add_(1, ids, lacking.to(y.dtype))
+
+    def _linear(self, x: Tensor, out: Tensor | None, gelu: bool) -> Tensor:
         n_rows, dtype = len(x), x.dtype
         if self.min_rows == 1 and n_rows * max(self.n_in, self.n_out) < SMALLEST_KEPT and dtype == torch.float32:
             return self._small_product(x, gelu)
@@ -126,9 +150,13 @@ class PackedInt8(Packed):
 
     def _small_product(self, x: Tensor, gelu: bool) -> Tensor:
         """As `_product`, with the fewest calls: for few rows each costs as much as the product."""
-        row_scale = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-30).div_(127)
-        out = torch._int_mm((x / row_scale).round_().to(torch.int8), self.transposed) * row_scale
-        out.mul_(self.scale)
+        row_scale = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-30).div_(self.largest)
+        whole = (x / row_scale).round_()
+        if self.n_digits == 2:
+            high = (whole / 128).floor_()
+            whole = torch.cat([high, whole.sub_(high, alpha=128)])
+        sums = torch._int_mm(whole.to(torch.int8), self.transposed)
+        out = self._joined(sums, len(x)).mul_(row_scale).mul_(self.scale)
         if self.bias is not None:
             out.add_(self.bias)
         return torch.ops.aten.gelu_(out) if gelu else out
@@ -137,9 +165,7 @@ class PackedInt8(Packed):
         whole, row_scale = self._quantised(x)
         sums = self.buffers.take("sums", (len(whole), len(self.weight)), torch.int32, x.device)
         torch._int_mm(whole, self.transposed, out=sums)
-        if sums.shape != out.shape:
-            sums = sums[: len(out), : self.n_out]
-        out.copy_(sums)
+        self._joined(sums[:, : self.n_out], len(out), out)
         # one rounding in each step: a fused step rounds differently in a vector and in its tail
         out.mul_(row_scale).mul_(self.scale)
         if self.bias is not None:
@@ -147,25 +173,39 @@ class PackedInt8(Packed):
         if gelu:
             torch.ops.aten.gelu_(out)
 
+    def _joined(self, sums: Tensor, n_rows: int, out: Tensor | None = None) -> Tensor:
+        """Return the sums of `n_rows` rows as float32, those of both digits as one; further rows are padding."""
+        if out is None:
+            out = torch.empty(n_rows, sums.shape[1], dtype=torch.float32, device=sums.device)
+        out.copy_(sums[:n_rows])
+        return out if self.n_digits == 1 else out.mul_(128).add_(sums[n_rows : 2 * n_rows])
+
     def _quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `x` in 8 bits, padded to the weight's width and the least number of rows, and each row's scale."""
+        """Return `x` in 8 bits, padded to the weight's width and the least number of rows, and each row's scale.
+
+        Rows of the low digit, from 0 to 127, lie behind those of the high one.
+        """
         x = x.float()
         scaled = self.buffers.take("scaled", x.shape, torch.float32, x.device)
-        scale = torch.abs(x, out=scaled).amax(dim=1, keepdim=True).clamp_(min=1e-30).div_(127)  # (n_rows, 1)
+        scale = torch.abs(x, out=scaled).amax(dim=1, keepdim=True).clamp_(min=1e-30).div_(self.largest)  # (n_rows, 1)
         torch.div(x, scale, out=scaled).round_()
-        n_rows = len(x) if self.min_rows == 1 else _up(max(len(x), self.min_rows))
-        if x.numel() < SMALLEST_KEPT and n_rows == len(x) and self.n_in == self.weight.shape[1]:
-            return scaled.to(torch.int8), scale
+        n_used = self.n_digits * len(x)
+        n_rows = n_used if self.min_rows == 1 else _up(max(n_used, self.min_rows))
         whole = self.buffers.take("whole", (n_rows, self.weight.shape[1]), torch.int8, x.device)
-        if whole.shape == x.shape:
-            whole.copy_(scaled)
-        else:
+        if whole.shape != (n_used, self.n_in):
             whole.zero_()
-            whole[: len(x), : self.n_in] = scaled
+        if self.n_digits == 2:
+            high = (scaled / 128).floor_()
+            whole[len(x) : n_used, : self.n_in] = scaled.sub_(high, alpha=128)
+            scaled = high
+        whole[: len(x), : self.n_in] = scaled
         return whole, scale
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.weight[ids, : self.n_in] * self.scale[ids, None]
+        rows = self.weight[ids, : self.n_in].float()
+        if self.remainder is not None:
+            rows += self.remainder[ids] / 256
+        return rows * self.scale[ids, None]
 
 
 class Together:
@@ -194,6 +234,8 @@ def pack(
     device: torch.device | str | None = None,
     buffers: Buffers | None = None,
     rows_vary: bool = True,
+    n_digits: int = 1,
+    keep_remainder: bool = False,
 ) -> Packed:
     """Pack a linear layer.
 
@@ -209,6 +251,10 @@ def pack(
         Shared by layers that never run at the same time.
     rows_vary
         Whether the number of rows changes from call to call: then a row gets the same bits whatever that number is.
+    n_digits
+        Digits of 8 bits of the input of an int8 layer: 1, or 2, which take twice the arithmetic.
+    keep_remainder
+        For logits, in int8: the largest of each row are those of weights of 16 bits; see `PackedInt8`.
 
     Raises
     ------
@@ -220,7 +266,7 @@ def pack(
     weight = weight.detach().to(device)
     bias = None if bias is None else bias.detach().to(device)
     if compute_type == "int8":
-        return PackedInt8(weight, bias, buffers or Buffers())
+        return PackedInt8(weight, bias, buffers or Buffers(), n_digits, keep_remainder)
     dtype = COMPUTE_TYPES[compute_type]
     return PackedFloat(weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype), rows_vary)
 
@@ -232,6 +278,7 @@ def pack_together(
     device: torch.device | str | None = None,
     buffers: Buffers | None = None,
     rows_vary: bool = True,
+    n_digits: int = 1,
 ) -> Together:
     """Pack the weights and biases of layers that have the same input; see `pack`."""
     n_outs = [len(weight) for weight, _ in layers]
@@ -239,5 +286,6 @@ def pack_together(
         weight = torch.cat([w.detach().float() for w, _ in layers])
         bias = torch.cat([w.new_zeros(len(w)).float() if b is None else b.detach().float() for w, b in layers])
         layers = [(weight, bias)]
-    packed = [pack(w, b, compute_type, device=device, buffers=buffers, rows_vary=rows_vary) for w, b in layers]
+    options: dict[str, Any] = {"device": device, "buffers": buffers, "rows_vary": rows_vary, "n_digits": n_digits}
+    packed = [pack(w, b, compute_type, **options) for w, b in layers]
     return Together(packed, n_outs)

@@ -18,7 +18,7 @@
 
 namespace sotto {
 
-constexpr int kMaxQueries = 12;  // that attention takes at once
+constexpr int kMaxQueries = kHasTiles ? 2 * kTileRows : 12;  // that attention takes at once
 
 // Keys and values of one head over `n` positions.
 struct HeadKV {
@@ -31,7 +31,12 @@ struct HeadKV {
         return size_t(n_panels(n)) * n_groups(dtype, d) * kPanelStep;
     }
     static size_t value_bytes(int dtype, int n, int d) {
-        return size_t(n_panels(d)) * n_groups(dtype, n) * kPanelStep;
+        return size_t(n_panels(d)) * value_groups(dtype, n) * kPanelStep;
+    }
+    // k-groups of the values, which are whole tiles where tiles multiply them.
+    static int value_groups(int dtype, int n) {
+        const int whole = kHasTiles && dtype == kBfloat16 ? kTileGroups : 1;
+        return (n_groups(dtype, n) + whole - 1) / whole * whole;
     }
     static size_t scale_bytes(int dtype, int n) {
         return dtype == kInt8 ? size_t(n_panels(n)) * kPanelWidth * sizeof(float) : 0;
@@ -77,7 +82,8 @@ struct LayerKV {
     // The same for the value of `position`.
     void set_value(int position, int i, FloatVec x) const {
         const int panel = i % d / kPanelWidth, group = position / group_size(dtype);
-        char* at = head(i / d).values + (size_t(panel) * n_groups(dtype, n) + group) * kPanelStep;
+        char* at = head(i / d).values;
+        at += (size_t(panel) * HeadKV::value_groups(dtype, n) + group) * kPanelStep;
         at += i % d % kPanelWidth * kGroupBytes;
         if (dtype == kFloat32) {
             std::memcpy(at, &x, sizeof x);
@@ -102,7 +108,7 @@ struct AttentionWorkspace {
     void reserve(int dtype, int n, int d) {
         width = size_t(n_panels(n)) * kPanelWidth;
         scores.reserve(kMaxQueries * width);
-        const int n_padded = (n + kLanes - 1) / kLanes * kLanes;
+        const int n_padded = HeadKV::value_groups(kBfloat16, n + kLanes) * 2;  // zero behind n
         weights.reserve(std::min(dtype, int(kBfloat16)), kMaxQueries, n_padded);
         q.reserve(kInt8, kMaxQueries, d);
         if (dtype == kInt8) weight_digits.reserve(2 * kMaxQueries * width / 4);
@@ -163,7 +169,7 @@ template <int T>
 void attention(
     const int32_t* q, size_t q_stride, int n_queries, const LayerKV& kv, int h,
     AttentionWorkspace& workspace, float* out, size_t out_stride, float* qk, size_t qk_stride) {
-    const int n = kv.n, d = kv.d, key_groups = n_groups(T, d), value_groups = n_groups(T, n);
+    const int n = kv.n, d = kv.d, key_groups = n_groups(T, d), value_groups = HeadKV::value_groups(T, n);
     const HeadKV head = kv.head(h);
     Scores scores(workspace, n);
     for (int panel = 0; panel < n_panels(n); panel++)

@@ -61,6 +61,12 @@ inline float reduce_sum(FloatVec v) {
     return v[0];
 }
 
+inline int32_t reduce_sum(IntVec v) {
+    int32_t total = 0;
+    for (int i = 0; i < kLanes; i++) total += v[i];
+    return total;
+}
+
 inline float reduce_max(FloatVec v) {
     for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] = std::max(v[i], v[i + half]);

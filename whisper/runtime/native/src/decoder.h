@@ -51,14 +51,14 @@ struct Decoder {
     // (n_audio_ctx, n_state) into `cross_kv` (cross_kv_bytes). What lies behind the last position
     // is never written, and must be zero.
     void project_cross_kv(const float* features, char* cross_kv, int n_threads) {
-        input_.reserve(dtype, n_audio_ctx, n_state);
+        audio_.reserve(sensitive_dtype(dtype), n_audio_ctx, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
         const bool is_int8 = cross_kv_dtype() == kInt8;
         const int n_tasks = is_int8 ? n_head : n_panels(2 * n_state);  // of a layer
         parallel_region(n_threads, 2, [&](Worker& worker, int thread) {
             Workspace& w = workspaces_[thread];
             worker.parallel_for(n_audio_ctx, [&](int i) {
-                input_.set_row(i, features + size_t(i) * n_state, n_state);
+                audio_.set_row(i, features + size_t(i) * n_state, n_state);
             });
             worker.parallel_for(n_layer * n_tasks, [&](int task) {
                 const int l = task / n_tasks, part = task % n_tasks;
@@ -76,11 +76,12 @@ struct Decoder {
     void forward(const Batch& b) {
         const size_t n = b.n_items;
         x_.reserve(n * n_state), attn_.reserve(n * n_state), hidden_.reserve(n * 4 * n_state);
-        input_.reserve(dtype, n, n_state), mlp_input_.reserve(dtype, n, 4 * n_state);
+        input_.reserve(dtype, n, n_state, kDigits);
+        mlp_input_.reserve(sensitive_dtype(dtype), n, 4 * n_state, kDigits);
         q_.reserve(kv_dtype(), n, n_state);
         group_queries(b);
         if (int(workspaces_.size()) < b.n_threads) workspaces_.resize(b.n_threads);
-        const int n_phases = 1 + kLayerPhases * n_layer + 2;  // embedding, layers, logits
+        const int n_phases = 1 + kLayerPhases * n_layer + 3;  // embedding, layers, logits
         parallel_region(b.n_threads, n_phases, [&](Worker& worker, int thread) {
             forward(worker, workspaces_[thread], b);
         });
@@ -96,6 +97,8 @@ struct Decoder {
     struct QueryGroup {  // consecutive items that attend to the same window
         int first, n_items;
     };
+    static constexpr int kDigits = 2;               // of int8 inputs; see gemm.h
+    static constexpr float kRefined = 12;           // below the largest logit: see `refine_logits`
     static constexpr int kMaxReplicated = 4;        // items; see `activations`
     static constexpr int kLayerPhases = 5 + 6 + 4;  // of self-attention, cross-attention, MLP
     std::vector<Workspace> workspaces_;
@@ -103,6 +106,7 @@ struct Decoder {
     Buffer<float> x_;       // (n_items, n_state) the residual stream
     Buffer<float> attn_;    // (n_items, n_state) queries, then the output of self-attention
     Buffer<float> hidden_;  // (n_items, 4 n_state) of the MLP; also the output of cross-attention
+    Activations audio_;     // (n_audio_ctx, n_state) what keys and values of the cross-attention are made of
     Activations input_, mlp_input_, q_;  // (n_items, n_state), (n_items, 4 n_state), queries
 
     LayerKV cross_kv_of(char* cross_kv, int l) const {
@@ -110,7 +114,7 @@ struct Decoder {
     }
 
     void project_cross_kv_panel(const Linear& linear, const LayerKV& kv, int panel) {
-        const ActivationView input = input_.view();
+        const ActivationView input = audio_.view();
         linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
             if (column < n_state)
                 kv.set_key(position, column, v);
@@ -120,7 +124,7 @@ struct Decoder {
     }
     void project_cross_kv_head(
         const Linear& linear, const LayerKV& kv, int h, AttentionWorkspace& workspace) {
-        const ActivationView input = input_.view();
+        const ActivationView input = audio_.view();
         float* keys_values[2] = {
             workspace.keys.reserve(n_audio_ctx * kInt8HeadDim),
             workspace.values.reserve(n_audio_ctx * kInt8HeadDim)};
@@ -154,7 +158,7 @@ struct Decoder {
         Worker& worker, int n, Activations& own, Activations& shared, int dtype, int width,
         const F& set) {
         if (n <= kMaxReplicated) {
-            own.reserve(dtype, n, width);
+            own.reserve(dtype, n, width, kDigits);
             for (int i = 0; i < n; i++) set(own, i);
             return own.view();
         }
@@ -218,6 +222,19 @@ struct Decoder {
             if (column + kLanes <= n_vocab) return store(at, v);
             for (int j = 0; column + j < n_vocab; j++) at[j] = v[j];
         });
+        if (token_embedding->remainder)
+            worker.parallel_for(b.n_logits, [&](int i) { refine_logits(w, b, i); });
+    }
+
+    // Add what the rounding of the token embedding took from the logits that matter. It makes three
+    // quarters of the error of int8 in the decoder, and the embedding is half of what a step reads;
+    // so only the rows of likely tokens are read again.
+    void refine_logits(Workspace& w, const Batch& b, int i) {
+        float* logits = b.logits + size_t(i) * n_vocab;
+        const float least = *std::max_element(logits, logits + n_vocab) - kRefined;
+        ln.apply(x_ + size_t(b.logit_indices[i]) * n_state, w.normed, n_state);
+        for (int id = 0; id < n_vocab; id++)
+            if (logits[id] >= least) logits[id] += token_embedding->remainder_product(id, w.normed);
     }
 
     // Where the key or value of a position of layer `l` begins in a KV-cache row, in numbers.
@@ -341,7 +358,7 @@ struct Decoder {
             store(hidden_ + size_t(i) * width + column, gelu(v));
         });
         const auto input = activations(
-            worker, n, w.mlp_input, mlp_input_, dtype, width,
+            worker, n, w.mlp_input, mlp_input_, layer.fc2->dtype, width,
             [&](Activations& to, int i) { to.set_row(i, hidden_ + size_t(i) * width, width); });
         multiply_add(worker, *layer.fc2, input, n);
     }

@@ -2,39 +2,25 @@
 //
 //     out (m, n) = a (m, k) * weight (n, k)^T * scales + bias (n)
 //
-// Layout. Both sides are read in k-groups: 32 bits of consecutive k, that is one float32, two
-// bfloat16 or four int8. The weight is packed in panels of 64 columns (n):
-//
-//     panel (n / 64) | k-group (k / group_size) | column (64) | k within the group
-//
-// so that one loop serves all three types: broadcast a k-group of the left side, multiply it with a
-// vector of columns, accumulate. Columns behind n and k behind its end are zero.
-//
 // int8. Weights have one scale for each column, the left side one for each row (dynamic
 // quantization): a row's result never depends on the other rows. Packed weights are stored as w +
 // 128 without sign, as the VNNI instructions want it; 128 times the sum of the row is subtracted
 // afterwards.
 //
-// Order of summation: each number of `out` is accumulated along k from 0 on in one register lane,
-// whatever m is and whichever microkernel computes it.
+// The left side has one digit or two. A few channels of a row of Whisper's decoder are 20 times as
+// large as the others, which are left with 3 of 8 bits; so a number there is 128 * high + low, two
+// int8 digits of 7 bits in two rows of the product. Where a product is bound by reading the weight,
+// the second row costs nothing.
+//
+// Layout and order of summation: see microkernels.h.
 #pragma once
 
-#include "base.h"
+#include "microkernels.h"
 
 namespace sotto {
 
-enum DType { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
-constexpr int kPanelWidth = 64;                        // columns
-constexpr int kPanelVectors = kPanelWidth / kLanes;    // vectors of columns
-constexpr int kGroupBytes = 4;                         // of one k-group of one column
-constexpr int kPanelStep = kPanelWidth * kGroupBytes;  // bytes of one k-group of a whole panel
-
-inline int group_size(int dtype) { return dtype == kFloat32 ? 1 : dtype == kBfloat16 ? 2 : 4; }
-inline int n_groups(int dtype, int k) { return (k + group_size(dtype) - 1) / group_size(dtype); }
-inline int n_panels(int n) { return (n + kPanelWidth - 1) / kPanelWidth; }
-
-// What convolutions and the encoder's attention compute in, where the matrices are of `dtype`.
-// Without bfloat16 instructions float32 is faster.
+// What convolutions and the encoder's attention compute in, for a compute type of `dtype`. Without
+// bfloat16 instructions float32 is faster.
 inline int unquantized_dtype(int dtype) {
 #if defined(__AVX512BF16__)
     return dtype == kFloat32 ? kFloat32 : kBfloat16;
@@ -43,141 +29,10 @@ inline int unquantized_dtype(int dtype) {
 #endif
 }
 
-// ------------------------------------------------------------------------------------------------
-// Microkernels
-// ------------------------------------------------------------------------------------------------
-
-// acc += weight k-groups `b` (kLanes columns) * the k-group `a` of one row, broadcast.
-template <int T>
-struct Dot;
-
-template <>
-struct Dot<kFloat32> {
-    typedef FloatVec Sum;
-    static inline FloatVec accumulate(FloatVec acc, IntVec b, int32_t a) {
-        float x;
-        std::memcpy(&x, &a, 4);
-#if defined(__AVX512F__)
-        return FloatVec(_mm512_fmadd_ps(__m512(b), _mm512_set1_ps(x), __m512(acc)));
-#else
-        return acc + reinterpret_cast<FloatVec&>(b) * x;
-#endif
-    }
-};
-
-template <>
-struct Dot<kBfloat16> {
-    typedef FloatVec Sum;
-    static inline FloatVec accumulate(FloatVec acc, IntVec b, int32_t a) {
-#if defined(__AVX512BF16__)
-        const __m512bh row = __m512bh(_mm512_set1_epi32(a));
-        return FloatVec(_mm512_dpbf16_ps(__m512(acc), __m512bh(__m512i(b)), row));
-#else
-        const int32_t low = a << 16, high = a & int32_t(0xffff0000);
-        float x, y;
-        std::memcpy(&x, &low, 4), std::memcpy(&y, &high, 4);
-        IntVec even = b << 16, odd = b & int32_t(0xffff0000);
-        acc = acc + reinterpret_cast<FloatVec&>(even) * x;
-        return acc + reinterpret_cast<FloatVec&>(odd) * y;
-#endif
-    }
-};
-
-template <>
-struct Dot<kInt8> {  // b: w + 128, unsigned; a: signed
-    typedef IntVec Sum;
-    static inline IntVec accumulate(IntVec acc, IntVec b, int32_t a) {
-#if defined(__AVX512VNNI__)
-        return IntVec(_mm512_dpbusd_epi32(__m512i(acc), __m512i(b), _mm512_set1_epi32(a)));
-#elif defined(__AVX2__)
-        const __m256i w = __m256i(b), x = _mm256_set1_epi32(a), bytes = _mm256_set1_epi16(255);
-        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8);
-        const __m256i odd = _mm256_srai_epi16(x, 8);
-        const __m256i p = _mm256_madd_epi16(_mm256_and_si256(w, bytes), even);
-        const __m256i q = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
-        return IntVec(_mm256_add_epi32(__m256i(acc), _mm256_add_epi32(p, q)));
-#else
-        for (int i = 0; i < 4; i++) acc += ((b >> (8 * i)) & 255) * int32_t(int8_t(a >> (8 * i)));
-        return acc;
-#endif
-    }
-};
-
-// Multiply R rows `a` with N vectors of columns of a panel `b` over `groups` k-groups, into `tile`
-// (R, N, kLanes): float32, for int8 int32. `lda` is in k-groups.
-template <int T, int R, int N>
-void microkernel(const int32_t* a, size_t lda, const char* b, int groups, float* tile) {
-    typename Dot<T>::Sum acc[R][N] = {};
-    for (int k = 0; k < groups; k++, b += kPanelStep) {
-        IntVec column[N];
-        for (int j = 0; j < N; j++)
-            column[j] = *reinterpret_cast<const IntVec*>(b + kGroupBytes * kLanes * j);
-#pragma GCC unroll 12
-        for (int i = 0; i < R; i++)
-            for (int j = 0; j < N; j++)
-                acc[i][j] = Dot<T>::accumulate(acc[i][j], column[j], a[i * lda + k]);
-    }
-    for (int i = 0; i < R; i++)
-        for (int j = 0; j < N; j++)
-            *reinterpret_cast<typename Dot<T>::Sum*>(tile + (i * N + j) * kLanes) = acc[i][j];
-}
-
-typedef void (*Microkernel)(const int32_t*, size_t, const char*, int, float*);
-
-// Choose the microkernel for up to `rows` rows, as many as fit the registers; returns how many rows
-// it takes, and sets `n_vectors` to its vectors of columns.
-#if defined(__AVX512F__)
-constexpr int kTileVectors = 24;  // accumulators, of 32 registers
-template <int T>
-inline int pick_microkernel(int rows, int& n_vectors, Microkernel& kernel) {
-    n_vectors = rows <= 6 ? 4 : 2;
-    switch (std::min(rows, 12)) {
-        case 1: kernel = microkernel<T, 1, 4>; return 1;
-        case 2: kernel = microkernel<T, 2, 4>; return 2;
-        case 3: kernel = microkernel<T, 3, 4>; return 3;
-        case 4: kernel = microkernel<T, 4, 4>; return 4;
-        case 5: kernel = microkernel<T, 5, 4>; return 5;
-        case 6: kernel = microkernel<T, 6, 4>; return 6;
-        case 7: kernel = microkernel<T, 7, 2>; return 7;
-        case 8: kernel = microkernel<T, 8, 2>; return 8;
-        case 9: kernel = microkernel<T, 9, 2>; return 9;
-        case 10: kernel = microkernel<T, 10, 2>; return 10;
-        case 11: kernel = microkernel<T, 11, 2>; return 11;
-        default: kernel = microkernel<T, 12, 2>; return 12;
-    }
-}
-#else
-constexpr int kTileVectors = 12;  // accumulators, of 16 registers
-template <int T>
-inline int pick_microkernel(int rows, int& n_vectors, Microkernel& kernel) {
-    n_vectors = 4;
-    switch (std::min(rows, 3)) {
-        case 1: kernel = microkernel<T, 1, 4>; return 1;
-        case 2: kernel = microkernel<T, 2, 4>; return 2;
-        default: kernel = microkernel<T, 3, 4>; return 3;
-    }
-}
-#endif
-
-// Multiply `rows` rows with one panel; calls `out(row, column, sums)` for every vector of sums,
-// with `column` counted within the panel.
-template <int T, class Out>
-inline void multiply_panel(
-    const int32_t* a, size_t lda, int rows, const char* panel, int groups, const Out& out) {
-    alignas(64) float tile[kTileVectors * kLanes];
-    for (int row = 0; row < rows;) {
-        int n;
-        Microkernel kernel;
-        const int taken = pick_microkernel<T>(rows - row, n, kernel);
-        for (int first = 0; first < kPanelVectors; first += n) {
-            kernel(a + row * lda, lda, panel + 4 * kLanes * first, groups, tile);
-            for (int i = 0; i < taken; i++)
-                for (int j = 0; j < n; j++)
-                    out(row + i, (first + j) * kLanes, tile + (i * n + j) * kLanes);
-        }
-        row += taken;
-    }
-}
+// What the matrices are held in that int8 hurts most, where it is asked for: the encoder's, those of
+// the cross-attention's keys and values, and the second ones of the decoder's MLPs. On tiles a
+// product of many rows is faster in bfloat16 than in int8 on vectors.
+inline int sensitive_dtype(int dtype) { return dtype == kInt8 && kHasTiles ? kBfloat16 : dtype; }
 
 // ------------------------------------------------------------------------------------------------
 // The two sides of a product
@@ -188,16 +43,18 @@ struct ActivationView {
     const int32_t* groups = nullptr;
     size_t stride = 0;             // k-groups from one row to the next
     const float* scale = nullptr;  // (rows,) int8 only
-    const int32_t* sum = nullptr;  // (rows,) int8 only: of the quantized numbers
+    const int32_t* sum = nullptr;  // (rows, n_digits) int8 only: of the quantized numbers
+    int n_digits = 1;              // int8: rows of groups that are one row
 };
 
 // The left side of products: rows of at most `width` numbers, converted to `dtype`.
 class Activations {
   public:
-    void reserve(int dtype, size_t rows, size_t width) {
+    void reserve(int dtype, size_t rows, size_t width, int n_digits = 1) {
         dtype_ = dtype, stride_ = n_groups(dtype, int(width));
-        groups_.reserve(rows * stride_);
-        scale_.reserve(rows), sum_.reserve(rows);
+        n_digits_ = dtype == kInt8 ? n_digits : 1;
+        groups_.reserve(rows * n_digits_ * stride_);
+        scale_.reserve(rows), sum_.reserve(rows * n_digits_);
     }
     // Convert `n` floats into `row`; n is a multiple of 16.
     void set_row(int row, const float* x, int n) {
@@ -207,26 +64,33 @@ class Activations {
         } else if (dtype_ == kBfloat16) {
             bf16* rounded = reinterpret_cast<bf16*>(to);
             for (int i = 0; i < n; i += kLanes) store_bf16(rounded + i, load(x + i));
-        } else {
+        } else if (n_digits_ == 1) {
             quantize_row(row, x, n, reinterpret_cast<int8_t*>(to));
+        } else {
+            auto* high = reinterpret_cast<int8_t*>(to);
+            quantize_row_finely(row, x, n, high, high + kGroupBytes * stride_);
         }
     }
-    int32_t* row_data(int row) { return groups_ + row * stride_; }
+    int32_t* row_data(int row) { return groups_ + row * n_digits_ * stride_; }
     ActivationView view(int first = 0) const {
-        return {groups_ + first * stride_, stride_, scale_ + first, sum_ + first};
+        const size_t row = size_t(first) * n_digits_;
+        return {groups_ + row * stride_, stride_, scale_ + first, sum_ + row, n_digits_};
     }
 
   private:
-    int dtype_ = 0;
+    int dtype_ = 0, n_digits_ = 1;
     size_t stride_ = 0;
     Buffer<int32_t> groups_, sum_;
     Buffer<float> scale_;
 
-    // Symmetric: the largest magnitude becomes 127.
-    void quantize_row(int row, const float* x, int n, int8_t* to) {
+    static float peak_of(const float* x, int n) {
         FloatVec largest = {};
         for (int i = 0; i < n; i += kLanes) largest = maximum(largest, absolute(load(x + i)));
-        const float peak = reduce_max(largest);
+        return reduce_max(largest);
+    }
+    // Symmetric: the largest magnitude becomes 127.
+    void quantize_row(int row, const float* x, int n, int8_t* to) {
+        const float peak = peak_of(x, n);
         const float inverse = peak > 0 ? 127 / peak : 0;
         IntVec total = {};
         for (int i = 0; i < n; i += kLanes) {
@@ -234,24 +98,41 @@ class Activations {
             total += whole;
             *reinterpret_cast<Int8Vec*>(to + i) = __builtin_convertvector(whole, Int8Vec);
         }
-        int32_t s = 0;
-        for (int i = 0; i < kLanes; i++) s += total[i];
-        scale_[row] = peak / 127, sum_[row] = s;
+        scale_[row] = peak / 127, sum_[row] = reduce_sum(total);
+    }
+    // The same in two digits: the largest magnitude becomes 127 * 128, and `low` is from 0 to 127.
+    void quantize_row_finely(int row, const float* x, int n, int8_t* high, int8_t* low) {
+        constexpr float kLargest = 127 * 128;
+        const float peak = peak_of(x, n);
+        const float inverse = peak > 0 ? kLargest / peak : 0;
+        IntVec total_high = {}, total_low = {};
+        for (int i = 0; i < n; i += kLanes) {
+            const IntVec level = __builtin_convertvector(round(load(x + i) * inverse), IntVec);
+            const IntVec a = level >> 7, b = level & 127;
+            total_high += a, total_low += b;
+            *reinterpret_cast<Int8Vec*>(high + i) = __builtin_convertvector(a, Int8Vec);
+            *reinterpret_cast<Int8Vec*>(low + i) = __builtin_convertvector(b, Int8Vec);
+        }
+        scale_[row] = peak / kLargest;
+        sum_[2 * row] = reduce_sum(total_high), sum_[2 * row + 1] = reduce_sum(total_low);
     }
 };
 
 // A linear layer: its weight (n, k) = (out_features, in_features) packed, with scales and bias.
 struct Linear {
     int dtype, n, k, groups;
-    char* packed;         // (n_panels, groups, 64) k-groups
-    float *scale, *bias;  // (n_panels * 64,), zero behind n
+    char* packed;                 // (n_panels, groups, 64) k-groups
+    float *scale, *bias;          // (n_panels * 64,), zero behind n
+    int8_t* remainder = nullptr;  // (n, k) int8, where kept: what rounding left, in 256ths
 
-    Linear(Arena& arena, int dtype_, int n_, int k_)
+    Linear(Arena& arena, int dtype_, int n_, int k_, bool keep_remainder)
         : dtype(dtype_), n(n_), k(k_), groups(n_groups(dtype_, k_)) {
         const size_t columns = size_t(n_panels(n)) * kPanelWidth;
         packed = static_cast<char*>(arena.allocate(size_t(n_panels(n)) * groups * kPanelStep));
         scale = static_cast<float*>(arena.allocate(columns * sizeof(float)));
         bias = static_cast<float*>(arena.allocate(columns * sizeof(float)));
+        if (dtype == kInt8 && keep_remainder)
+            remainder = static_cast<int8_t*>(arena.allocate(size_t(n) * k));
     }
 
     // Pack `count` rows `w` (count, k) of the weight (columns of the product) from `first` on, with
@@ -263,6 +144,18 @@ struct Linear {
         });
     }
 
+    // The product of `x` (k,) with the remainder of row `column` of the weight: what the product
+    // with the row lacks. k is a multiple of 16.
+    float remainder_product(int column, const float* x) const {
+        const int8_t* row = remainder + size_t(column) * k;
+        FloatVec total = {};
+        for (int i = 0; i < k; i += kLanes) {
+            const Int8Vec digits = *reinterpret_cast<const Int8Vec*>(row + i);
+            total += load(x + i) * __builtin_convertvector(digits, FloatVec);
+        }
+        return reduce_sum(total) * scale[column] / 256;
+    }
+
     // Read row `column` of the weight, (k,), as it is after packing.
     void unpack_row(int column, float* out) const {
         const char* at = column_data(column);
@@ -271,7 +164,10 @@ struct Linear {
                 float& x = out[group * group_size(dtype) + i];
                 if (dtype == kFloat32) std::memcpy(&x, at, 4);
                 if (dtype == kBfloat16) x = from_bf16(reinterpret_cast<const bf16*>(at)[i]);
-                if (dtype == kInt8) x = float(int(uint8_t(at[i])) - 128) * scale[column];
+                if (dtype != kInt8) continue;
+                x = float(int(uint8_t(at[i])) - 128);
+                if (remainder) x += remainder[size_t(column) * k + 4 * group + i] / 256.0f;
+                x *= scale[column];
             }
     }
 
@@ -284,13 +180,22 @@ struct Linear {
         auto add_bias = [&](int row, int column, const float* sums) {
             out(row, first + column, load(sums) + load(bias + first + column));
         };
-        auto dequantize = [&](int row, int column, const float* sums) {
-            const IntVec whole = *reinterpret_cast<const IntVec*>(sums) - 128 * a.sum[row];
+        auto scaled = [&](int row, int column, FloatVec whole) {
             const FloatVec both_scales = load(scale + first + column) * a.scale[row];
-            const FloatVec value = __builtin_convertvector(whole, FloatVec) * both_scales;
-            out(row, first + column, value + load(bias + first + column));
+            out(row, first + column, whole * both_scales + load(bias + first + column));
         };
-        if (dtype == kInt8)
+        auto dequantize = [&](int row, int column, const float* sums) {
+            scaled(row, column, whole_sums(sums, a.sum[row]));
+        };
+        alignas(64) float high[kPanelWidth];  // of each column, until the sums of the low digit come
+        auto dequantize_two = [&](int digit_row, int column, const float* sums) {
+            const FloatVec whole = whole_sums(sums, a.sum[digit_row]);
+            if (digit_row % 2 == 0) return store(high + column, whole * 128.0f);
+            scaled(digit_row / 2, column, load(high + column) + whole);
+        };
+        if (dtype == kInt8 && a.n_digits == 2)
+            multiply_panel<kInt8>(a.groups, a.stride, 2 * rows, b, groups, dequantize_two);
+        else if (dtype == kInt8)
             multiply_panel<kInt8>(a.groups, a.stride, rows, b, groups, dequantize);
         else if (dtype == kBfloat16)
             multiply_panel<kBfloat16>(a.groups, a.stride, rows, b, groups, add_bias);
@@ -299,6 +204,11 @@ struct Linear {
     }
 
   private:
+    // Sums of products with w + 128 as those with w: exact, and rounded to float32 once.
+    static FloatVec whole_sums(const float* sums, int32_t row_sum) {
+        const IntVec whole = *reinterpret_cast<const IntVec*>(sums) - 128 * row_sum;
+        return __builtin_convertvector(whole, FloatVec);
+    }
     char* column_data(int column) const {
         const size_t panel = size_t(column / kPanelWidth) * groups * kPanelStep;
         return packed + panel + column % kPanelWidth * kGroupBytes;
@@ -312,6 +222,10 @@ struct Linear {
         const float inverse = largest > 0 ? 127 / largest : 0;
         for (int group = 0; group < groups; group++, at += kPanelStep)
             pack_group(row, group, inverse, at);
+        for (int j = 0; remainder && j < k; j++) {
+            const float x = row[j] * inverse, left = (x - std::nearbyint(x)) * 256;
+            remainder[size_t(column) * k + j] = int8_t(std::min(127.0f, std::nearbyint(left)));
+        }
     }
     void pack_group(const float* row, int group, float inverse, char* at) {
         if (dtype == kFloat32) {

@@ -47,7 +47,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 3; }
+int sotto_abi() { return 4; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -66,17 +66,29 @@ size_t sotto_struct_size(const char* name) {
 }
 
 int sotto_unquantized_dtype(int dtype) { return unquantized_dtype(dtype); }
+int sotto_sensitive_dtype(int dtype) { return sensitive_dtype(dtype); }
+
+// Ask the system for the instructions that a process must ask for: AMX. 0 where it grants them.
+int sotto_prepare() {
+#if defined(__AMX_TILE__) && defined(__linux__)
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h; a bit of XCR0
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) ? 1 : 0;
+#else
+    return 0;
+#endif
+}
 
 // ---- Weights ----
 
 void* sotto_arena_new() { return new (std::nothrow) Arena(); }
 void sotto_arena_free(void* arena) { delete static_cast<Arena*>(arena); }
 
-// A linear layer (n, k) of zeros, which lives in the arena and as long.
-void* sotto_linear_new(void* arena, int dtype, int n, int k) {
+// A linear layer (n, k) of zeros, which lives in the arena and as long; in int8 with what rounding
+// left of its weight, if that is asked for.
+void* sotto_linear_new(void* arena, int dtype, int n, int k, int keep_remainder) {
     try {
         auto& memory = *static_cast<Arena*>(arena);
-        return new (memory.allocate(sizeof(Linear))) Linear(memory, dtype, n, k);
+        return new (memory.allocate(sizeof(Linear))) Linear(memory, dtype, n, k, keep_remainder);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
