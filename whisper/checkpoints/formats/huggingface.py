@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...model import sinusoids
 from ..lazy_tensors import ComputedTensors, left_in_files, outline, own, views_of
 from ..weights import Weights
 from . import alignment_heads, mlx
 from .foreign import described_folder
-from .model_folders import CONFIG, dimensions, heads_of_pairs, known_tokens, read_json
+from .model_folders import CONFIG, dimensions, encoder_positions, heads_of_pairs, known_tokens, read_json
 from .tensor_files import read_tensors
 
 # The best first. A variant in another precision stands beside the main file, which is as exact as what was published.
@@ -33,6 +32,7 @@ WEIGHT_FILES = tuple(
     for name in (f"{stem}.{variant}{ending}", f"{stem}.{ending}.index.{variant}json")
 )
 
+_POSITIONS = "encoder.positional_embedding"
 _EMBEDDING = "decoder.token_embedding.weight"
 
 _RENAMED = {  # every rule that fits is applied, in this order
@@ -84,7 +84,8 @@ def read_folder(folder: str, name: str | None = None) -> Weights:
     if mlx.has_its_names(read):
         return mlx.translated(left_in_files(read, files), dims, folder)
     tensors = renamed(read, folder)
-    tensors.setdefault("encoder.positional_embedding", sinusoids(dims.n_audio_ctx, dims.n_audio_state))
+    if _POSITIONS not in tensors:
+        tensors[_POSITIONS] = encoder_positions(dims, folder)
     pairs, no_timestamps = generation.get("alignment_heads"), generation.get("no_timestamps_token_id")
     if pairs:
         mask = heads_of_pairs(pairs, dims, f"generation_config.json in {folder}")

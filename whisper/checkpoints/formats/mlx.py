@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...model import ModelDimensions, sinusoids
+from ...model import ModelDimensions
 from ..lazy_tensors import ComputedTensors, StoredTensors, left_in_files, own, views_of
 from ..weights import Weights, expected_shapes
 from . import alignment_heads
-from .model_folders import CONFIG, dimensions, read_json
+from .model_folders import CONFIG, dimensions, encoder_positions, read_json
 from .tensor_files import read_tensors
 
 WEIGHT_FILES = ("weights.safetensors", "weights.npz", "model.safetensors", "model.safetensors.index.json")
@@ -87,7 +87,7 @@ def translated(stored: Mapping[str, Tensor], dims: ModelDimensions, source: str)
         else:
             makers[ours] = view, partial(own, stored, name)
     if _POSITIONS not in makers:
-        positions = sinusoids(dims.n_audio_ctx, dims.n_audio_state)
+        positions = encoder_positions(dims, source)
         if all(view.dtype != torch.float32 for view in views.values()):
             positions = positions.half()  # as in OpenAI's files and in mlx-whisper, where weights have 16 bits
         makers[_POSITIONS] = positions.to("meta"), positions.clone

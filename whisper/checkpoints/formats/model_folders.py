@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...model import ModelDimensions
+from ...model import ModelDimensions, sinusoids
 from ..weights import checked_dimensions
 
 CONFIG = "config.json"
@@ -29,6 +29,7 @@ HUGGING_FACE_NAMES = {
     "n_text_head": "decoder_attention_heads",
     "n_text_layer": "decoder_layers",
 }
+_MOST_POSITIONS = 1 << 24  # numbers; large has 1500 x 1280
 _MOST_BYTES = 1 << 26  # of a JSON file; the index of the largest Whisper's shards has 150 kB
 
 # <|notimestamps|> comes 1502 ids before the end of each of Whisper's three vocabularies
@@ -65,6 +66,22 @@ def dimensions(config: Mapping[str, Any], folder: str) -> ModelDimensions:
         names = HUGGING_FACE_NAMES
     stated = {ours: config.get(theirs, f"no {theirs}") for ours, theirs in names.items()}
     return checked_dimensions(stated, os.path.join(folder, CONFIG))
+
+
+def encoder_positions(dims: ModelDimensions, folder: str) -> Tensor:
+    """Return the encoder's positional embedding, which is known beforehand, for files that leave it out.
+
+    Raises
+    ------
+    CheckpointError
+        Where it would be larger than any Whisper's: the dimensions are wrong then.
+    """
+    if dims.n_audio_ctx * dims.n_audio_state > _MOST_POSITIONS:
+        raise CheckpointError(
+            f"{folder} announces positions of {dims.n_audio_ctx} x {dims.n_audio_state} numbers, more than any Whisper "
+            "has; get config.json again"
+        )
+    return sinusoids(dims.n_audio_ctx, dims.n_audio_state)
 
 
 def heads_of_pairs(pairs: Any, dims: ModelDimensions, source: str) -> Tensor | None:
