@@ -129,7 +129,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     settings = TranscribeSettings(
         model, options, decoding, vad_options, languages=candidates, initial_prompt=initial_prompt
     )
-    if settings.keeps_within or (options.batch_size or 1) > 1:
+    if settings.keeps_within:
         # a language token in the middle of a text would become a part of the transcript
         suppressed = (*suppressed_tokens(decoding.suppress_tokens, tokenizer), *tokenizer.all_language_tokens)
         settings = replace(settings, decoding=replace(decoding, suppress_tokens=suppressed))

@@ -25,9 +25,9 @@ from whisper.checkpoints.load import load_model
 from whisper.checkpoints.save import save_checkpoint
 from whisper.errors import CheckpointError
 
-from ...models import random_model
-from . import test_huggingface as huggingface
-from . import test_mlx as mlx
+from .checkpoints.formats import test_huggingface as huggingface
+from .checkpoints.formats import test_mlx as mlx
+from .models import random_model
 
 MEMORY = 256 << 20  # bytes that loading a checkpoint of 2 MB may take
 SECONDS = 5.0  # of this process

@@ -16,10 +16,10 @@ from whisper.checkpoints.load import load_model
 from whisper.checkpoints.save import save_checkpoint
 from whisper.model import Whisper
 
-from ..conftest import ROOT
-from ..real_models import load_installed, needs
-from .formats import test_huggingface as huggingface
-from .formats import test_mlx as mlx
+from .checkpoints.formats import test_huggingface as huggingface
+from .checkpoints.formats import test_mlx as mlx
+from .conftest import ROOT
+from .real_models import load_installed, needs
 
 pytestmark = [needs("tiny.en"), pytest.mark.slow]
 
