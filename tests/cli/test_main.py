@@ -99,6 +99,7 @@ DEFAULTS = {
 
 OURS = {  # options that openai-whisper does not have
     "compute_type": "auto", "quantized": False, "report": False, "batch_size": None, "seed": None, "audit": None,
+    "word_confidence": False,
     "vad_filter": None,
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
