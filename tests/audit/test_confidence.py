@@ -66,7 +66,7 @@ def test_each_model_has_its_own_numbers_or_the_general_ones() -> None:
 
 
 def test_what_is_least_confident() -> None:
-    words = rate_words([segment(0.9, 0.1, 0.95, 0.5), segment(0.2)], CALIBRATIONS["general"])
+    words = rate_words([segment(0.9, 0.1, 0.95, 0.5), segment(0.4)], CALIBRATIONS["general"])
     assert [word.word for word in words] == ["w0", "w1", "w2", "w3", "w0"]
     assert least_confident(words, 0.2) == [words[1]]
     assert least_confident(words, 0.21) == [words[1], words[4]]
