@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where words begin and end: Sotto in its modes beside other implementations, on real speech with known pauses.
 
-    scripts/peers openai-whisper faster-whisper stable-ts
+    scripts/peers openai-whisper faster-whisper    (stable-ts where .venv-peers has it)
     python benchmarks/word_times.py --model tiny.en --quick
     python benchmarks/word_times.py --model base --doc docs/word-times.md
 
