@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class Word(TypedDict):
-    """One word with its place in the recording."""
-
+class _WordWithoutConfidence(TypedDict):
     word: str  # with the space before it, as spoken in the text
     start: float  # seconds, rounded to 0.01
     end: float
     probability: float  # mean over its tokens
+
+
+class Word(_WordWithoutConfidence, total=False):
+    """One word with its place in the recording."""
+
+    confidence: float  # that it is right; only with word_confidence=True
 
 
 class _SegmentWithoutWords(TypedDict):

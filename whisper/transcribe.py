@@ -70,6 +70,7 @@ def transcribe(
     append_punctuations: str = APPEND_PUNCTUATIONS,
     clip_timestamps: str | Sequence[float] = "0",
     hallucination_silence_threshold: float | None = None,
+    word_confidence: bool = False,
     batch_size: int | None = None,
     audit: bool | None = None,
     vad_filter: bool | None = None,
@@ -125,6 +126,9 @@ def transcribe(
     hallucination_silence_threshold
         With `word_timestamps`: skip silences longer than this (seconds) around probable
         hallucinations.
+    word_confidence
+        With `word_timestamps`: give each word a ``confidence``, how likely it is right (see
+        `audit.confidence`); ``probability`` stays the original's.
     batch_size
         Transcribe so many chunks of a long recording side by side. It is cut at pauses, into chunks
         of one to three minutes, and each is transcribed like a recording of its own, with all
@@ -195,6 +199,7 @@ def transcribe(
         "append_punctuations": append_punctuations,
         "clip_timestamps": clip_timestamps,
         "hallucination_silence_threshold": hallucination_silence_threshold,
+        "word_confidence": word_confidence,
         "batch_size": batch_size,
         "audit": audit,
         "vad_filter": vad_filter,

@@ -210,6 +210,11 @@ class TranscribeOptions:
         needs=("word_timestamps",),
     )  # fmt: skip
 
+    word_confidence: bool = option(
+        TIMING, False, FLAG, "give each word a confidence: how likely it is right, calibrated on real speech",
+        ours=True, needs=("word_timestamps",),
+    )  # fmt: skip
+
     batch_size: int | None = option(
         RUNNING, None, whole(1), "transcribe so many chunks of a long recording in parallel, which is cut at pauses; "
         "of a list, so many recordings", ours=True,

@@ -211,12 +211,17 @@ def clear_empty_segments(segments: Sequence[Segment]) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window) -> int:
-    """Return the end of the last word, which is a better seek than the last timestamp."""
+def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window, delay: float = 0.0) -> int:
+    """Return the end of the last word, which is a better seek than the last timestamp.
+
+    `delay` is by how much word times were moved to earlier times, seconds: the next window begins
+    where it would without that, so that it does not repeat the end of the last word.
+    """
     last_end = get_end(segments)
     if split.single_timestamp_ending or last_end is None or last_end <= window.start:
         return split.seek
-    return round(last_end * FRAMES_PER_SECOND)
+    seek = round(last_end * FRAMES_PER_SECOND)
+    return min(seek + round(delay * FRAMES_PER_SECOND), max(seek, window.seek + window.size))
 
 
 def word_anomaly_score(word: Word) -> float:
