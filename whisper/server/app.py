@@ -187,7 +187,7 @@ class Server:
                 self.metrics.work_seconds.inc(time.monotonic() - started)
 
     async def _while_connected(self, work: Work, receive: Receive, function: Callable[[], Any]) -> Any:
-        """Await what a function returns; where the client leaves before, cancel the work and raise `ClientGoneError`."""
+        """Await what a function returns; where the client leaves before, cancel the work: `ClientGoneError`."""
         outcome: Any = None
         failure: Exception | None = None
         is_gone = False
