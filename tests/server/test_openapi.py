@@ -42,7 +42,7 @@ def test_random_requests_get_an_answer_that_the_description_has() -> None:
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
 
-    schema = schemathesis.openapi.from_asgi("/openapi.json", client().app)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client(server(allowed_hosts=["testserver"])).app)
     for operation in schema.get_all_operations():
         calm = settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck),
                         phases=[Phase.generate])  # fmt: skip
@@ -50,6 +50,7 @@ def test_random_requests_get_an_answer_that_the_description_has() -> None:
         @calm
         @given(case=operation.ok().as_strategy())
         def check(case: Any) -> None:
-            case.call_and_validate(headers={"host": "localhost"})
+            # of what it sends, no file is a recording, which a description cannot say
+            case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])
 
         check()

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import Field
 from typing import Any
 
-from ..options.types import FIELDS, FLAG, NAMES, TEMPERATURES, TEXT_OR_TOKENS, TIMES, TOKENS, TRUTH, facts, takes_none
+from ..options.types import (
+    FIELDS,
+    FINITE,
+    FLAG,
+    NAMES,
+    TEMPERATURES,
+    TEXT_OR_TOKENS,
+    TIMES,
+    TOKENS,
+    TRUTH,
+    facts,
+    takes_none,
+)
 from ..version import __release__
 from .requests import FORMATS, GRANULARITIES, LAYOUT, MOST, OPTIONS, VAD_FIELDS
 from .security import OPEN_PATHS
@@ -160,8 +173,9 @@ def _schema(declared: Field[Any]) -> dict[str, Any]:
     schema = dict(_BY_KIND.get(known.kind) or _BY_METAVAR.get(known.kind.metavar or "") or _TEXT)
     if known.kind.choices:
         schema["enum"] = list(known.kind.choices)
-    if declared.name in MOST:
-        schema |= {"minimum": 1, "maximum": MOST[declared.name]}
+    most = min(known.kind.high, MOST.get(declared.name, math.inf))
+    schema |= {"minimum": known.kind.low} if known.kind.low > -math.inf else {}
+    schema |= {"maximum": most} if most < FINITE else {}
     schema["description"] = f"{known.explained}; must be {known.kind.words}"
     if declared.default is not None:
         schema["default"] = declared.default
