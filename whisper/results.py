@@ -35,6 +35,7 @@ class Segment(_SegmentWithoutWords, total=False):
     """A stretch of text between two timestamps."""
 
     words: list[Word]  # only where word times were asked for
+    token_logprobs: list[float]  # only with token_logprobs=True; natural logarithm, one for each token
     language: str  # only with multilingual=True
     channel: int  # only with channels="separate"; counts from 0
 

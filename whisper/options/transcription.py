@@ -195,6 +195,9 @@ class TranscribeOptions:
     word_timestamps: bool = option(
         TIMING, False, FLAG, "find the times of words, and improve those of segments by them"
     )
+    token_logprobs: bool = option(
+        TASK, False, FLAG, "segments have token_logprobs, the log-probability of each of their tokens", ours=True
+    )
     prepend_punctuations: str = option(
         TIMING, PREPEND_PUNCTUATIONS, TEXT, "marks that belong to the word after them", needs=("word_timestamps",)
     )

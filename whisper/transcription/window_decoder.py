@@ -17,6 +17,7 @@ from ..utils import exact_div, get_end
 from .languages import LanguageTracker
 from .segments import (
     WindowResult,
+    add_token_logprobs,
     is_silence,
     keep_within,
     keep_words_within,
@@ -123,6 +124,8 @@ class WindowDecoder:
         stride = exact_div(N_FRAMES, self.settings.model.dims.n_audio_ctx)
         split = split_at_timestamps(decoded.tokens, window, tokenizer.timestamp_begin, stride)
         segments = make_segments(split, window, decoded, decoded.temperature, tokenizer.eot, tokenizer.decode)
+        if options.token_logprobs:
+            add_token_logprobs(segments, decoded.token_logprobs)
         if self._keeps_within:
             keep_within(segments, window.start, window.end)
         if options.multilingual:
