@@ -94,7 +94,7 @@ def test_a_confidence_beside_the_probability() -> None:
     assert good["probability"] == 0.9
 
 
-@pytest.mark.parametrize("mode", [{}, {"batch_size": 2}, {"channels": "separate"}], ids=str)
+@pytest.mark.parametrize("mode", [{}, {"batch_size": 2}, {"channels": "separate"}, {"audit": True}], ids=str)
 def test_the_option_adds_it_and_nothing_else(mode: dict[str, Any]) -> None:
     model = random_model(5, timestamps=1.6)
     sound = whisper.load_audio(str(SAMPLE))[8000:16800]
