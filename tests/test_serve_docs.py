@@ -1,0 +1,93 @@
+"""The lines of docs/serve.md, run against a server."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from whisper.options.types import facts
+from whisper.server.settings import ServeOptions
+
+from .conftest import ROOT
+from .server.serving import listening, server
+
+PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+SAID = ["computer", "one", "two", "three", "smart", "mirror"]
+BLOCKS = re.findall(r"```(sh|python|js)\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with listening(server()) as at:
+        yield at
+
+
+def run(command: list[str], address: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def lines(kind: str) -> list[str]:
+    return [block for name, block in BLOCKS if name == kind]
+
+
+def here(block: str, address: str) -> str:
+    sample = str(ROOT / "examples" / "sample.flac")
+    return block.replace("http://localhost:8000", address).replace("audio.mp3", sample)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("block", lines("sh"))
+def test_curl(block: str, address: str) -> None:
+    printed = run(["sh", "-c", here(block, address)], address)
+    if "stream=true" in block:
+        done = json.loads(printed.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert done["text"].split() == SAID
+    elif "vtt" in block:
+        assert printed.startswith("WEBVTT\n\n")
+        assert "computer" in printed
+    else:
+        assert json.loads(printed)["text"].split() == SAID
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("block", lines("python"))
+def test_python(block: str, address: str) -> None:
+    pytest.importorskip("openai")
+    printed = run([sys.executable, "-c", here(block, address)], address)
+    words = [line.split()[-1] for line in printed.splitlines()] if "word.word" in block else printed.split()
+    assert set(words) & set(SAID)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("block", lines("js"))
+def test_javascript(block: str, address: str) -> None:
+    """Needs node, and in SOTTO_NODE_MODULES the folder in which npm has put OpenAI's client."""
+    node, folder = shutil.which("node"), os.environ.get("SOTTO_NODE_MODULES")
+    if node is None or folder is None:
+        pytest.skip("node, or SOTTO_NODE_MODULES, is missing")
+    done = subprocess.run([node, "--input-type=module", "-e", here(block, address)], cwd=folder, capture_output=True,
+                          text=True, timeout=100)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == SAID
+
+
+def test_every_flag_on_the_page_exists() -> None:
+    flags = set(re.findall(r"--([a-z_]{3,})", PAGE)) - {"model"}
+    assert flags <= set(ServeOptions.__dataclass_fields__)
+
+
+def test_the_limits_on_the_page_are_the_defaults() -> None:
+    defaults = {name: f.default for name, f in ServeOptions.__dataclass_fields__.items() if facts(f)}
+    rows = dict(re.findall(r"`--(\w+)` \| (.*?) \|", PAGE))
+    assert rows == {
+        "max_upload_mb": f"{defaults['max_upload_mb']} MB",
+        "max_audio_s": f"{defaults['max_audio_s'] // 3600} hours",
+        "upload_timeout_s": f"{defaults['upload_timeout_s']} s",
+    }
