@@ -80,7 +80,7 @@ def test_javascript(block: str, address: str) -> None:
 
 def test_every_flag_on_the_page_exists() -> None:
     flags = set(re.findall(r"--([a-z_]{3,})", PAGE)) - {"model"}
-    assert flags <= {f for f in ServeOptions.__dataclass_fields__}
+    assert flags <= set(ServeOptions.__dataclass_fields__)
 
 
 def test_the_limits_on_the_page_are_the_defaults() -> None:
