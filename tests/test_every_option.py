@@ -127,6 +127,7 @@ CASES = [
     Case("append_punctuations", " A", WORDS),
     Case("clip_timestamps", [1, 3, 11, 15]),
     Case("hallucination_silence_threshold", 0.1, {"word_timestamps": True}),
+    Case("word_confidence", True, {"word_timestamps": True}),
     Case("batch_size", 2, {"clip_timestamps": "0"}, modes=("sequential", "streamed", "watched", "audited")),
     Case("batch_size", 1, modes=("batched",)),
     Case("batch_size", 1, {"progress": tell}, "told", modes=("list",)),

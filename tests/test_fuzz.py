@@ -58,7 +58,11 @@ def check_segments(segments: Any, given: dict[str, Any]) -> None:
     for segment in segments:
         assert segment.keys() >= SEGMENT
         assert segment.keys() <= SEGMENT | MORE_OF_A_SEGMENT
-        assert 0 <= segment["start"] <= segment["end"] <= segment["seek"] / 100 + 30.02
+        latest = segment["seek"] / 100 + 30.02
+        assert 0 <= segment["start"] <= latest
+        assert 0 <= segment["end"] <= latest
+        # without the rules of timestamps, a model with random weights samples them in any order, as in the original
+        assert segment["start"] <= segment["end"] or given.get("without_timestamps")
         assert isinstance(segment["text"], str)
         assert all(type(token) is int for token in segment["tokens"])
         if given.get("word_timestamps") is True:

@@ -78,6 +78,7 @@ class DecodingResult:
     temperature: float = math.nan
     compression_ratio: float = math.nan
     is_loop: bool = False  # ended by `stop_loops`, and cut to the first round
+    token_logprobs: list[float] | None = None  # of each of `tokens`; only from the fast path
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -271,7 +272,9 @@ class CandidateSelection:
         texts, logprobs = sampling.candidates()
         (best,) = self.best([texts], [logprobs])
         features = sampling.window.features
-        return self.result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
+        result = self.result(features, language, texts[best], logprobs[best], sampling.no_speech_prob)
+        token_logprobs = sampling.token_logprobs(texts[best])[: len(result.tokens)]
+        return replace(result, token_logprobs=token_logprobs)
 
 
 def _tokenizer_for(model: Whisper, options: DecodingOptions) -> Tokenizer:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class Word(TypedDict):
-    """One word with its place in the recording."""
-
+class _WordWithoutConfidence(TypedDict):
     word: str  # with the space before it, as spoken in the text
     start: float  # seconds, rounded to 0.01
     end: float
     probability: float  # mean over its tokens
+
+
+class Word(_WordWithoutConfidence, total=False):
+    """One word with its place in the recording."""
+
+    confidence: float  # that it is right; only with word_confidence=True
 
 
 class _SegmentWithoutWords(TypedDict):
@@ -31,6 +35,7 @@ class Segment(_SegmentWithoutWords, total=False):
     """A stretch of text between two timestamps."""
 
     words: list[Word]  # only where word times were asked for
+    token_logprobs: list[float]  # only with token_logprobs=True; natural logarithm, one for each token
     language: str  # only with multilingual=True
     channel: int  # only with channels="separate"; counts from 0
 

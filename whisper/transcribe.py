@@ -6,7 +6,7 @@ request, `transcription.recording.Transcription`, that runs when its result is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
@@ -66,10 +66,12 @@ def transcribe(
     initial_prompt: str | None = None,
     carry_initial_prompt: bool = False,
     word_timestamps: bool = False,
+    token_logprobs: bool = False,
     prepend_punctuations: str = PREPEND_PUNCTUATIONS,
     append_punctuations: str = APPEND_PUNCTUATIONS,
     clip_timestamps: str | Sequence[float] = "0",
     hallucination_silence_threshold: float | None = None,
+    word_confidence: bool = False,
     batch_size: int | None = None,
     audit: bool | None = None,
     vad_filter: bool | None = None,
@@ -117,6 +119,8 @@ def transcribe(
         then.
     word_timestamps
         Give each segment its ``words``, with times.
+    token_logprobs
+        Give each segment its ``token_logprobs``: the log-probability of each of its ``tokens``.
     prepend_punctuations, append_punctuations
         Marks that are joined to the word after them and to the word before them.
     clip_timestamps
@@ -125,6 +129,9 @@ def transcribe(
     hallucination_silence_threshold
         With `word_timestamps`: skip silences longer than this (seconds) around probable
         hallucinations.
+    word_confidence
+        With `word_timestamps`: give each word a ``confidence``, how likely it is right (see
+        `audit.confidence`); ``probability`` stays the original's.
     batch_size
         Transcribe so many chunks of a long recording side by side. It is cut at pauses, into chunks
         of one to three minutes, and each is transcribed like a recording of its own, with all
@@ -191,10 +198,12 @@ def transcribe(
         "initial_prompt": initial_prompt,
         "carry_initial_prompt": carry_initial_prompt,
         "word_timestamps": word_timestamps,
+        "token_logprobs": token_logprobs,
         "prepend_punctuations": prepend_punctuations,
         "append_punctuations": append_punctuations,
         "clip_timestamps": clip_timestamps,
         "hallucination_silence_threshold": hallucination_silence_threshold,
+        "word_confidence": word_confidence,
         "batch_size": batch_size,
         "audit": audit,
         "vad_filter": vad_filter,
@@ -256,7 +265,7 @@ def transcribe_with_report(
     return result
 
 
-def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Segment]:
+def iter_segments(model: Whisper, audio: Source, **options: Any) -> Generator[Segment, None, Transcript]:
     """Transcribe a recording, and yield its segments as soon as they are final.
 
     Parameters
@@ -272,6 +281,11 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
         As in ``segments`` of `transcribe`. The transcription advances while the next segment is
         waited for; closing the iterator ends it.
 
+    Returns
+    -------
+    Transcript
+        What `transcribe` returns: the value of a ``yield from``, for programs that need more than the segments.
+
     Raises
     ------
     AudioError, OptionError, CancelledError
@@ -282,8 +296,11 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Iterator[Seg
     settings = _settings(model, "iter_segments", options)
     call = Call(settings, backend_for(model, settings.decoding.fp16))
 
-    def segments() -> Iterator[Segment]:
-        yield from _start(call, audio)
+    def segments() -> Generator[Segment, None, Transcript]:
+        request = _start(call, audio)
+        yield from request
+        transcript: Transcript = request.result()[0]
+        return transcript
 
     return segments()
 

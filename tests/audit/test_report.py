@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from whisper.audit.confidence import CALIBRATIONS
 from whisper.audit.report import KINDS, Finding, Report, finding
 from whisper.errors import OptionError
 from whisper.spans import merge_spans
@@ -22,7 +23,7 @@ def report() -> Report:
     words = [{"word": " a", "start": 10.0, "end": 10.5, "probability": 1.0}]
     segments = [{"start": 9.0, "end": 12.0, "text": " a", "words": words}, {"start": 20, "end": 22, "text": " b"}]
     speech = Speech(((10.0, 11.0), (20.0, 22.0), (61.5, 65.25)), np.zeros(4, np.float32), 700.0, "energy")
-    report.close(segments, speech)  # type: ignore[arg-type]
+    report.close(segments, speech, CALIBRATIONS["general"])  # type: ignore[arg-type]
     return report
 
 
@@ -47,7 +48,7 @@ def test_its_table_has_a_line_for_the_whole_and_one_for_each_finding(report: Rep
 
 def test_without_speech_it_says_that_nothing_was_compared() -> None:
     empty = Report(duration=2.0)
-    empty.close([], None)
+    empty.close([], None, CALIBRATIONS["general"])
     assert "audit=True" in empty.table()
     assert empty.to_dict()["speech"] is None
 

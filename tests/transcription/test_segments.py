@@ -171,6 +171,8 @@ def test_the_next_window_begins_behind_the_last_word() -> None:
     assert seek_after_words(SplitWindow([], 3000, True), [at(6.0, GOOD)], WINDOW) == 3000
     assert seek_after_words(split, [at(1.0, GOOD)], WINDOW) == 2000  # before the window: not used
     assert seek_after_words(split, [], WINDOW) == 2000
+    assert seek_after_words(split, [at(6.0, GOOD)], WINDOW, delay=0.1) == 690
+    assert seek_after_words(split, [at(29.15, GOOD)], WINDOW, delay=0.1) == WINDOW.seek + WINDOW.size
 
 
 def test_a_hallucination_after_a_silence_moves_the_seek_to_the_end_of_the_silence() -> None:

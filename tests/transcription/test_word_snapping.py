@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper.transcription.word_snapping import snap_words
+from whisper.model import ModelDimensions
+from whisper.transcription.word_snapping import DELAYS, delay_of, snap_words, undo_delay
 
 Times = list[tuple[float, float]]
 
@@ -143,3 +144,27 @@ def test_what_was_added_to_the_speech_is_no_room_for_words() -> None:
 def test_words_of_no_length_and_marks_get_one_inside_their_speech() -> None:
     times = snapped([(0.5, 0.5), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)], [(0.5, 1.0), (9.0, 10.0)])
     assert times == [(0.5, 0.51), (0.51, 0.52), (0.52, 0.9), (0.9, 1.0)]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The delay of cross-attention
+# ---------------------------------------------------------------------------------------------------------
+
+
+@given(times=words, begin=seconds, end=seconds, delay=st.sampled_from([-0.05, 0.0, 0.1]))
+def test_words_move_by_the_delay_and_not_out_of_their_window(
+    times: Times, begin: float, end: float, delay: float
+) -> None:
+    begin, end = sorted((begin, end))
+    segments = [segment(times), {"start": 1.0, "end": 2.0}]
+    undo_delay(segments, delay, begin, end)
+    for word, (start, stop) in zip(segments[0]["words"], times, strict=True):
+        assert begin <= word["start"] <= word["end"] <= end
+        if begin + 0.1 <= start <= stop <= end - 0.1:
+            assert (word["start"], word["end"]) == (start - delay, stop - delay)
+    assert segments[1] == {"start": 1.0, "end": 2.0}
+
+
+def test_only_measured_models_have_a_delay() -> None:
+    assert delay_of(ModelDimensions(80, 1500, 384, 6, 4, 51864, 448, 384, 6, 4)) == DELAYS["tiny.en"]
+    assert delay_of(ModelDimensions(80, 1500, 512, 8, 6, 51864, 448, 512, 8, 6)) == 0  # base.en

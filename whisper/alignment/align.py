@@ -35,7 +35,7 @@ from ..tokenizer import WITHOUT_SPACES, Tokenizer, get_tokenizer, short_pieces
 from ..transcription.backends import Backend, backend_for
 from ..transcription.languages import candidates, detecting_language
 from ..transcription.segments import is_silence, keep_words_within
-from ..transcription.word_snapping import snap_words
+from ..transcription.word_snapping import delay_of, snap_words, undo_delay
 from ..utils import compression_ratio
 from .text_matching import SPARE_LETTERS, interpolate_times, match
 
@@ -360,6 +360,7 @@ class _Alignment:
                 "probability": float(np.mean([t.probability for t in spoken])),
             }
         timed: list[Any] = [{"words": [word.timed for word in words]}]
+        undo_delay(timed, delay_of(self.model.dims), start, stop)
         snap_words(timed, self.speech.spans, max(start, position), stop, self._padding)
         last: float = timed[0]["end"]
         return last

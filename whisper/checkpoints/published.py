@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..model import ModelDimensions
+
 # Addresses, checksums (the folder before the file) and alignment heads are facts about the published models,
 # taken from openai-whisper 20250625 (MIT licence, see assets/LICENSE.openai-whisper).
 _BASE = "https://openaipublic.azureedge.net/main/whisper/models"
@@ -39,3 +44,22 @@ _ALIGNMENT_HEADS = {
     "large-v3-turbo": b"ABzY8j^C+e0{>%RARaKHP%t(lGR*)0g!tONPyhe`",
     "turbo": b"ABzY8j^C+e0{>%RARaKHP%t(lGR*)0g!tONPyhe`",
 }
+
+_SHAPES = {  # n_audio_layer, n_text_layer, n_text_head, n_vocab: the published models that have them
+    (4, 4, 6, 51864): ("tiny.en",),
+    (4, 4, 6, 51865): ("tiny",),
+    (6, 6, 8, 51864): ("base.en",),
+    (6, 6, 8, 51865): ("base",),
+    (12, 12, 12, 51864): ("small.en",),
+    (12, 12, 12, 51865): ("small",),
+    (24, 24, 16, 51864): ("medium.en",),
+    (24, 24, 16, 51865): ("medium",),
+    (32, 32, 20, 51865): ("large-v1", "large-v2"),
+    (32, 32, 20, 51866): ("large-v3",),
+    (32, 4, 20, 51866): ("large-v3-turbo",),
+}
+
+
+def published_with(dims: ModelDimensions) -> tuple[str, ...]:
+    """Return the names of the published models of these dimensions: none, one, or two that differ in training."""
+    return _SHAPES.get((dims.n_audio_layer, dims.n_text_layer, dims.n_text_head, dims.n_vocab), ())

@@ -13,14 +13,14 @@ import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..device.precision import COMPUTE_TYPES
 from ..errors import DownloadError, LanguageError, WhisperError
 from ..options.flags import add_flags
 from ..options.language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
-from ..options.transcription import RETRY, DecodingOptions, TranscribeOptions, options_of_transcribe
+from ..options.transcription import RETRY, options_of_transcribe
 from ..options.types import FLAG, TEXT, check_values, number, one_of, option, whole
 from ..output.console import show
 
@@ -186,20 +186,9 @@ def add_options(parser: Parser, without: Collection[str] = (), **changed: Mappin
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise now the `OptionError` that `transcribe` would raise for every recording, after the model was loaded."""
-    from ..speech.vad import VadOptions
-    from ..transcription.windows import parse_clips
+    from ..transcription.settings import check_without_model
 
-    def of(options_type: type) -> dict[str, Any]:
-        return {f.name: options[f.name] for f in fields(options_type) if f.name in options}
-
-    chosen = TranscribeOptions(**of(TranscribeOptions))
-    decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
-    for temperature in chosen.temperatures():
-        decoding.at(temperature)
-    for language in chosen.languages or ():
-        code_of(language)
-    parse_clips(chosen.clip_timestamps, sys.maxsize)
-    VadOptions.of(chosen.vad_parameters)
+    check_without_model(options)
 
 
 def load(options: ModelOptions, name: str) -> Whisper:

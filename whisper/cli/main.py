@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-COMMANDS = {"eval": ".evaluate", "train": ".train", "models": ".models"}  # each has a ``main(arguments) -> exit code``
+# each has a ``main(arguments) -> exit code``
+COMMANDS = {"eval": ".evaluate", "train": ".train", "models": ".models", "serve": ".serve"}
 SUBCOMMANDS = ("--compare", "get", "verify", "remove", "path", "convert")  # what follows a command and no recording
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
@@ -158,7 +159,8 @@ def build_parser() -> argparse.ArgumentParser:
         what="RECORDING [RECORDING ...]",
         prog="whisper",
         description="Write down what is said in recordings. To score a model on recordings whose text is known: "
-        "whisper eval --help; to train one: whisper train --help; to see which there are: whisper models.",
+        "whisper eval --help; to train one: whisper train --help; to see which there are: whisper models; to serve "
+        "them over HTTP: whisper serve --help.",
         first=openai_flags(),
     )
     parser.add_argument(

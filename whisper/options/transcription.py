@@ -195,6 +195,9 @@ class TranscribeOptions:
     word_timestamps: bool = option(
         TIMING, False, FLAG, "find the times of words, and improve those of segments by them"
     )
+    token_logprobs: bool = option(
+        TASK, False, FLAG, "segments have token_logprobs, the log-probability of each of their tokens", ours=True
+    )
     prepend_punctuations: str = option(
         TIMING, PREPEND_PUNCTUATIONS, TEXT, "marks that belong to the word after them", needs=("word_timestamps",)
     )
@@ -208,6 +211,11 @@ class TranscribeOptions:
     hallucination_silence_threshold: float | None = option(
         PARTS, None, number(0), "skip silences longer than this (seconds) around probable hallucinations",
         needs=("word_timestamps",),
+    )  # fmt: skip
+
+    word_confidence: bool = option(
+        TIMING, False, FLAG, "give each word a confidence: how likely it is right, calibrated on real speech",
+        ours=True, needs=("word_timestamps",),
     )  # fmt: skip
 
     batch_size: int | None = option(

@@ -54,6 +54,8 @@ class Kind(NamedTuple):
     choices: tuple[str, ...] = ()
     settle: Callable[[Any], Any] = settled  # converts a value to the form that is kept
     metavar: str | None = None  # stands for a value in the help; None for the name of the option
+    low: float = -math.inf  # of numbers
+    high: float = math.inf
 
 
 def is_number(value: object) -> bool:
@@ -72,7 +74,14 @@ def is_whole(value: object) -> bool:
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Kind:
     """Numbers from `low` to `high`, or from `above` it on."""
     words = f"a number{_range(low, high, above)}"
-    return Kind(words, lambda v: is_number(v) and low <= v <= high and not (above and v == low), float, metavar="X")
+    return Kind(
+        words,
+        lambda v: is_number(v) and low <= v <= high and not (above and v == low),
+        float,
+        metavar="X",
+        low=math.nextafter(low, math.inf) if above else low,
+        high=high,
+    )
 
 
 def numbers(low: float, high: float) -> Kind:
@@ -95,6 +104,8 @@ def whole(low: float = -math.inf, high: float = math.inf, *, floats: bool = Fals
         int,
         settle=_as_whole if floats else settled,
         metavar="N",
+        low=low,
+        high=high,
     )
 
 

@@ -58,8 +58,10 @@ class WindowSampling:
         self.no_speech_prob = math.nan
         self._texts: list[tuple[int, ...]] = [()] * n  # without the initial tokens
         self._sums: list[np.float32] = [np.float32(0)] * n  # summed in float32, as by torch
+        self._sums_after: list[tuple[float, ...]] = [()] * n  # after each token of a text
         self._live = [0]  # the prefill is shared by all
         self._finished: dict[tuple[int, ...], float] = {}
+        self._finished_sums: dict[tuple[int, ...], tuple[float, ...]] = {}  # likewise
         self._generator: torch.Generator | None = None
 
     def items(self) -> list[tuple[int, int, int]]:
@@ -116,6 +118,7 @@ class WindowSampling:
                 ended.add(i)
             else:
                 self._texts[i] += (token,)
+                self._sums_after[i] += (float(self._sums[i]),)
         self._live = [i for i in self._live if i not in ended]
         self.done = not self._live or self.n_steps >= self.plan.max_steps
         return [self.rows[0]] * len(self.rows) if first and len(self.rows) > 1 else None
@@ -139,15 +142,16 @@ class WindowSampling:
         return sampled[:, 0].tolist(), logprobs[:, 0] + (pair[:, 0] - pair[:, 1])
 
     def _advance_beams(self, ids: Ints, logprobs: Floats) -> list[int] | None:
-        plan, texts = self.plan, self._texts
+        plan, texts, sums_after = self.plan, self._texts, self._sums_after
         assert plan.max_candidates is not None
         sums = np.array([self._sums[i] for i in self._live], dtype=np.float32)
         scores = (sums[:, None] + logprobs).tolist()
         live, ended = best_extensions(self._live, ids.tolist(), scores, plan.n_group, plan.eot)
         for score, i, token in ended[: max(0, plan.max_candidates - len(self._finished))]:
             text = (*texts[i], token)
-            self._finished[text] = score
+            self._finished[text], self._finished_sums[text] = score, sums_after[i]
         self._texts = [(*texts[i], token) for _, i, token in live]
+        self._sums_after = [(*sums_after[i], score) for score, i, _ in live]
         self._sums = [np.float32(score) for score, _, _ in live]
         self._live = list(range(plan.n_group))
         self.done = len(self._finished) >= plan.max_candidates or self.n_steps >= plan.max_steps
@@ -165,6 +169,14 @@ class WindowSampling:
         finished = dict(self._finished)
         fill_up(finished, self._texts, sums, self.plan.n_group, self.plan.eot)
         return [list(text[:-1]) for text in finished], list(finished.values())
+
+    def token_logprobs(self, tokens: Sequence[int]) -> list[float]:
+        """Return the log-probability of each token of a candidate, with the boost of hotwords."""
+        text = tuple(tokens)
+        sums = self._finished_sums.get((*text, self.plan.eot))
+        if sums is None:
+            sums = self._sums_after[self._texts.index(text)]
+        return [after - before for before, after in pairwise((0.0, *sums))]
 
 
 @clean_state()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..audit.confidence import add_confidences, calibration_for
 from ..audit.report import Report, finding
 from ..engine.operations import Deliver, NextDelivery, Spawn, cooperate
 from ..engine.scheduler import Group
@@ -141,6 +142,7 @@ class Transcription:
         self._report = Report()
         self._audio, self._functions, self._of_file = audio, functions, of_file
         self._progress, self._label = progress, label
+        self._calibration = calibration_for(call.settings.model.dims)
 
     async def steps(self) -> tuple[Transcript, Report]:
         """Transcribe to the end."""
@@ -172,7 +174,7 @@ class Transcription:
             in_chunks=len(chunks) > 1,
         )
         await self._transcribe(chunks, n_frames)
-        self._report.close(self.segments, speech)
+        self._report.close(self.segments, speech, self._calibration)
         tokens = [token for segment in self.segments for token in segment["tokens"]]
         text = self.settings.tokenizer(language).decode(tokens)
         transcript: Transcript = {"text": text, "segments": self.segments, "language": language}
@@ -302,6 +304,8 @@ class Transcription:
                 self._print(line)
             for i, segment in enumerate(delivery.segments, start=len(self.segments)):
                 segment["id"] = i
+            if self.settings.options.word_confidence:
+                add_confidences(delivery.segments, self._calibration)
             self.segments += delivery.segments
             bar.advance(delivery.n_frames)
             self._report_progress(min(bar.n_done, n_frames), n_frames)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import OptionError
 from ..options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from ..spans import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE
 from ..speech.rates import MAX_LETTERS_PER_SECOND
@@ -150,6 +151,26 @@ def make_segments(
     ]
 
 
+def add_token_logprobs(segments: Sequence[Segment], logprobs: Sequence[float] | None) -> None:
+    """Give each segment of a window the log-probabilities of its tokens, in place.
+
+    Raises
+    ------
+    OptionError
+        The decoding did not keep them.
+    """
+    if logprobs is None:
+        raise OptionError(
+            "token_logprobs needs the fast path, which hooks on the model or replaced parts of it switch off; "
+            "remove them, or leave token_logprobs out"
+        )
+    begin = 0
+    for segment in segments:
+        end = begin + len(segment["tokens"])
+        segment["token_logprobs"] = list(logprobs[begin:end])
+        begin = end
+
+
 def keep_within(segments: Sequence[Segment], begin: float, end: float) -> None:
     """Move the times of a window's segments into the window, in place; their order and lengths stay valid.
 
@@ -203,6 +224,8 @@ def clear_empty_segments(segments: Sequence[Segment]) -> None:
         if segment["start"] == segment["end"] or not segment["text"].strip():
             segment["text"] = ""
             segment["tokens"] = []
+            if "token_logprobs" in segment:
+                segment["token_logprobs"] = []
             segment["words"] = []
 
 
@@ -211,12 +234,17 @@ def clear_empty_segments(segments: Sequence[Segment]) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window) -> int:
-    """Return the end of the last word, which is a better seek than the last timestamp."""
+def seek_after_words(split: SplitWindow, segments: Sequence[Segment], window: Window, delay: float = 0.0) -> int:
+    """Return the end of the last word, which is a better seek than the last timestamp.
+
+    `delay` is by how much word times were moved to earlier times, seconds: the next window begins
+    where it would without that, so that it does not repeat the end of the last word.
+    """
     last_end = get_end(segments)
     if split.single_timestamp_ending or last_end is None or last_end <= window.start:
         return split.seek
-    return round(last_end * FRAMES_PER_SECOND)
+    seek = round(last_end * FRAMES_PER_SECOND)
+    return min(seek + round(delay * FRAMES_PER_SECOND), max(seek, window.seek + window.size))
 
 
 def word_anomaly_score(word: Word) -> float:

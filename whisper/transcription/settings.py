@@ -5,16 +5,18 @@ Knows the options and the model; reads no audio and decodes nothing.
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..decoding import suppressed_tokens
 from ..errors import OptionError
+from ..options.language_names import code_of
 from ..options.transcription import DecodingOptions, TranscribeOptions
 from ..speech.vad import VadOptions
 from ..tokenizer import Tokenizer, get_tokenizer
@@ -101,6 +103,28 @@ class TranscribeSettings:
             return None
         name = f"{self.decoding.seed} {window.seek} {temperature}"
         return int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big")
+
+
+def check_without_model(options: Mapping[str, Any]) -> None:
+    """Raise the `OptionError` of `check_settings` that needs no model, so before one is loaded or a request waits.
+
+    Parameters
+    ----------
+    options
+        Of `transcribe`, by name; others are not looked at.
+    """
+
+    def of(options_type: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in fields(options_type) if f.name in options}
+
+    chosen = TranscribeOptions(**of(TranscribeOptions))
+    decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
+    for temperature in chosen.temperatures():
+        decoding.at(temperature)
+    for language in chosen.languages or ():
+        code_of(language)
+    parse_clips(chosen.clip_timestamps, sys.maxsize)
+    VadOptions.of(chosen.vad_parameters)
 
 
 def check_settings(model: Whisper, options: TranscribeOptions, decoding: DecodingOptions) -> TranscribeSettings:

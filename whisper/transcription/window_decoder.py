@@ -17,6 +17,7 @@ from ..utils import exact_div, get_end
 from .languages import LanguageTracker
 from .segments import (
     WindowResult,
+    add_token_logprobs,
     is_silence,
     keep_within,
     keep_words_within,
@@ -25,7 +26,7 @@ from .segments import (
     skip_hallucinations,
     split_at_timestamps,
 )
-from .word_snapping import snap_words
+from .word_snapping import delay_of, snap_words, undo_delay
 
 if TYPE_CHECKING:
     from ..audit.report import Report
@@ -84,6 +85,8 @@ class WindowDecoder:
         self.settings, self.raise_if_cancelled = call.settings, call.raise_if_cancelled
         self._backend, self._recording = call.backend, recording
         detects = call.settings.options.multilingual and recording.language_probs
+        # by which word times are moved; without speech detection they stay the original's
+        self._delay = 0.0 if recording.speech is None else delay_of(call.settings.model.dims)
         self._tracker = LanguageTracker(recording.language_probs) if detects else None
 
     async def prepare(self, window: Window) -> PreparedWindow:
@@ -121,6 +124,8 @@ class WindowDecoder:
         stride = exact_div(N_FRAMES, self.settings.model.dims.n_audio_ctx)
         split = split_at_timestamps(decoded.tokens, window, tokenizer.timestamp_begin, stride)
         segments = make_segments(split, window, decoded, decoded.temperature, tokenizer.eot, tokenizer.decode)
+        if options.token_logprobs:
+            add_token_logprobs(segments, decoded.token_logprobs)
         if self._keeps_within:
             keep_within(segments, window.start, window.end)
         if options.multilingual:
@@ -130,7 +135,7 @@ class WindowDecoder:
         if not options.word_timestamps:
             return result
         await self._add_words(prepared, segments, last_speech)
-        result = replace(result, seek=seek_after_words(split, segments, window))
+        result = replace(result, seek=seek_after_words(split, segments, window, self._delay))
         threshold = options.hallucination_silence_threshold
         if threshold is not None:
             n_frames = self._recording.features.n_frames
@@ -155,6 +160,7 @@ class WindowDecoder:
         )
         if speech is not None:
             padding = self.settings.vad_options.speech_pad_ms / 1000
+            undo_delay(segments, self._delay, window.start, window.end)
             snap_words(segments, speech.within(window.start, window.end), window.start, window.end, padding)
         if self._keeps_within:
             keep_words_within(segments, window.start, window.end)

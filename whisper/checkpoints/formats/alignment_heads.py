@@ -8,22 +8,8 @@ import warnings
 from torch import Tensor
 
 from ...model import ModelDimensions
-from ..published import _ALIGNMENT_HEADS
+from ..published import _ALIGNMENT_HEADS, published_with
 from ..weights import parse_alignment_heads
-
-_SHAPES = {  # n_audio_layer, n_text_layer, n_text_head, n_vocab: the published models that have them
-    (4, 4, 6, 51864): ("tiny.en",),
-    (4, 4, 6, 51865): ("tiny",),
-    (6, 6, 8, 51864): ("base.en",),
-    (6, 6, 8, 51865): ("base",),
-    (12, 12, 12, 51864): ("small.en",),
-    (12, 12, 12, 51865): ("small",),
-    (24, 24, 16, 51864): ("medium.en",),
-    (24, 24, 16, 51865): ("medium",),
-    (32, 32, 20, 51865): ("large-v1", "large-v2"),
-    (32, 32, 20, 51866): ("large-v3",),
-    (32, 4, 20, 51866): ("large-v3-turbo",),
-}
 
 
 def published_heads(dims: ModelDimensions, source: str) -> Tensor | None:
@@ -39,7 +25,7 @@ def published_heads(dims: ModelDimensions, source: str) -> Tensor | None:
     source
         Its path.
     """
-    names = _SHAPES.get((dims.n_audio_layer, dims.n_text_layer, dims.n_text_head, dims.n_vocab), ())
+    names = published_with(dims)
     if len(names) > 1:
         found = re.findall(r"large[-_.]?(v[12])", source.lower())
         names = tuple(name for name in names if found and name.endswith(found[-1]))

@@ -1,0 +1,56 @@
+"""The description of the API says what the server does, for every field."""
+
+from typing import Any
+
+import pytest
+
+from whisper.server.openapi import document
+from whisper.server.requests import LAYOUT, OPENAI_FIELDS, OPTIONS
+
+from .serving import TRANSCRIPTIONS, client, server
+
+
+def test_every_field_is_described_once() -> None:
+    content = document(False)["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]
+    properties = content["multipart/form-data"]["schema"]["properties"]
+    unsupported = {"known_speaker_names", "known_speaker_references"}
+    assert set(properties) == {"file", *OPENAI_FIELDS, *OPTIONS, *LAYOUT} - unsupported
+    assert properties["beam_size"]["type"] == "integer"
+    assert properties["audit"]["type"] == "boolean"
+    assert properties["channels"]["enum"] == ["mix", "separate"]
+    assert properties["no_speech_threshold"]["default"] == 0.6
+
+
+def test_every_address_is_described() -> None:
+    described = {path: set(operations) for path, operations in document(False)["paths"].items()}
+    for route in client().app.routes:  # type: ignore[attr-defined]
+        path = route.path.replace(":path", "")
+        assert described.pop(path) == {method.lower() for method in route.methods - {"HEAD"}}
+    assert not described
+
+
+def test_keys_are_described_where_there_are_some() -> None:
+    with_keys = client(server(keys=("key",))).get("/openapi.json", headers={"authorization": "Bearer key"}).json()
+    assert with_keys["paths"][TRANSCRIPTIONS]["post"]["security"] == [{"key": []}]
+    assert "security" not in with_keys["paths"]["/health"]["get"]
+    assert "securitySchemes" not in document(False)["components"]
+
+
+@pytest.mark.peers
+def test_random_requests_get_an_answer_that_the_description_has() -> None:
+    """Schemathesis makes requests of the description; every status and body must be one that it names."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client(server(allowed_hosts=["testserver"])).app)
+    for operation in schema.get_all_operations():
+        calm = settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+                        phases=[Phase.generate])  # fmt: skip
+
+        @calm
+        @given(case=operation.ok().as_strategy())
+        def check(case: Any) -> None:
+            # of what it sends, no file is a recording, which a description cannot say
+            case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])
+
+        check()

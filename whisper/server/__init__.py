@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI's audio API on models of this machine; needs the extra ``serve``."""

@@ -1,0 +1,101 @@
+"""Admission: which requests wait, which run, and what is refused before any work is done on it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+
+from .errors import RequestError, shutting_down
+from .metrics import Metrics
+
+LONGEST_RETRY_AFTER = 120  # seconds: after a longer one, OpenAI's clients do not try again
+FIRST_GUESS = 5.0  # seconds of work for a request, before any was measured
+SMOOTHING = 0.2  # weight of the newest request in the mean
+
+
+class Admission:
+    """Counts the requests that are inside.
+
+    Requests that upload wait, too. All that are let in run in the order in which their uploads ended.
+
+    Parameters
+    ----------
+    max_running
+        Requests that are transcribed at once.
+    max_queue
+        Requests that may wait beside them.
+    metrics
+        Gets the counts.
+    """
+
+    def __init__(self, max_running: int, max_queue: int, metrics: Metrics) -> None:
+        self.max_running, self.max_queue = max_running, max_queue
+        self.n_inside = self.n_running = 0
+        self.is_draining = False
+        self.mean_seconds = FIRST_GUESS  # that a request runs
+        self._metrics = metrics
+        self._places = anyio.CapacityLimiter(max_running)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next request is refused."""
+        return self.n_inside >= self.max_running + self.max_queue
+
+    def seconds_to_wait(self) -> float:
+        """Return the time until a request that came now would run, by what requests took until now."""
+        return max(self.n_inside - self.max_running + 1, 0) * self.mean_seconds / self.max_running
+
+    @contextlib.asynccontextmanager
+    async def inside(self, client_timeout: float = math.inf) -> AsyncIterator[None]:
+        """Let a request in for as long as the context lasts.
+
+        Parameters
+        ----------
+        client_timeout
+            Seconds after which the client gives up, by its own account.
+
+        Raises
+        ------
+        RequestError
+            The server is full or shutting down, or the client would have given up before its turn.
+        """
+        if self.is_draining:
+            raise shutting_down()
+        wait = self.seconds_to_wait()
+        if self.is_full or wait > client_timeout:
+            raise RequestError(
+                429,
+                f"{self.n_inside} requests are ahead, about {wait:.0f} s of work; try again later",
+                code="queue_full",
+                retry_after=min(max(math.ceil(wait), 1), LONGEST_RETRY_AFTER),
+            )
+        self._count(1, 0)
+        try:
+            yield
+        finally:
+            self._count(-1, 0)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Wait for a place, and hold it for as long as the context lasts."""
+        waited_since = time.monotonic()
+        await self._places.acquire_on_behalf_of(token := object())
+        started = time.monotonic()
+        self._metrics.queue_seconds.observe(started - waited_since)
+        self._count(0, 1)
+        try:
+            yield
+            self.mean_seconds += SMOOTHING * (time.monotonic() - started - self.mean_seconds)
+        finally:
+            self._count(0, -1)
+            self._places.release_on_behalf_of(token)
+
+    def _count(self, inside: int, running: int) -> None:
+        self.n_inside += inside
+        self.n_running += running
+        self._metrics.running.set(self.n_running)
+        self._metrics.waiting.set(self.n_inside - self.n_running)

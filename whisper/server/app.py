@@ -1,0 +1,284 @@
+"""The application: OpenAI's addresses, and what answers on each."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..errors import CancelledError
+from . import openapi, responses, streaming
+from .admission import Admission
+from .errors import (
+    ClientGoneError,
+    RequestError,
+    answer_http_error,
+    answer_request_error,
+    of_work,
+)
+from .fields import collect
+from .metrics import CONTENT_TYPE, Metrics
+from .models import Models
+from .observing import LOG, Observer, note
+from .requests import read_request, seconds_of_client
+from .security import Gate
+from .settings import ServeOptions
+from .uploads import check_headers, receive_form
+from .work import Work
+
+if TYPE_CHECKING:
+    from ..model import Whisper
+
+STALLED = 300.0  # seconds without a step of any running request, after which the server does not count as ready
+IDLE_CHECK = 1.0  # seconds between two looks at models that nobody uses
+
+
+class Server:
+    """What the handlers share: settings, models, and the work that is under way.
+
+    Parameters
+    ----------
+    options
+        The settings.
+    names
+        Models, as `load` takes them; the first is the default.
+    load
+        Returns the model of a name.
+    keys
+        API keys; none are needed where there are none.
+    on_failure
+        Called with the error where a model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        names: Sequence[str],
+        load: Callable[[str], Whisper],
+        keys: Sequence[str] = (),
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self.options, self.keys = options, keys
+        self.metrics = Metrics()
+        self.models = Models(names, load, self.metrics, aliases=options.aliases(), strict=options.strict_models)
+        self.admission = Admission(options.max_running, options.max_queue, self.metrics)
+        self.is_loaded = False
+        self.works: set[Work] = set()  # under way
+        self.threads = anyio.CapacityLimiter(options.max_running)  # that wait for transcriptions, and for nothing else
+        self._on_failure = on_failure
+
+    # -- the life of the server --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Load the models while the server already answers `/health`, and free them when they are idle."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._load)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            await anyio.to_thread.run_sync(self.models.load_all)
+        except Exception as error:  # reported by whoever runs the server, which ends
+            LOG.error("a model cannot be loaded", extra={"notes": {"error": f"{type(error).__name__}: {error}"}})
+            self._on_failure(error)
+            return
+        self.is_loaded = True
+        LOG.info("ready", extra={"notes": {"seconds": round(time.monotonic() - started, 2)}})
+        while self.options.unload_after_s is not None:
+            await anyio.sleep(IDLE_CHECK)
+            for name in await anyio.to_thread.run_sync(self.models.unload_idle, self.options.unload_after_s):
+                LOG.info("unloaded", extra={"notes": {"model": name}})
+
+    def drain(self) -> None:
+        """Take no new work; that under way goes on."""
+        self.admission.is_draining = True
+
+    def cancel_all(self) -> None:
+        """End the work that is under way: its clients are told that the server shuts down."""
+        for work in list(self.works):
+            work.cancel.set()
+
+    def why_not_ready(self) -> str | None:
+        """Return why no work is taken at this moment; None where it is."""
+        if self.admission.is_draining:
+            return "shutting_down"
+        if not self.is_loaded:
+            return "loading"
+        if self.admission.is_full:
+            return "queue_full"
+        now = time.monotonic()
+        if self.works and all(now - work.last_progress > STALLED for work in self.works):
+            return "stalled"
+        return None
+
+    # -- one transcription -------------------------------------------------------------------------------
+
+    async def transcribe(self, scope: Scope, receive: Receive, send: Send, translates: bool) -> None:
+        """Answer a request for a transcription, from its upload to the last byte of the answer."""
+        request = Request(scope, receive)
+        check_headers(request, self.options.max_upload_bytes)
+        if not self.is_loaded and not self.admission.is_draining:
+            raise RequestError(503, "the model is being loaded", code="not_ready", retry_after=5)
+        async with self.admission.inside(seconds_of_client(request.headers.get("x-stainless-read-timeout"))):
+            form = await receive_form(request, self.options.max_upload_bytes, self.options.upload_timeout_s)
+            self.metrics.upload_bytes.inc(form.n_bytes)
+            with form.file:
+                asked = read_request(collect(form.fields), translates=translates)
+                name = self.models.resolve(asked.model)
+                work = Work(asked, form.file, self.models, name, self.options.max_audio_s)
+                note(scope, model=name, upload_bytes=form.n_bytes)
+                try:
+                    await self._answer(work, scope, receive, send)
+                finally:
+                    note(scope, audio_seconds=round(work.duration, 2))
+
+    async def _answer(self, work: Work, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the work and send its answer, unless the client leaves before."""
+        self.works.add(work)
+        try:
+            if work.request.stream:
+                await self._while_connected(work, receive, lambda: self._stream(work, send))
+            else:
+                response = await self._while_connected(work, receive, lambda: self._respond(work))
+                await response(scope, receive, send)
+        except (ClientGoneError, CancelledError) as error:
+            is_gone = isinstance(error, ClientGoneError)
+            self.metrics.cancelled.labels("client_gone" if is_gone else "shutdown").inc()
+            raise (error if is_gone else self._error_of(error)) from None
+        except Exception as error:
+            told = self._error_of(error)
+            raise (error if told.status == 500 else told) from None  # a fault of ours goes to the log
+        finally:
+            self.works.discard(work)
+
+    async def _respond(self, work: Work) -> Response:
+        transcript = await self._on_thread(work, work.transcribe)
+        return responses.respond(work, transcript)
+
+    async def _stream(self, work: Work, send: Send) -> None:
+        async def run(function: Callable[[], None]) -> None:
+            await self._on_thread(work, function)
+
+        first = self.metrics.first_text_seconds.observe
+        await streaming.send_events(work, send, run, self._error_in_stream, first)
+
+    async def _on_thread(self, work: Work, function: Callable[[], Any]) -> Any:
+        """Run a function on a thread when it is its turn."""
+        async with self.admission.running():
+            started = work.last_progress = time.monotonic()
+            try:
+                return await anyio.to_thread.run_sync(function, limiter=self.threads)
+            finally:
+                work.cancel.set()  # where this task itself was cancelled, the thread goes on until it sees this
+                self.metrics.audio_seconds.inc(work.duration)
+                self.metrics.work_seconds.inc(time.monotonic() - started)
+
+    async def _while_connected(self, work: Work, receive: Receive, function: Callable[[], Any]) -> Any:
+        """Await what a function returns; where the client leaves before, cancel the work: `ClientGoneError`."""
+        outcome: Any = None
+        failure: Exception | None = None
+        is_gone = False
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                nonlocal is_gone
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                if not work.is_answered:
+                    is_gone = True
+                    work.cancel.set()
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            try:
+                outcome = await function()
+            except Exception as error:  # raised below: a task group would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if is_gone:
+            raise ClientGoneError
+        if failure is not None:
+            raise failure
+        return outcome
+
+    def _error_of(self, error: Exception) -> RequestError:
+        return of_work(error, self.admission.is_draining)
+
+    def _error_in_stream(self, error: Exception) -> RequestError:
+        """Return what the client is told where it has the status 200 already; a fault of ours goes to the log."""
+        told = self._error_of(error)
+        if told.status == 500:
+            LOG.error("a stream failed", exc_info=error)
+        return told
+
+
+class _Transcriptions:
+    """An address to which recordings are sent; an ASGI application of its own, as it watches the connection."""
+
+    def __init__(self, server: Server, translates: bool) -> None:
+        self.server, self.translates = server, translates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.server.transcribe(scope, receive, send, self.translates)
+
+
+def build_app(server: Server) -> Starlette:
+    """Return the application of a server."""
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        reason = server.why_not_ready()
+        if reason is None:
+            return JSONResponse({"status": "ready"})
+        wait = max(round(server.admission.seconds_to_wait()), 1)
+        return JSONResponse({"status": reason}, 503, {"retry-after": str(wait)})
+
+    async def models(request: Request) -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [server.models.describe(name) for name in server.models.names()]}
+        )
+
+    async def model(request: Request) -> Response:
+        return JSONResponse(server.models.describe(request.path_params["model"]))
+
+    async def metrics(request: Request) -> Response:
+        return Response(server.metrics.text(), media_type=CONTENT_TYPE)
+
+    document = openapi.document(bool(server.keys))
+
+    async def describe(request: Request) -> Response:
+        return JSONResponse(document)
+
+    return Starlette(
+        routes=[
+            Route("/v1/audio/transcriptions", _Transcriptions(server, False), methods=["POST"]),
+            Route("/v1/audio/translations", _Transcriptions(server, True), methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{model:path}", model),  # a name may be a path, or owner/name
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            Route("/openapi.json", describe),
+        ],
+        middleware=[
+            Middleware(Observer, metrics=server.metrics),
+            Middleware(Gate, keys=server.keys, hosts=server.options.hosts, origins=server.options.cors_origins or ()),
+        ],
+        exception_handlers={RequestError: answer_request_error, HTTPException: answer_http_error},
+        lifespan=server.lifespan,
+    )

@@ -1,0 +1,184 @@
+"""The description of the server's API, ``/openapi.json``, made of the same declarations that check each request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field
+from typing import Any
+
+from ..options.types import (
+    FIELDS,
+    FINITE,
+    FLAG,
+    NAMES,
+    TEMPERATURES,
+    TEXT_OR_TOKENS,
+    TIMES,
+    TOKENS,
+    TRUTH,
+    facts,
+    takes_none,
+)
+from ..version import __release__
+from .requests import FORMATS, GRANULARITIES, LAYOUT, MOST, OPTIONS, VAD_FIELDS
+from .security import OPEN_PATHS
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_WORDS = {"type": "array", "items": {"type": "string"}}
+_NUMBER = {"type": "number"}
+_BY_KIND: dict[Any, dict[str, Any]] = {
+    FLAG: {"type": "boolean"},
+    TRUTH: {"type": "boolean"},
+    NAMES: _WORDS,
+    TOKENS: {"oneOf": [{"type": "array", "items": {"type": "integer"}}, _TEXT]},
+    TEXT_OR_TOKENS: _TEXT,
+    TIMES: {"oneOf": [{"type": "array", "items": _NUMBER}, _TEXT]},
+    TEMPERATURES: {"oneOf": [_NUMBER, {"type": "array", "items": _NUMBER}]},
+    FIELDS: {"oneOf": [{"type": "object"}, _TEXT]},
+}
+_BY_METAVAR = {"N": {"type": "integer"}, "X": _NUMBER}
+_ERRORS = {
+    "400": "a field or the recording is wrong",
+    "401": "no key, or a wrong one",
+    "403": "the host or the origin of the request is not allowed",
+    "404": "there is no such model",
+    "405": "the address does not take this method",
+    "408": "the upload stopped",
+    "413": "the upload or the recording is too long",
+    "415": "the body is no form",
+    "429": "too many requests wait already; Retry-After says for how long",
+    "500": "a fault of the server",
+    "503": "the server is starting or shutting down",
+}
+
+
+def document(has_keys: bool) -> dict[str, Any]:
+    """Return the description, as OpenAPI 3.1 has it.
+
+    Parameters
+    ----------
+    has_keys
+        Whether requests need an API key.
+    """
+    paths = {
+        "/v1/audio/transcriptions": {"post": _upload("Write down what is said in a recording", translates=False)},
+        "/v1/audio/translations": {"post": _upload("Write in English what is said in a recording", translates=True)},
+        "/v1/models": {"get": _get("List the models")},
+        "/v1/models/{model}": {
+            "get": {
+                **_get("Describe a model", "404"),
+                "parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}],
+            }
+        },
+        "/health": {"get": _get("Whether the server lives")},
+        "/ready": {"get": _get("Whether the server takes work", "503")},
+        "/metrics": {"get": {**_get("Metrics for Prometheus"), "responses": _responses({"text/plain": _TEXT})}},
+        "/openapi.json": {"get": _get("This description")},
+    }
+    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    if has_keys:
+        for path, operations in paths.items():
+            if path not in OPEN_PATHS:
+                for operation in operations.values():
+                    operation["security"] = [{"key": []}]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Sotto", "version": __release__, "description": "OpenAI's audio API, and more options."},
+        "paths": paths,
+        "components": {"schemas": {"Error": _error()}, **({"securitySchemes": schemes} if has_keys else {})},
+    }
+
+
+def _get(summary: str, *errors: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": _responses({"application/json": {"type": "object"}}, *errors)}
+
+
+def _upload(summary: str, *, translates: bool) -> dict[str, Any]:
+    properties = form_properties(translates)
+    schema = {
+        "type": "object",
+        "required": ["file", "model"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    content = {
+        "application/json": {"type": "object"},
+        "text/plain": _TEXT,
+        "text/vtt": _TEXT,
+        "text/event-stream": _TEXT,
+    }
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}},
+        "responses": _responses(content, "400", "404", "408", "413", "415", "429"),
+    }
+
+
+def _responses(content: Mapping[str, Any], *errors: str) -> dict[str, Any]:
+    always = ("401", "403", "405", "500", "503")
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "200": {"description": "done", "content": {kind: {"schema": schema} for kind, schema in content.items()}},
+        **{status: {"description": _ERRORS[status], "content": error} for status in sorted({*always, *errors})},
+    }
+
+
+def _error() -> dict[str, Any]:
+    text_or_null = {"type": ["string", "null"]}
+    return {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {"message": _TEXT, "type": _TEXT, "param": text_or_null, "code": text_or_null},
+            }
+        },
+    }
+
+
+def form_properties(translates: bool) -> dict[str, Any]:
+    """Return the schema of each field of a form."""
+    vad = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": ["server_vad"]}, **dict.fromkeys(VAD_FIELDS, _NUMBER)},
+        "additionalProperties": False,
+    }
+    openai: dict[str, Any] = {
+        "file": {"type": "string", "format": "binary", "description": "the recording, of any common format"},
+        "model": {**_TEXT, "description": "name or alias of a model; see /v1/models"},
+        "prompt": {**_TEXT, "description": "OpenAI's name of initial_prompt"},
+        "response_format": {"enum": list(FORMATS), "default": "json"},
+        "timestamp_granularities": {
+            "type": "array", "items": {"enum": list(GRANULARITIES)}, "description": "with verbose_json",
+        },
+        "include": {"type": "array", "items": {"enum": ["logprobs"]}, "description": "with json"},
+        "stream": {"type": "boolean", "default": False, "description": "answer with server-sent events"},
+        "chunking_strategy": {"oneOf": [{"enum": ["auto"]}, vad], "description": "OpenAI's name of vad_filter"},
+        "keywords": {**_WORDS, "description": "OpenAI's name of hotwords"},
+    }  # fmt: skip
+    own = {name: _schema(declared) for name, declared in {**OPTIONS, **LAYOUT}.items()}
+    own["task"]["enum"] = ["translate"] if translates else ["transcribe", "translate"]
+    if translates:
+        own["task"]["default"] = "translate"
+    return {**openai, **own}
+
+
+def _schema(declared: Field[Any]) -> dict[str, Any]:
+    """Return the schema of a declared option."""
+    known = facts(declared)
+    schema = dict(_BY_KIND.get(known.kind) or _BY_METAVAR.get(known.kind.metavar or "") or _TEXT)
+    if known.kind.choices:
+        schema["enum"] = list(known.kind.choices)
+    most = min(known.kind.high, MOST.get(declared.name, math.inf))
+    schema |= {"minimum": known.kind.low} if known.kind.low > -math.inf else {}
+    schema |= {"maximum": most} if most < FINITE else {}
+    schema["description"] = f"{known.explained}; must be {known.kind.words}"
+    if declared.default is not None:
+        schema["default"] = declared.default
+    elif takes_none(declared):
+        schema["description"] += ", or empty"
+    return schema

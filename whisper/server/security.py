@@ -1,0 +1,139 @@
+"""Who may use the server: API keys, the hosts by which it is called, and the web pages that call it.
+
+A server on loopback is reachable from every web page that the user opens: by a plain form post, and after DNS
+rebinding also with answers. So the headers ``Host`` and ``Origin`` are checked on every request, with or without keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import RequestError
+from .settings import ANY_HOST
+
+OPEN_PATHS = frozenset({"/health", "/ready"})  # for probes, which have no key; they tell nothing
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+_METHODS = "GET, POST, DELETE, OPTIONS"
+_ONE_HOUR = "3600"
+
+
+class Gate:
+    """ASGI middleware that lets in whom the settings allow.
+
+    Parameters
+    ----------
+    app
+        Gets what is let in.
+    keys
+        API keys; without any, none is asked for.
+    hosts
+        Names by which the server may be called; ``*`` for any.
+    origins
+        Origins of web pages that may call it, beside pages of its own.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self.app = app
+        self._digests = [_digest(key) for key in keys]
+        self._hosts, self._origins = frozenset(hosts), frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, and pass it on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        added = dict(_HEADERS)
+        if origin in self._origins:
+            added |= {
+                "access-control-allow-origin": str(origin),
+                "access-control-expose-headers": "x-request-id, retry-after",
+                "vary": "Origin",
+            }
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(added)
+            await send(message)
+
+        is_preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
+        try:
+            self._check_host(headers)
+            self._check_origin(scope, headers)
+            if is_preflight and origin in self._origins:
+                await _preflight(headers)(scope, receive, send_with_headers)
+                return
+            if scope["path"] not in OPEN_PATHS:
+                self._check_key(headers)
+        except RequestError as error:
+            await error.response(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+    def _check_host(self, headers: Headers) -> None:
+        host = _without_port(headers.get("host", "").lower())
+        if ANY_HOST not in self._hosts and host not in self._hosts:
+            raise RequestError(
+                403,
+                "the server does not answer to the host of this request; --allowed_hosts names those that it does",
+                code="host_not_allowed",
+            )
+
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+        """Refuse pages of other origins; programs send no origin."""
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins:
+            return
+        scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+        if origin.lower() != f"{scheme}://{headers.get('host', '').lower()}":
+            raise RequestError(
+                403,
+                "web pages of this origin may not use the server; --cors_origins names those that may",
+                code="origin_not_allowed",
+            )
+
+    def _check_key(self, headers: Headers) -> None:
+        if not self._digests:
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = _digest(key.strip())
+        # all are compared, in constant time, so that the time tells nothing of any
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise RequestError(
+                401,
+                "no API key, or a wrong one: send the header Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):  # an address of IPv6
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+def _preflight(headers: Headers) -> Response:
+    """Answer a browser that asks whether a page may send a request."""
+    allowed = {
+        "access-control-allow-methods": _METHODS,
+        "access-control-allow-headers": headers.get("access-control-request-headers", "authorization, content-type"),
+        "access-control-max-age": _ONE_HOUR,
+    }
+    return Response(status_code=204, headers=allowed)

@@ -1,0 +1,126 @@
+"""The work on one request, on a thread of its own: its upload is decoded under limits, then transcribed.
+
+The thread joins the engine's batch through `transcribe`, like any program's; an event cancels it within one scheduler
+step. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from ..errors import CancelledError
+from ..media import reader
+from ..media.spool import Spool
+from ..spans import SAMPLE_RATE
+from ..tokenizer import Tokenizer, get_tokenizer
+from .errors import RequestError, invalid
+from .models import Models
+from .requests import TranscriptionRequest
+
+if TYPE_CHECKING:
+    from ..model import Whisper
+    from ..results import Segment, Transcript
+
+MAX_CHANNELS = 8  # with channels=separate
+OF_FILE = ("audio_track", "container_time")  # options that the decoding of the file takes, and arrays do not
+
+
+@dataclass(eq=False)
+class Work:
+    """One request on its way from an upload to a transcript.
+
+    Attributes
+    ----------
+    duration
+        Seconds of sound, once it is decoded.
+    last_progress
+        When it last came a step further, by the monotonic clock.
+    is_answered
+        Whether all of its answer is on the way, so that the end of the connection loses nothing.
+    tokenizer
+        Of its model, once it runs.
+    """
+
+    request: TranscriptionRequest
+    file: BinaryIO
+    models: Models
+    model_name: str
+    max_audio_s: float
+    cancel: threading.Event = field(default_factory=threading.Event)
+    duration: float = 0.0
+    last_progress: float = field(default_factory=time.monotonic)
+    is_answered: bool = False
+    tokenizer: Tokenizer | None = None
+
+    def transcribe(self) -> Transcript:
+        """Return the transcript."""
+        from ..transcribe import transcribe
+
+        with self.models.use(self.model_name) as model:
+            self._prepare(model)
+            return transcribe(model, self._decoded(), **self._options())
+
+    def segments(self) -> Generator[Segment, None, Transcript]:
+        """Give the segments as soon as they are final, and return the transcript; closing it ends the work."""
+        from ..transcribe import iter_segments
+
+        with self.models.use(self.model_name) as model:
+            self._prepare(model)
+            return (yield from iter_segments(model, self._decoded(), **self._options()))
+
+    def _prepare(self, model: Whisper) -> None:
+        """Check what depends on the model."""
+        from ..transcription.languages import can_translate
+
+        if self.request.is_translation and not (model.is_multilingual and can_translate(model)):
+            raise invalid(
+                f"the model {self.model_name} does not translate: it writes the language that is spoken; serve "
+                "another, such as base or medium",
+                "model",
+            )
+        self.tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
+
+    def _options(self) -> dict[str, Any]:
+        options = {name: value for name, value in self.request.options.items() if name not in OF_FILE}
+        return {**options, "cancel": self.cancel, "progress": self._on_progress}
+
+    def _on_progress(self, seconds: float, total: float) -> None:
+        self.last_progress = time.monotonic()
+
+    def _decoded(self) -> np.ndarray[Any, np.dtype[np.int16]]:
+        """Return the samples at 16 kHz: ``(n,)``, or ``(n_channels, n)`` where channels are kept apart.
+
+        Limits hold while the file is decoded: a small file can hold days of sound.
+        """
+        options = self.request.options
+        apart = options.get("channels") == "separate"
+        of_file = {name: options[name] for name in OF_FILE if name in options}
+        spool, n_samples, n_channels = Spool(), 0, 1
+        for piece in reader.stream(self.file, SAMPLE_RATE, apart=apart, **of_file):
+            if self.cancel.is_set():
+                raise CancelledError("the transcription was cancelled")
+            self.last_progress = time.monotonic()
+            n_samples += piece.shape[-1]
+            if n_samples > self.max_audio_s * SAMPLE_RATE:
+                raise RequestError(
+                    413,
+                    f"the recording is longer than the {self.max_audio_s:g} s that this server takes; cut it",
+                    code="audio_too_long",
+                    param="file",
+                )
+            if apart:
+                n_channels = len(piece)
+                if n_channels > MAX_CHANNELS:
+                    raise invalid(
+                        f"the recording has {n_channels} channels; at most {MAX_CHANNELS} are kept apart", "file"
+                    )
+            spool.append(np.ascontiguousarray(piece.T))
+        self.duration = n_samples / SAMPLE_RATE
+        samples = spool.array(np.int16)
+        return np.ascontiguousarray(samples.reshape(-1, n_channels).T) if apart else samples
