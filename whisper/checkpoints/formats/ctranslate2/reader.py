@@ -207,6 +207,11 @@ def _read_text(reader: ByteReader, what: str) -> str:
 
 def _read_variable(reader: ByteReader, name: str, version: int) -> _Variable:
     rank = reader.number("B", f"the rank of {name!a}")
+    if rank > 3:
+        raise CheckpointError(
+            f"{name!a} in {reader.file.path} has {rank} axes, and no tensor of a Whisper has more than 3; "
+            "it is damaged, get it again from where it came"
+        )
     shape = reader.numbers(f"{rank}I", f"the shape of {name!a}")
     kind, size = reader.numbers("BI", f"the type of {name!a}")
     if version >= 4:
@@ -218,7 +223,7 @@ def _read_variable(reader: ByteReader, name: str, version: int) -> _Variable:
             f"{name!a} in {reader.file.path} has a type of number that is not known (number {kind}); "
             "give the model that it was converted from"
         )
-    if rank > 3 or 0 in shape or math.prod(shape) * dtype.itemsize != size:
+    if 0 in shape or math.prod(shape) * dtype.itemsize != size:
         raise CheckpointError(
             f"{name!a} in {reader.file.path} has shape {tuple(shape)} and {size} bytes, which do not fit; "
             "it is damaged, get it again from where it came"
