@@ -100,6 +100,7 @@ DEFAULTS = {
 OURS = {  # options that openai-whisper does not have
     "compute_type": "auto", "quantized": False, "report": False, "batch_size": None, "seed": None, "audit": None,
     "word_confidence": False,
+    "token_logprobs": False,
     "vad_filter": None,
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "verify_language": None,
