@@ -218,7 +218,7 @@ def test_subclasses_may_replace_the_steps(model: Whisper, mels: Tensor) -> None:
 def test_results_are_as_wide_as_the_original_s() -> None:
     assert [f.name for f in dataclasses.fields(DecodingResult)] == [
         "audio_features", "language", "language_probs", "tokens", "text", "avg_logprob", "no_speech_prob",
-        "temperature", "compression_ratio", "is_loop",
+        "temperature", "compression_ratio", "is_loop", "token_logprobs",
     ]  # fmt: skip
 
 
