@@ -123,6 +123,8 @@ CASES = [
     Case("initial_prompt", "said before"),
     Case("carry_initial_prompt", True, {**PAIRS, "initial_prompt": "said before"}),
     Case("word_timestamps", True),
+    Case("token_logprobs", True, modes=tuple(mode for mode in TRANSCRIBING if mode != "watched")),
+    Case("token_logprobs", True, changes="error", modes=("watched",)),
     Case("prepend_punctuations", "the", WORDS),
     Case("append_punctuations", " A", WORDS),
     Case("clip_timestamps", [1, 3, 11, 15]),

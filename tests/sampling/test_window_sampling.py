@@ -14,6 +14,7 @@ from whisper.decoding import DecodingOptions, DecodingTask, LogitFilter, decode
 from whisper.model import Whisper
 from whisper.runtime import select
 from whisper.sampling.window_sampling import release, step
+from whisper.tokenizer import get_tokenizer
 
 from ..models import random_model
 from ..runners import ModelRunner
@@ -180,3 +181,20 @@ def test_a_seed_determines_the_samples_and_leaves_torch_s_generator_alone(
     assert drawn(seed=1) == drawn(seed=1) != drawn(seed=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert drawn() != drawn()
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"temperature": 1.0, "best_of": 3, "seed": 1}])
+def test_log_probabilities_of_tokens_are_those_of_the_model(options: dict[str, Any]) -> None:
+    """Of greedy texts, beams and samples: without rules, they are the log-softmax of the model's own logits."""
+    model = random_model(3, n_state=32, n_head=1, n_audio_layer=1, n_text_layer=1)
+    mel = torch.randn(80, 3000, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    free = {"suppress_tokens": None, "suppress_blank": False, "without_timestamps": True, "fp16": False}
+    result = decode(model, mel, DecodingOptions(language="en", sample_len=12, **free, **options))
+    assert result.tokens
+    assert result.token_logprobs is not None
+    start = list(get_tokenizer(True, language="en").sot_sequence_including_notimestamps)
+    tokens = torch.tensor([start + result.tokens], dtype=torch.long, device="cpu")
+    with torch.no_grad():
+        logprobs = model(mel[None], tokens)[0, len(start) - 1 : -1].log_softmax(-1)
+    expected = logprobs.gather(1, tokens[0, len(start) :, None])[:, 0].tolist()
+    assert result.token_logprobs == pytest.approx(expected, abs=1e-3)
