@@ -199,7 +199,9 @@ def test_language_tokens_are_no_part_of_a_text_in_our_modes(model: Whisper) -> N
         speaks.decoder.token_embedding.weight[list(tokenizer.all_language_tokens)] *= 3.0  # so that they are sampled
     options = {**OPTIONS, "language": "en", "without_timestamps": True, "sample_len": 20}
     plain, _ = transcribe_with_report(speaks, NOISE, **options)
-    ours, _ = transcribe_with_report(speaks, NOISE, **{**options, "language": None}, languages="en,de", multilingual=True)
+    ours, _ = transcribe_with_report(
+        speaks, NOISE, **{**options, "language": None}, languages="en,de", multilingual=True
+    )
     assert "<|" in plain["text"]  # as openai-whisper writes it
     assert ours["text"]
     assert "<|" not in ours["text"]
