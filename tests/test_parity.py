@@ -144,7 +144,8 @@ for model_name, path in arguments["models"].items():
         fields = [dataclasses.asdict(r) for r in model.decode(mel, fp16=False, **options)]
         for field in fields:
             field["audio_features"] = field["audio_features"].mean().item()
-            field.pop("is_loop", None)  # ours alone
+            for ours in ("is_loop", "token_logprobs"):
+                field.pop(ours, None)
         answer[model_name + ": " + name] = fields
 """
 
@@ -220,6 +221,7 @@ BEYOND = (
     "batch_size", "progress", "cancel", "seed", "audit", "vad_filter", "vad_parameters", "languages",
     "language_detection_segments", "multilingual", "verify_language", "channels", "no_repeat_ngram_size",
     "repetition_penalty", "hotwords", "hotword_boost", "stop_loops", "audio_track", "container_time",
+    "word_confidence", "token_logprobs",
 )  # fmt: skip
 
 

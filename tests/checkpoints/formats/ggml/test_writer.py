@@ -142,7 +142,8 @@ def test_whisper_cpp_reads_it_and_hears_the_same(tmp_path: Path, precision: str)
         pytest.skip("whisper.cpp crashes on these blocks on processors with AMX (llama.cpp issue 20824)")
     samples = load_audio(str(ROOT / "examples" / "sample.flac"))
     samples.tofile(tmp_path / "samples")
-    save_checkpoint(load_model("nano", device="cpu"), tmp_path / "nano.bin", format="ggml", precision=precision)
+    with pytest.warns(UserWarning, match="no place for the alignment heads"):
+        save_checkpoint(load_model("nano", device="cpu"), tmp_path / "nano.bin", format="ggml", precision=precision)
     code = (
         "import numpy as np\n"
         "from pywhispercpp.model import Model\n"
