@@ -476,7 +476,7 @@ def test_forged_counts_are_not_believed(place: int, number: int, message: str) -
 def test_forged_shapes_are_not_believed(shape: tuple[int, ...]) -> None:
     head = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, 1) + text("x")
     variable = struct.pack(f"<B{len(shape)}I", len(shape), *shape) + struct.pack("<BI", 1, 0) + bytes(8)
-    with pytest.raises(CheckpointError, match="do not fit|has 255 axes"):
+    with pytest.raises(CheckpointError, match=r"do not fit|has 255 axes"):
         recognize.read("model.bin", head + variable)
     sized = struct.pack("<B1I", 1, 2**32 - 1) + struct.pack("<BI", 1, 2**32 - 1) + bytes(8)
     with pytest.raises(CheckpointError, match="truncated: 'x' needs 4294967295 bytes"):
