@@ -273,7 +273,7 @@ def test_requests_that_run_at_once_get_what_each_gets_alone() -> None:
     alone = [expected(audio)["text"].strip() for audio in audios]
     assert len(set(alone)) > 1
     answers: dict[int, Any] = {}
-    import httpx
+    import httpx2 as httpx
 
     made = server()
     with listening(made) as address:
