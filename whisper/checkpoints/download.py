@@ -18,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -35,11 +35,6 @@ _BLOCK = 1 << 20
 
 class _BrokenError(Exception):
     """The connection ended early; another attempt may resume from here."""
-
-
-def cache_folder() -> str:
-    """Return the folder of downloaded models where none is named: that of openai-whisper."""
-    return os.path.join(os.getenv("XDG_CACHE_HOME", os.path.join(os.path.expanduser("~"), ".cache")), "whisper")
 
 
 def _download(url: str, root: str, in_memory: bool) -> bytes | str:
@@ -90,10 +85,7 @@ def _is_verified(target: str, expected: str) -> bool:
     with suppress(OSError, ValueError), open(_marker(target), encoding="utf-8") as file:
         if json.load(file) == seen:
             return True
-    with open(target, "rb") as file:
-        digest = hashlib.sha256()
-        _feed(digest, file)
-    if digest.hexdigest() != expected:
+    if digest_of([target]) != expected:
         return False
     _remember(target, seen)
     return True
@@ -111,6 +103,15 @@ def _marker(target: str) -> str:
 def _remember(target: str, fingerprint: dict[str, Any]) -> None:
     with suppress(OSError), atomic_write(_marker(target)) as file:  # a read-only folder is verified each time
         file.write(json.dumps(fingerprint).encode())
+
+
+def digest_of(paths: Sequence[str]) -> str:
+    """Return the SHA-256 of files that are read one behind the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            _feed(digest, file)
+    return digest.hexdigest()
 
 
 def _feed(digest: Any, file: IO[bytes]) -> None:

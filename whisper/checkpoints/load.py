@@ -21,8 +21,8 @@ from ..errors import CheckpointError, DeviceError, DownloadError, ModelNotFoundE
 from ..model import Whisper
 from ..output.console import show
 from . import bundled, hub
+from .cache import cache_folder as cache_folder
 from .download import _download as _download
-from .download import cache_folder as cache_folder
 from .finding import names
 from .formats import recognize
 from .lazy_tensors import keep
@@ -62,9 +62,9 @@ def load_model(
     Parameters
     ----------
     name
-        One of `available_models`; or the path of a ``.pt`` file, or of a folder in the form of Hugging Face or MLX;
-        or the name of a model on the Hugging Face hub, ``owner/name``, with ``:file`` behind it where the repository
-        holds several.
+        One of `available_models`; or the path of a file or folder of openai-whisper, Hugging Face, CTranslate2,
+        whisper.cpp (GGML) or MLX; or the name of a model on the Hugging Face hub, ``owner/name``, with ``:file``
+        behind it where the repository holds several.
     device
         Where to put the weights; without it, CUDA if there is one, otherwise the CPU.
     download_root

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..checkpoints import load
-from ..checkpoints.download import cache_folder
+from ..checkpoints.cache import cache_folder
 from ..checkpoints.finding import find, names
 from ..checkpoints.published import _MODELS
 from ..errors import CheckpointError, ModelNotFoundError

@@ -6,19 +6,16 @@ not measured, the time of the encoder is scaled by its multiplications and that 
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ..checkpoints.download import cache_folder
+from ..checkpoints.cache import keep_record, read_record
 from ..checkpoints.finding import names
 from ..device import hardware
 from ..device.precision import resolve
-from ..files import atomic_write
 from ..version import __release__
 
 if TYPE_CHECKING:
@@ -56,28 +53,20 @@ def setting() -> str:
 def kept() -> dict[str, Times]:
     """Return the times that were measured in this setting before, by model."""
     found = {}
-    for name, times in _read().get(setting(), {}).items():
+    for name, times in _kept_here().items():
         with suppress(TypeError):  # written by another release
             found[name] = Times(**times)
     return found
 
 
 def keep(name: str, times: Times) -> None:
-    """Keep what was measured; where the cache folder cannot be written to, it is measured again next time."""
-    content = _read()
-    content.setdefault(setting(), {})[name] = asdict(times)
-    with suppress(OSError):
-        os.makedirs(cache_folder(), exist_ok=True)
-        with atomic_write(os.path.join(cache_folder(), FILE)) as file:
-            file.write(json.dumps(content, indent=1).encode("utf-8"))
+    """Keep what was measured."""
+    keep_record(FILE, {**read_record(FILE), setting(): {**_kept_here(), name: asdict(times)}})
 
 
-def _read() -> dict[str, dict[str, dict[str, float]]]:
-    with suppress(OSError, ValueError), open(os.path.join(cache_folder(), FILE), encoding="utf-8") as file:
-        content = json.load(file)
-        if isinstance(content, dict) and all(isinstance(times, dict) for times in content.values()):
-            return content
-    return {}
+def _kept_here() -> dict[str, dict[str, float]]:
+    found = read_record(FILE).get(setting())
+    return found if isinstance(found, dict) else {}
 
 
 def measure(model: Whisper) -> Times:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...errors import CheckpointError
-from ..download import cache_folder
+from ..cache import cache_folder
+from ..download import digest_of
 from ..formats import recognize
 from ..lazy_tensors import JoinedFile, keep
 from ..published import _MODELS
@@ -60,7 +61,7 @@ class Found:
             packages.verify(self.package, again=True)
             return "its SHA-256 is as it should be"
         if self.whose == OWN:
-            if packages.digest_of(self.paths) != _MODELS[self.name].split("/")[-2]:
+            if digest_of(self.paths) != _MODELS[self.name].split("/")[-2]:
                 raise CheckpointError(
                     f"its SHA-256 is not the published one; get it again: whisper models get {self.name}"
                 )

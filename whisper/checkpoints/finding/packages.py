@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
-import json
 import os
 import re
 import sys
@@ -29,12 +27,11 @@ from dataclasses import dataclass
 from importlib import metadata, util
 
 from ...errors import CheckpointError
-from ...files import atomic_write
-from ..download import cache_folder
+from ..cache import keep_record, read_record
+from ..download import digest_of
 
 GROUP = "sotto.models"
 MARKER = "packages.verified"  # in the cache folder: which files were verified
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,7 @@ def verify(model: Packaged, *, again: bool = False) -> None:
     CheckpointError
         Where a file is not what its package should hold.
     """
-    marker = os.path.join(cache_folder(), MARKER)
-    verified = _verified(marker)
+    verified = read_record(MARKER)
     new = {}
     for paths, digest in model.digests.items():
         try:
@@ -188,25 +184,4 @@ def verify(model: Packaged, *, again: bool = False) -> None:
             )
         new[key] = stamp
     if new:
-        with suppress(OSError):  # a folder that cannot be written to: verified again next time
-            os.makedirs(os.path.dirname(marker), exist_ok=True)
-            with atomic_write(marker) as file:
-                file.write(json.dumps({**_verified(marker), **new}).encode("utf-8"))
-
-
-def _verified(marker: str) -> dict[str, object]:
-    with suppress(OSError, ValueError), open(marker, encoding="utf-8") as file:
-        content = json.load(file)
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
-def digest_of(paths: Sequence[str]) -> str:
-    """Return the SHA-256 of files that are read one behind the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
+        keep_record(MARKER, {**read_record(MARKER), **new})
