@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from ..files import atomic_write
 from ..model import ModelDimensions, Whisper, sinusoids
 from .formats.tensor_files import read_safetensors
-from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, outline
+from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, views_of
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
 
 MAX_BYTES = 25_000_000
@@ -120,8 +120,7 @@ class _Unpacked(StoredTensors):
 
     def __init__(self, dims: ModelDimensions, packed: Mapping[str, Tensor], used: Tensor) -> None:
         self._dims, self._packed, self._used = dims, packed, used
-        shapes = packed.views if isinstance(packed, StoredTensors) else packed
-        views = {name: outline(tensor).float() for name, tensor in shapes.items() if not name.endswith(_SCALE)}
+        views = {name: view.float() for name, view in views_of(packed).items() if not name.endswith(_SCALE)}
         views[_EMBEDDING] = _outline(dims.n_vocab, *views[_EMBEDDING].shape[1:])
         views.setdefault(_SINUSOIDS, _outline(dims.n_audio_ctx, dims.n_audio_state))
         self.views = views

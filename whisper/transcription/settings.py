@@ -146,7 +146,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     for temperature in options.temperatures():
         decoding.at(temperature)
     tokenizer = _tokenizer(model, decoding.task, decoding.language or "en")
-    suppressed_tokens(decoding.suppress_tokens, tokenizer)
+    suppressed = suppressed_tokens(decoding.suppress_tokens, tokenizer)
     parse_clips(options.clip_timestamps, 0)
     text = options.initial_prompt
     initial_prompt = () if text is None else tuple(tokenizer.encode(" " + text.strip()))
@@ -155,7 +155,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     )
     if settings.keeps_within:
         # a language token in the middle of a text would become a part of the transcript
-        suppressed = (*suppressed_tokens(decoding.suppress_tokens, tokenizer), *tokenizer.all_language_tokens)
+        suppressed = (*suppressed, *tokenizer.all_language_tokens)
         settings = replace(settings, decoding=replace(decoding, suppress_tokens=suppressed))
     for message in _option_warnings(settings, tokenizer):
         warnings.warn(message, stacklevel=4)

@@ -42,10 +42,7 @@ class BlockFormat:
         """
         blocks = data.view(-1, self.n_bytes)
         numbers = torch.empty(len(blocks), self.n_numbers, dtype=torch.float32, device="cpu")
-        step = _NUMBERS_AT_ONCE // self.n_numbers
-        for start in range(0, len(blocks), step):
-            numbers[start : start + step] = self.unpack(blocks[start : start + step])
-        return numbers.view(-1)
+        return self._in_steps(self.unpack, blocks, numbers)
 
     def quantise(self, numbers: Tensor) -> Tensor:
         """Return `numbers`, float32 and as many as whole blocks have, as the uint8 bytes of their blocks.
@@ -56,10 +53,14 @@ class BlockFormat:
         assert self.pack is not None, f"{self.name} is read only"
         rows = numbers.reshape(-1, self.n_numbers)
         blocks = torch.empty(len(rows), self.n_bytes, dtype=torch.uint8, device="cpu")
+        return self._in_steps(self.pack, rows, blocks)
+
+    def _in_steps(self, convert: Callable[[Tensor], Tensor], blocks: Tensor, converted: Tensor) -> Tensor:
+        """Fill `converted` with what `convert` makes of some blocks at a time, which bounds the memory it takes."""
         step = _NUMBERS_AT_ONCE // self.n_numbers
-        for start in range(0, len(rows), step):
-            blocks[start : start + step] = self.pack(rows[start : start + step])
-        return blocks.view(-1)
+        for start in range(0, len(blocks), step):
+            converted[start : start + step] = convert(blocks[start : start + step])
+        return converted.view(-1)
 
 
 # ---------------------------------------------------------------------------------------------------------
