@@ -69,7 +69,7 @@ def checked_dimensions(dims: object, source: str) -> ModelDimensions:
 
 
 def _is_count(value: object, name: str) -> bool:
-    """Whether a number can be meant; a forged one must not make anybody reserve memory for it."""
+    """Whether a number can be meant; no memory is reserved for a forged one."""
     most = 1 << 10 if name.endswith(("_layer", "_head")) else 1 << 20
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 

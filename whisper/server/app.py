@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..model import Whisper
 
 STALLED = 300.0  # seconds without a step of any running request, after which the server does not count as ready
-IDLE_CHECK = 1.0  # seconds between two looks at models that nobody uses
+IDLE_CHECK = 1.0  # seconds between two checks for idle models
 
 
 class Server:
@@ -91,7 +91,7 @@ class Server:
         started = time.monotonic()
         try:
             await anyio.to_thread.run_sync(self.models.load_all)
-        except Exception as error:  # reported by whoever runs the server, which ends
+        except Exception as error:  # reported by `on_failure`, which ends the server
             LOG.error("a model cannot be loaded", extra={"notes": {"error": f"{type(error).__name__}: {error}"}})
             self._on_failure(error)
             return
@@ -158,7 +158,7 @@ class Server:
             is_gone = isinstance(error, ClientGoneError)
             self.metrics.cancelled.labels("client_gone" if is_gone else "shutdown").inc()
             raise (error if is_gone else self._error_of(error)) from None
-        except Exception as error:
+        except Exception as error:  # whatever it is, the client gets an answer in OpenAI's form
             told = self._error_of(error)
             raise (error if told.status == 500 else told) from None  # a fault of ours goes to the log
         finally:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 from ..errors import AudioError, CancelledError, OptionError, UnknownOptionError, WhisperError
 
-CLIENT_GONE = 499  # in logs and metrics alone: nobody is there to read an answer
+CLIENT_GONE = 499  # in logs and metrics alone: there is no client to read an answer
 _TYPES = {429: "rate_limit_error", 500: "server_error", 503: "service_unavailable_error"}
 _CODES = {
     404: "not_found",
@@ -79,7 +79,7 @@ class RequestError(WhisperError):
 
 
 class ClientGoneError(Exception):
-    """The client has closed the connection; there is nobody to answer."""
+    """The client has closed the connection."""
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> RequestError:

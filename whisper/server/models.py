@@ -1,4 +1,4 @@
-"""The models of the server: loaded once, found by their names and aliases, and freed when nobody has used them.
+"""The models of the server: loaded once, found by their names and aliases, and freed when they are idle.
 
 A request never loads a model that the command line does not name: no name from the network is looked up anywhere.
 """
@@ -129,7 +129,7 @@ class Models:
                 entry.last_used = time.monotonic()
 
     def unload_idle(self, after: float) -> list[str]:
-        """Free the models that nobody has used for `after` seconds; returns their names."""
+        """Free the models that were idle for `after` seconds; returns their names."""
         freed = []
         for entry in self._entries.values():
             if not entry.lock.acquire(blocking=False):  # it is being loaded

@@ -152,7 +152,7 @@ async def receive_form(request: Request, max_bytes: int, timeout: float) -> Form
     try:
         await _receive(request, parser, parts, file, max_bytes, timeout)
         file.seek(0)
-    except BaseException:
+    except BaseException:  # whatever ended the upload, also a cancel: no file stays open
         file.close()
         raise
     return Form(parts.fields, cast("BinaryIO", file), parts.n_file_bytes)

@@ -1,6 +1,6 @@
 """The language where its detection is in doubt: the likeliest ones are decoded, and the likeliest text decides.
 
-Short, accented and noisy speech is often detected as a language that nobody speaks in it. Such a
+Short, accented and noisy speech is often detected as a wrong language. Such a
 detection seldom has a high probability, the text in that language has a low one, and often it is in
 the letters of another language: what is detected as Burmese is written in English. Detects nothing
 itself, and never overrules a language that was given.
