@@ -73,6 +73,13 @@ def test_a_likelier_text_overrules_the_detection() -> None:
     assert all(options.stop_loops and options.temperature == 0 for options in asked)
 
 
+def test_a_rarer_language_needs_a_credible_text() -> None:
+    loop = result("the the the the", -0.2, is_loop=True)
+    assert choose({"en": 0.4, "zh": 0.2}, {"en": loop, "zh": result("吸引我们要", -1.6)})[0].language == "en"
+    assert choose({"en": 0.4, "zh": 0.2}, {"en": loop, "zh": result("吸引我们要", -0.6)})[0].language == "zh"
+    assert choose({"zh": 0.4, "en": 0.2}, {"zh": loop, "en": result("reaching for", -1.6)})[0].language == "en"
+
+
 def test_a_detection_with_a_likely_text_stays() -> None:
     probs = {"fr": 0.6, "en": 0.3}
     assert choose(probs, {"fr": result("le village", -0.5), "en": result("the village", -0.9)})[0].language == "fr"

@@ -31,6 +31,7 @@ MAX_LANGUAGES = 4  # that are tried
 # and of a Zipf prior over `LANGUAGES`, whose order is that of the hours in Whisper's training.
 TEXT_WEIGHT, PRIOR_WEIGHT = 2.0, 0.5
 OTHER_SCRIPT_PENALTY = 1.0  # of a text in letters of another script; weak models write Hindi so, too
+IMPROBABLE = -1.0  # mean log-probability of a text for which no commoner language is overruled
 REPETITIVE = 2.4  # compression ratio of a text that is no evidence for its language
 # A list of recordings, so many of which have a language beyond doubt, is evidence for the others: the weight of its
 # log-prior beside the score of a language.
@@ -128,7 +129,10 @@ async def choose_language(
     greedy = decoding.at(0.0, beam_size=None, patience=None, stop_loops=True, sample_len=sample_len)
     decoded = await gather((backend.decode(window, replace(greedy, language=code)) for code in tried), 1)
     attempts = tuple(Attempt(code, probs[code], result) for code, result in zip(tried, decoded, strict=True))
-    return Choice(max(attempts, key=lambda attempt: attempt.score).language, attempts)
+    # Mumbling is often a probable text of no language. Detection errs towards rarer languages, seldom towards commoner
+    # ones, so for a rarer one the text must be credible.
+    credible = [a for a in attempts if RANK[a.language] <= RANK[detected] or a.decoded.avg_logprob > IMPROBABLE]
+    return Choice(max(credible, key=lambda attempt: attempt.score).language, attempts)
 
 
 @dataclass(frozen=True)
