@@ -7,7 +7,8 @@ Clips and joined recordings are transcribed once in each mode, one mode after th
 ratios of their times hold on a busy machine. Each result is written down at once: a run that was stopped goes on where
 it stopped. Give each model, precision and state of the code a `--cache` of its own.
 
-  language  clips, language not given: detected as another than that of the manifest, also by set
+  language  clips, language not given: detected as another than that of the manifest, also by set; alone, and as
+            parts of a list (worked out from what each was alone: texts are not decoded again)
   long      ten minutes of joined clips of each set, language given: word error, deletions and insertions
   silent    clips without speech: recordings with text
 
@@ -110,6 +111,8 @@ def transcribe(model: Any, job: Job, mode: str) -> Told:
         "cpu": cpu,
         "seconds": len(job.samples) / 16000,
         "findings": findings,
+        "probs": {code: round(p, 4) for code, p in report.language_probs.items() if p >= 0.001},
+        "scores": report.language_scores,
     }
 
 
@@ -159,9 +162,29 @@ def time_ratio(mode: dict[Any, Told], default: dict[Any, Told]) -> float:
     return sum(mode[key]["cpu"] for key in both) / max(sum(default[key]["cpu"] for key in both), 1e-9)
 
 
+def in_one_list(results: dict[tuple[str, str], Told]) -> dict[tuple[str, str], Told]:
+    """Return the results of `verify_language` with the languages that a list of all these recordings would give."""
+    from whisper.audit.report import Report
+    from whisper.transcription.language_choice import reconsider
+
+    reports = [
+        Report(language=one["language"], language_probs=one["probs"], language_scores=one["scores"])
+        for one in results.values()
+    ]
+    changed = reconsider(reports)
+    return {
+        key: {**one, "language": changed[i].language} if i in changed else one
+        for i, (key, one) in enumerate(results.items())
+    }
+
+
 def languages(told: list[Told]) -> dict[str, Any]:
     """Return how many clips were read in another language than their own."""
     found, figures = by_mode(told, "language"), {}
+    if alone := found.get("verify_language"):
+        parts = [{k: one for k, one in alone.items() if (k[0] in ENGLISH) == english} for english in (True, False)]
+        found["verify_language, English and others as two lists"] = in_one_list(parts[0]) | in_one_list(parts[1])
+        found["verify_language, one list"] = in_one_list(alone)
     default = found.get("default", {})
     for mode, results in found.items():
         wrong = {key for key, one in results.items() if one["language"] != one["true"]}

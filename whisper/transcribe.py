@@ -14,7 +14,7 @@ from . import compat
 from .audio import load_audio, log_mel_spectrogram
 from .engine.scheduler import Group
 from .errors import AudioError, OptionError
-from .media.sources import check_read_once
+from .media.sources import can_be_read_again, check_read_once
 from .options.transcription import (
     APPEND_PUNCTUATIONS,
     FALLBACK_TEMPERATURES,
@@ -26,6 +26,7 @@ from .options.types import check_names
 from .timing import add_word_timestamps
 from .transcription.backends import backend_for
 from .transcription.call import Call
+from .transcription.language_choice import reconsider
 from .transcription.progress import ProgressBar, share_progress
 from .transcription.recording import Replaceable, recording_steps
 from .transcription.settings import TranscribeSettings, check_settings
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .engine.operations import InlineRequest
     from .model import Whisper
     from .results import Segment, Transcript
+    from .transcription.progress import ProgressCallback
 
 
 def __getattr__(name: str) -> Any:
@@ -96,7 +98,7 @@ def transcribe(
     audio
         Path, ``-`` for standard input, bytes, open file, or samples at 16 kHz; see `load_audio`. A
         list or tuple of these is transcribed side by side; each recording gives the same result as
-        alone.
+        alone (but see `verify_language`).
     verbose
         True prints each segment when it is final, False shows a progress bar, None prints nothing.
     temperature
@@ -154,7 +156,8 @@ def transcribe(
         Detect the language of each window; segments have a ``language`` then.
     verify_language
         Where the detected language is in doubt, use more windows, decode the likeliest languages,
-        and take that of the likeliest text. None does what `audit` does.
+        and take that of the likeliest text; in a list, the languages of the other recordings count,
+        too. None does what `audit` does.
     channels
         "separate" transcribes each channel on its own; segments have a ``channel`` then. "mix"
         mixes them.
@@ -326,21 +329,59 @@ def _transcribe_all(call: Call, audios: Sequence[Source]) -> list[tuple[Transcri
     check_read_once(audios)
     options, n = call.settings.options, len(audios)
     callbacks = share_progress(options.progress, n) if options.progress else [None] * n
-    caller, group = call.caller(), None if options.batch_size is None else Group(options.batch_size)
+    labelled = [
+        (audio, progress, f"[{i} of {n}] ")
+        for i, (audio, progress) in enumerate(zip(audios, callbacks, strict=True), 1)
+    ]
+    with ProgressBar(n, options.verbose is False, "recordings") as bar:
+        results = _side_by_side(call, labelled, bar)
+    if call.settings.verifies_language and not options.multilingual:
+        _reconsider_languages(call, labelled, results)
+    return results
+
+
+_Labelled = tuple[Any, "ProgressCallback | None", str]  # a recording, its progress, and what stands before its lines
+
+
+def _side_by_side(
+    call: Call, recordings: Sequence[_Labelled], bar: ProgressBar | None = None
+) -> list[tuple[Transcript, Report]]:
+    """Transcribe recordings at once; an error of one ends all."""
+    batch_size = call.settings.options.batch_size
+    caller, group = call.caller(), None if batch_size is None else Group(batch_size)
     requests = [
-        call.start(recording_steps(call, audio, _replaceable(), progress, f"[{i} of {n}] "), caller, group)
-        for i, (audio, progress) in enumerate(zip(audios, callbacks, strict=True), start=1)
+        call.start(recording_steps(call, audio, _replaceable(), progress, label), caller, group)
+        for audio, progress, label in recordings
     ]
     results: list[tuple[Transcript, Report]] = []
     try:
-        with ProgressBar(n, options.verbose is False, "recordings") as bar:
-            for request in requests:
-                results.append(request.result())
+        for request in requests:
+            results.append(request.result())
+            if bar is not None:
                 bar.advance(1)
     finally:
         for request in requests:
             request.cancel()  # has no effect on finished ones
     return results
+
+
+def _reconsider_languages(
+    call: Call, recordings: Sequence[_Labelled], results: list[tuple[Transcript, Report]]
+) -> None:
+    """Transcribe those again whose language was in doubt, and is another one in view of the whole list."""
+    changed = {
+        i: choice
+        for i, choice in reconsider([report for _, report in results]).items()
+        if can_be_read_again(recordings[i][0])
+    }
+    for language in sorted({choice.language for choice in changed.values()}):
+        of_language = [i for i, choice in changed.items() if choice.language == language]
+        again = _side_by_side(
+            call.in_language(language), [(recordings[i][0], None, recordings[i][2]) for i in of_language]
+        )
+        for i, (transcript, report) in zip(of_language, again, strict=True):
+            report.keep_language_of(results[i][1], changed[i].reason)
+            results[i] = transcript, report
 
 
 def _replaceable() -> Replaceable:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,16 @@ import pytest
 import torch
 
 from whisper import transcribe_with_report
+from whisper.audit.report import Report
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.engine.operations import InlineRequest
+from whisper.media.sources import can_be_read_again
 from whisper.model import Whisper
 from whisper.options.language_names import LANGUAGES
 from whisper.spans import SAMPLE_RATE
+from whisper.speech.features import Features
 from whisper.tokenizer import get_tokenizer
-from whisper.transcription import backends
+from whisper.transcription import backends, recording
 from whisper.transcription.language_choice import (
     BOTH_SCRIPTS,
     MAX_LANGUAGES,
@@ -27,7 +33,9 @@ from whisper.transcription.language_choice import (
     has_words,
     is_doubtful,
     is_written_in,
+    reconsider,
 )
+from whisper.transcription.languages import Detection
 
 from ..models import random_model
 
@@ -63,6 +71,13 @@ def test_a_likelier_text_overrules_the_detection() -> None:
     assert [attempt.language for attempt in choice.attempts] == ["cy", "en", "fr"]
     assert "cy 0.45 (log-probability of the text -1.40), en 0.35" in choice.reason
     assert all(options.stop_loops and options.temperature == 0 for options in asked)
+
+
+def test_a_rarer_language_needs_a_credible_text() -> None:
+    loop = result("the the the the", -0.2, is_loop=True)
+    assert choose({"en": 0.4, "zh": 0.2}, {"en": loop, "zh": result("吸引我们要", -1.6)})[0].language == "en"
+    assert choose({"en": 0.4, "zh": 0.2}, {"en": loop, "zh": result("吸引我们要", -0.6)})[0].language == "zh"
+    assert choose({"zh": 0.4, "en": 0.2}, {"zh": loop, "en": result("reaching for", -1.6)})[0].language == "en"
 
 
 def test_a_detection_with_a_likely_text_stays() -> None:
@@ -205,3 +220,69 @@ def test_language_tokens_are_no_part_of_a_text_in_our_modes(model: Whisper) -> N
     assert "<|" in plain["text"]  # as openai-whisper writes it
     assert ours["text"]
     assert "<|" not in ours["text"]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# In a list
+# ---------------------------------------------------------------------------------------------------------
+
+
+def sure(language: str) -> Report:
+    return Report(language=language, language_probs={language: 0.99, "fr": 0.01})
+
+
+def in_doubt(language: str, **scores: float) -> Report:
+    return Report(language=language, language_probs={language: 0.6, "la": 0.3}, language_scores=scores)
+
+
+def test_the_others_of_a_list_are_evidence_where_a_language_is_in_doubt() -> None:
+    reports = [sure("en"), in_doubt("zh", zh=-2.0, en=-3.0), *[sure("en")] * 5]
+    assert [(i, choice.language) for i, choice in reconsider(reports).items()] == [(1, "en")]
+    assert "6 of 6 in en" in reconsider(reports)[1].reason
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [sure("en"), sure("en"), in_doubt("zh", zh=-2.0, en=-3.0)],  # too few
+        [*[sure("en")] * 3, *[sure("zh")] * 3, in_doubt("zh", zh=-2.0, en=-3.0)],  # as many of both
+        [*[sure("en")] * 9, in_doubt("zh", zh=-2.0, en=-9.0)],  # English is by far too unlikely
+        [*[sure("en")] * 9, in_doubt("zh")],  # no text was evidence
+        [*[sure("en")] * 9, Report(language="zh")],  # which was given
+    ],
+)
+def test_a_list_does_not_overrule_what_is_likely(reports: list[Report]) -> None:
+    assert reconsider(reports) == {}
+
+
+def test_a_recording_of_a_list_is_transcribed_again_in_its_language(
+    model: Whisper, detected: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = recording.detecting_language
+
+    async def detecting(backend: Any, features: Features, *arguments: Any) -> Detection:
+        probs = {"nl": 0.5, "de": 0.3} if features.n_frames < 300 else {"nl": 0.95, "de": 0.04}
+        return replace(await real(backend, features, *arguments), language="nl", probs=probs)
+
+    monkeypatch.setattr(recording, "detecting_language", detecting)
+    short = NOISE[: 2 * SAMPLE_RATE]
+    options = {**OPTIONS, "verify_language": True}
+    assert transcribe_with_report(model, short, **options)[0]["language"] == "de"
+    told = transcribe_with_report(model, [short, *[NOISE] * 6], **options)
+    transcript, report = told[0]
+    assert [one["language"] for one, _ in told] == ["nl"] * 7
+    assert transcript["text"] == transcribe_with_report(model, short, **OPTIONS, language="nl")[0]["text"]
+    assert [(finding.kind, finding.text) for finding in report.findings] == [("language", "nl")]
+    assert "6 of 6 in nl" in report.findings[0].reason
+    assert report.language_probs["nl"] == 0.5
+
+
+def test_a_stream_is_not_read_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    assert can_be_read_again(str(tmp_path / "a.wav"))
+    assert can_be_read_again(tmp_path / "a.wav")
+    assert can_be_read_again(b"RIFF")
+    assert can_be_read_again(NOISE)
+    assert not can_be_read_again("-")
+    assert not can_be_read_again("https://example.org/a.wav")
+    assert not can_be_read_again(io.BytesIO(b"RIFF"))

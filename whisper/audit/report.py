@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["language", "recovered", "dropped", "loop", "doubtful", "uncovered"]
 
 KINDS: Mapping[str, str] = {
-    "language": "another language than the most probable one, since its text is likelier",
+    "language": "another language than the most probable one: its text is likelier, or the rest of the list is in it",
     "recovered": "speech that was without text, decoded on its own",
     "dropped": "hallucination, removed",
     "loop": "repetition loop, stopped",
@@ -71,6 +71,8 @@ class Report:
         The words of the transcript with their confidence; empty without `word_timestamps`.
     language, language_probs
         The language, and the probability of each candidate; empty where the language was given.
+    language_scores
+        Where the detection was in doubt, the score of each language that was tried: see `language_choice`.
     """
 
     duration: float = 0.0
@@ -81,6 +83,7 @@ class Report:
     words: list[RatedWord] = field(default_factory=list)
     language: str = ""
     language_probs: dict[str, float] = field(default_factory=dict)
+    language_scores: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_channels(cls, reports: Sequence[Report], language: str) -> Report:
@@ -110,6 +113,11 @@ class Report:
         self.text = tuple(merge_spans(text_spans(segments), MERGED_GAP))
         if speech is not None:
             self.speech, self.method = speech.spans, speech.method
+
+    def keep_language_of(self, first: Report, reason: str) -> None:
+        """Note why a recording was transcribed again in this language, and what was detected at `first`."""
+        self.language_probs, self.language_scores = first.language_probs, first.language_scores
+        self.findings.insert(0, finding("language", (0.0, self.duration), self.language, reason))
 
     @property
     def speech_seconds(self) -> float:
@@ -151,6 +159,7 @@ class Report:
             "words": [asdict(word) for word in self.words],
             "language": self.language,
             "language_probs": self.language_probs,
+            "language_scores": self.language_scores,
         }
 
     def table(self) -> str:

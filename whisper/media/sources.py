@@ -125,6 +125,13 @@ def check_read_once(sources: Sequence[Any]) -> None:
         raise AudioError(f"{n} of the recordings are standard input, which can be read only once")
 
 
+def can_be_read_again(source: object) -> bool:
+    """Whether a source gives the same sound a second time: a file's name, bytes and samples do, not a stream."""
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return not is_standard_input(source) and (isinstance(source, bytes) or os.path.isfile(os.fspath(source)))
+    return not hasattr(source, "read")
+
+
 def shown(name: str) -> str:
     """Return a name as it is put in messages: what ``data:`` holds may be megabytes."""
     return name if len(name) <= _NAMES.maxstring else f"{name[:60]}... ({len(name)} characters)"

@@ -34,6 +34,10 @@ class Call:
         self.settings, self.backend = settings, backend
         self.chunks = Group(settings.options.batch_size)
 
+    def in_language(self, language: str) -> Call:
+        """Return the same call with a language that is given."""
+        return Call(self.settings.in_language(language), self.backend)
+
     def raise_if_cancelled(self) -> None:
         """Raise `CancelledError` if the caller has cancelled the transcription."""
         cancel = self.settings.options.cancel

@@ -2,15 +2,16 @@
 
 Short, accented and noisy speech is often detected as a wrong language. Such a
 detection seldom has a high probability, the text in that language has a low one, and often it is in
-the letters of another language: what is detected as Burmese is written in English. Detects nothing
-itself, and never overrules a language that was given.
+the letters of another language: what is detected as Burmese is written in English. In a list of recordings, the
+languages of the others are evidence, too. Detects nothing itself, and never overrules a language that was given.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ..options.language_names import LANGUAGES
 from ..speech.rates import MAX_LOOP_TOKENS_PER_SECOND
 
 if TYPE_CHECKING:
+    from ..audit.report import Report
     from ..decoding import DecodingOptions, DecodingResult
     from .backends import Backend
 
@@ -29,7 +31,11 @@ MAX_LANGUAGES = 4  # that are tried
 # and of a Zipf prior over `LANGUAGES`, whose order is that of the hours in Whisper's training.
 TEXT_WEIGHT, PRIOR_WEIGHT = 2.0, 0.5
 OTHER_SCRIPT_PENALTY = 1.0  # of a text in letters of another script; weak models write Hindi so, too
+IMPROBABLE = -1.0  # mean log-probability of a text for which no commoner language is overruled
 REPETITIVE = 2.4  # compression ratio of a text that is no evidence for its language
+# A list of recordings, so many of which have a language beyond doubt, is evidence for the others: the weight of its
+# log-prior beside the score of a language.
+MIN_SURE_RECORDINGS, LIST_WEIGHT = 4, 1.0
 SPARE_TOKENS = 16  # for timestamps, and for a very short window
 RANK = {code: rank for rank, code in enumerate(LANGUAGES, start=1)}
 # languages that are written in other than Latin letters
@@ -123,4 +129,43 @@ async def choose_language(
     greedy = decoding.at(0.0, beam_size=None, patience=None, stop_loops=True, sample_len=sample_len)
     decoded = await gather((backend.decode(window, replace(greedy, language=code)) for code in tried), 1)
     attempts = tuple(Attempt(code, probs[code], result) for code, result in zip(tried, decoded, strict=True))
-    return Choice(max(attempts, key=lambda attempt: attempt.score).language, attempts)
+    # Mumbling is often a probable text of no language. Detection errs towards rarer languages, seldom towards commoner
+    # ones, so for a rarer one the text must be credible.
+    credible = [a for a in attempts if RANK[a.language] <= RANK[detected] or a.decoded.avg_logprob > IMPROBABLE]
+    return Choice(max(credible, key=lambda attempt: attempt.score).language, attempts)
+
+
+@dataclass(frozen=True)
+class Reconsidered:
+    """Another language than was chosen for a recording alone, and why."""
+
+    language: str
+    reason: str
+
+
+def reconsider(reports: Sequence[Report]) -> dict[int, Reconsidered]:
+    """Choose the languages that were in doubt again, by what is spoken in the other recordings of a list.
+
+    Parameters
+    ----------
+    reports
+        Of all recordings.
+
+    Returns
+    -------
+    The recordings, by index, that get another language.
+    """
+    sure = Counter(r.language for r in reports if r.language_probs and not is_doubtful(r.language_probs))
+    n_sure = sum(sure.values())
+    changed: dict[int, Reconsidered] = {}
+    for i, report in enumerate(reports if n_sure >= MIN_SURE_RECORDINGS else ()):
+        scores = {
+            code: score + LIST_WEIGHT * math.log((sure[code] + 1) / (n_sure + len(LANGUAGES)))
+            for code, score in report.language_scores.items()
+        }
+        likeliest = max(scores, key=scores.__getitem__, default=report.language)
+        if likeliest != report.language:
+            others = ", ".join(f"{n} of {n_sure} in {code}" for code, n in sure.most_common(3))
+            reason = f"the language was in doubt, alone it would be {report.language}; the others of the list: {others}"
+            changed[i] = Reconsidered(likeliest, reason)
+    return changed

@@ -6,6 +6,7 @@ an exception leaves the model as it was.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -229,6 +230,7 @@ class Transcription:
         choice = await choose_language(
             self.call.backend, self.settings.decoding, encoded[seek, end], seconds, detection.probs
         )
+        self._report.language_scores = {a.language: a.score for a in choice.attempts if a.score > -math.inf}
         if choice.language != detection.language:
             span = seek / FRAMES_PER_SECOND, seek / FRAMES_PER_SECOND + seconds
             self._report.findings.append(finding("language", span, choice.language, choice.reason))

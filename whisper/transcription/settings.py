@@ -79,8 +79,12 @@ class TranscribeSettings:
     def keeps_within(self) -> bool:
         """Whether no time may lie outside of the recording, as openai-whisper's algorithm allows."""
         options = self.options
-        ours = options.multilingual or options.channels == "separate" or self.verifies_language
+        ours = options.multilingual or options.channels == "separate" or bool(options.verify_language)
         return ours or self.audits or self.skips_silence
+
+    def in_language(self, language: str) -> TranscribeSettings:
+        """Return the same settings with a language that is given."""
+        return replace(self, decoding=replace(self.decoding, language=language))
 
     @property
     def n_rows(self) -> int:
