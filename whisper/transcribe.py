@@ -23,10 +23,10 @@ from .options.transcription import (
     TranscribeOptions,
 )
 from .options.types import check_names
+from .output.progress import ProgressBar, share_progress
 from .timing import add_word_timestamps
 from .transcription.backends import backend_for
 from .transcription.call import Call
-from .transcription.progress import ProgressBar, share_progress
 from .transcription.recording import Replaceable, recording_steps
 from .transcription.settings import TranscribeSettings, check_settings
 

@@ -18,6 +18,7 @@ from ..engine.operations import Deliver, NextDelivery, Spawn, cooperate
 from ..engine.scheduler import Group
 from ..options.language_names import code_of
 from ..output.console import show
+from ..output.progress import ProgressBar
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..speech.features import Features
 from ..speech.pauses import cut_at_pauses
@@ -27,7 +28,6 @@ from ..utils import make_safe
 from . import channels
 from .language_choice import choose_language, is_doubtful
 from .languages import Detection, detecting_language
-from .progress import ProgressBar
 from .window_decoder import RecordingContext, WindowDecoder
 from .window_loop import PlainStrategy, Strategy, WindowLoop
 from .windows import PromptHistory, intersection, join_clips, parse_clips
@@ -35,11 +35,11 @@ from .windows import PromptHistory, intersection, join_clips, parse_clips
 if TYPE_CHECKING:
     from ..audio import Source
     from ..engine.operations import RequestCoroutine
+    from ..output.progress import ProgressCallback
     from ..results import Segment, Transcript
     from ..spans import FrameRange
     from ..speech.vad import Speech
     from .call import Call
-    from .progress import ProgressCallback
 
 # `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
 # `transcribe`, in options/transcription.py and in docs/guide.md.
