@@ -73,6 +73,7 @@ def transcribe(
     hallucination_silence_threshold: float | None = None,
     word_confidence: bool = False,
     batch_size: int | None = None,
+    audio_context: str = "auto",
     audit: bool | None = None,
     vad_filter: bool | None = None,
     vad_parameters: Mapping[str, Any] | str | None = None,
@@ -137,6 +138,10 @@ def transcribe(
         of one to three minutes, and each is transcribed like a recording of its own, with all
         options; so no text prompts across a cut. None or 1 cuts nothing. Of a list, also the number
         of recordings that run at once.
+    audio_context
+        How much the encoder reads of a window with less than 30 s of sound: "full" is 30 s, "short"
+        the sound and a few seconds, which is faster; a doubtful text is then decoded again on 30 s.
+        "auto" is short in int8 and bfloat16, and full in float32.
     audit
         Compare speech and text, window by window: silence is skipped, repetition loops are stopped,
         hallucinations dropped, and speech without text is decoded again. None is True where
@@ -205,6 +210,7 @@ def transcribe(
         "hallucination_silence_threshold": hallucination_silence_threshold,
         "word_confidence": word_confidence,
         "batch_size": batch_size,
+        "audio_context": audio_context,
         "audit": audit,
         "vad_filter": vad_filter,
         "vad_parameters": vad_parameters,

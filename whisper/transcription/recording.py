@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -207,13 +208,21 @@ class Transcription:
         if options.verbose and len(candidates) > 1:
             part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
             self._print(f"Detecting language using {part}. Use `--language` to specify the language")
-        spans = () if speech is None else speech.spans
-        detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+        detect = partial(
+            detecting_language,
+            self.call.backend,
+            self.features,
+            codes=candidates,
+            spans=() if speech is None else speech.spans,
+            encoded=encoded,
+            context=self.call.audio_context,
+        )
+        detection = await detect(n)
         language = detection.language
         may_be_spoken = speech is None or speech.spans
         if self.settings.verifies_language and may_be_spoken and is_doubtful(detection.probs):
             n = max(n, VERIFYING_WINDOWS)
-            detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+            detection = await detect(n)
             language = await self._choose_language(detection, encoded)
         self._report.language_probs = detection.probs
         if options.verbose is not None and len(candidates) > 1:
