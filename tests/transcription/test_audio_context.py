@@ -119,7 +119,7 @@ BEGIN = TOKENIZER.timestamp_begin
     [
         (result(BEGIN, 440, 1001, BEGIN + 250), False),  # to the end of 5 s
         (result(BEGIN, 440, 1001, BEGIN + 290), False),
-        (result(BEGIN, 440, 1001, BEGIN + 350), True),
+        (result(BEGIN, 440, 1001, BEGIN + 360), True),
         (result(BEGIN + 400, 440), True),
         (result(440, 1001), False),
         (result(), False),
@@ -132,6 +132,13 @@ BEGIN = TOKENIZER.timestamp_begin
 )
 def test_signs_of_a_runaway_text(decoded: DecodingResult, doubtful: bool) -> None:
     assert is_doubtful(decoded, 500, TranscribeOptions(), BEGIN) is doubtful
+
+
+def test_what_is_left_after_the_last_word_is_believed_to_be_silent() -> None:
+    silent, speech = result(avg_logprob=-1.5, no_speech_prob=0.8), result(440, avg_logprob=-1.5, no_speech_prob=0.2)
+    assert not is_doubtful(silent, 30, TranscribeOptions(), BEGIN)
+    assert is_doubtful(silent, 100, TranscribeOptions(), BEGIN)
+    assert is_doubtful(speech, 30, TranscribeOptions(), BEGIN)
 
 
 def test_thresholds_are_the_callers() -> None:
