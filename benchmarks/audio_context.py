@@ -94,8 +94,8 @@ class Row:
 
 
 HEADER = (
-    f"{'clips':28} {'variant':12} {'n':>5} {'WER %':>7}   {'points from full':24} {'capped':24} {'changed':>7} {'doubted':>7}"
-    f" {'heated':>7} {'language':>7} {'seconds':>7}"
+    f"{'clips':28} {'variant':12} {'n':>5} {'WER %':>7}   {'points from full':24} {'capped':24}"
+    f" {'changed':>7} {'doubted':>7} {'heated':>7} {'language':>7} {'seconds':>7}"
 )
 
 
@@ -162,7 +162,10 @@ def transcribe_missing(
     if not left:
         return
     model = whisper.load_model(checkpoint, device="cpu", compute_type=options.compute_type)
-    with options.out.open("a", encoding="utf-8") as file:
+    with options.out.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        if not (file.read() or "\n").endswith("\n"):
+            file.write("\n")  # behind a line that was cut off
         for clip in tqdm(left, desc=name, mininterval=10):
             samples = load_audio(str(folder / clip.path))
             for variant in options.variants:
