@@ -141,7 +141,7 @@ def transcribe(
     audio_context
         How much the encoder reads of a window with less than 30 s of sound: "full" is 30 s, "short"
         the sound and a few seconds, which is faster; a doubtful text is then decoded again on 30 s.
-        "auto" is short in int8 and bfloat16, and full in float32.
+        "auto" is short in int8 and bfloat16 on a CPU, else full.
     audit
         Compare speech and text, window by window: silence is skipped, repetition loops are stopped,
         hallucinations dropped, and speech without text is decoded again. None is True where

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import whisper
 from whisper.decoding import DecodingResult
@@ -76,20 +77,21 @@ def test_a_short_context_has_the_sound_and_the_margin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "compute_type", "takes_short", "follows"),
+    ("option", "compute_type", "device", "takes_short", "follows"),
     [
-        ("auto", "int8", True, True),
-        ("auto", "bfloat16", True, True),
-        ("auto", "float32", True, False),
-        ("auto", "float16", True, False),  # not measured
-        ("auto", "int8", False, False),
-        ("full", "int8", True, False),
-        ("short", "float32", True, True),
+        ("auto", "int8", "cpu", True, True),
+        ("auto", "bfloat16", "cpu", True, True),
+        ("auto", "float32", "cpu", True, False),
+        ("auto", "bfloat16", "cuda", True, False),  # not measured
+        ("auto", "int8", "cpu", False, False),
+        ("full", "int8", "cpu", True, False),
+        ("short", "float32", "cpu", True, True),
+        ("short", "float16", "cuda", True, True),
     ],
 )
-def test_what_the_option_means(option: str, compute_type: str, takes_short: bool, follows: bool) -> None:
+def test_what_the_option_means(option: str, compute_type: str, device: str, takes_short: bool, follows: bool) -> None:
     backend: Any = SimpleNamespace(compute_type=compute_type, takes_short_windows=takes_short)
-    assert choose(option, backend).follows_sound is follows
+    assert choose(option, backend, torch.device(device)).follows_sound is follows
 
 
 # ---------------------------------------------------------------------------------------------------------

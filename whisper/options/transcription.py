@@ -225,8 +225,8 @@ class TranscribeOptions:
 
     audio_context: str = option(
         RUNNING, "auto", one_of("auto", "full", "short"), "how much the encoder reads of a window with less than 30 s "
-        "of sound: full, 30 s; short, the sound and a few seconds, which is faster; auto is short in int8 and bfloat16",
-        ours=True,
+        "of sound: full, 30 s; short, the sound and a few seconds, which is faster; auto is short in int8 and bfloat16 "
+        "on a CPU", ours=True,
     )  # fmt: skip
 
     audit: bool | None = option(

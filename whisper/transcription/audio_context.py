@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..audio import pad_or_trim
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 MARGIN = 300  # frames of padding after the sound, at least
 MULTIPLE = 128  # frames: of 64 positions, which the kernels compute together
 NEARLY_ALL = 2700  # frames: from here on the rest is not worth a difference
-FAST_TYPES = ("int8", "bfloat16")  # that "auto" reads short windows in
+FAST_TYPES = ("int8", "bfloat16")  # in which "auto" is short, on a CPU
 SPARE_TOKENS = 24  # beside those of the speaking rate: timestamps, and for very short windows
 REACH = 2.0  # seconds behind the end of the sound that a timestamp may lie; in 30 s, 2 % of texts reach further
 RESIDUE = 100  # frames: a shorter window, such as what is left after the last word, is believed to be silent
@@ -69,7 +70,7 @@ class AudioContext:
 WHOLE = AudioContext()  # 30 s, whatever the sound
 
 
-def choose(option: str, backend: Backend) -> AudioContext:
+def choose(option: str, backend: Backend, device: torch.device) -> AudioContext:
     """Return the audio context that the option ``audio_context`` means on a backend.
 
     Raises
@@ -82,7 +83,7 @@ def choose(option: str, backend: Backend) -> AudioContext:
             "audio_context='short' needs the fast path, which hooks on the model or replaced parts of it switch off; "
             "remove them, or give audio_context='full'"
         )
-    is_safe = backend.takes_short_windows and backend.compute_type in FAST_TYPES
+    is_safe = backend.takes_short_windows and backend.compute_type in FAST_TYPES and device.type == "cpu"
     return AudioContext(option == "short" or (option == "auto" and is_safe))
 
 

@@ -35,7 +35,7 @@ class Call:
 
     def __init__(self, settings: TranscribeSettings, backend: Backend) -> None:
         self.settings, self.backend = settings, backend
-        self.audio_context = audio_context.choose(settings.options.audio_context, backend)
+        self.audio_context = audio_context.choose(settings.options.audio_context, backend, settings.model.device)
         self.chunks = Group(settings.options.batch_size)
 
     def raise_if_cancelled(self) -> None:
