@@ -123,7 +123,10 @@ BEGIN = TOKENIZER.timestamp_begin
         (result(BEGIN, 440, 1001, BEGIN + 290), False),
         (result(BEGIN, 440, 1001, BEGIN + 360), True),
         (result(BEGIN + 400, 440), True),
-        (result(440, 1001), False),
+        (result(BEGIN, 440, 1001, BEGIN + 110), False),  # 2.8 s of silence, or so it says
+        (result(BEGIN, 440, 1001, BEGIN + 90), True),
+        (result(BEGIN), True),
+        (result(440, 1001), False),  # without timestamps
         (result(), False),
         (result(440, is_loop=True), True),
         (result(440, compression_ratio=2.5), True),

@@ -35,6 +35,7 @@ NEARLY_ALL = 2700  # frames: from here on the rest is not worth a difference
 FAST_TYPES = ("int8", "bfloat16")  # in which "auto" is short, on a CPU
 SPARE_TOKENS = 24  # beside those of the speaking rate: timestamps, and for very short windows
 REACH = 2.0  # seconds behind the end of the sound that a timestamp may lie; in 30 s, 2 % of texts reach further
+UNSAID = 3.0  # seconds of sound behind the last timestamp
 RESIDUE = 100  # frames: a shorter window, such as what is left after the last word, is believed to be silent
 
 
@@ -126,6 +127,8 @@ def is_doubtful(decoded: DecodingResult, size: int, options: TranscribeOptions, 
         return False
     if decoded.is_loop or is_repetitive(decoded.compression_ratio, options) or is_improbable(decoded, options):
         return True
-    last = max((token - timestamp_begin for token in decoded.tokens), default=0)
-    reaches_too_far = last / TOKENS_PER_SECOND > size / FRAMES_PER_SECOND + REACH
-    return reaches_too_far or len(decoded.tokens) >= most_tokens(size)
+    if len(decoded.tokens) >= most_tokens(size):
+        return True
+    times = [token - timestamp_begin for token in decoded.tokens if token >= timestamp_begin]
+    behind = times[-1] / TOKENS_PER_SECOND - size / FRAMES_PER_SECOND if times else 0.0
+    return not -UNSAID <= behind <= REACH
