@@ -133,6 +133,8 @@ CASES = [
     Case("batch_size", 2, {"clip_timestamps": "0"}, modes=("sequential", "streamed", "watched", "audited")),
     Case("batch_size", 1, modes=("batched",)),
     Case("batch_size", 1, {"progress": tell}, "told", modes=("list",)),
+    Case("audio_context", "short", {**FEW, **LADDER}, modes=tuple(mode for mode in TRANSCRIBING if mode != "watched")),
+    Case("audio_context", "short", changes="error", modes=("watched",)),
     Case("audit", True, {"audit": False}),
     Case("vad_filter", True, {"vad_filter": False, "clip_timestamps": "0"}),
     Case("vad_parameters", "method=energy,min_speech_duration_ms=9000", {"vad_filter": True}),

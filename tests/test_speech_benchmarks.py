@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import wave
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -327,3 +328,63 @@ def test_the_file_for_whisper_cpp_has_its_head_vocabulary_and_every_tensor(speed
         at += data.nbytes
     for name, tensor in model.state_dict().items():
         assert torch.equal(found[name].squeeze(), tensor.half().float().squeeze()), name
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The audio context
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Iterator[ModuleType]:
+    yield from imported("audio_context")
+
+
+def test_a_run_over_audio_contexts_goes_on_where_it_stopped(contexts, tmp_path, monkeypatch, capsys):
+    model = random_model(1, n_state=32, n_head=1, n_audio_layer=1, n_text_layer=1, end=100.0)  # it says little
+    save_checkpoint(model, tmp_path / "a.pt")
+    lines = ["file\tduration_s\tlanguage\ttranscript"]
+    for i in range(2):
+        path = tmp_path / "set" / f"{i}.wav"
+        path.parent.mkdir(exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            noise = np.random.default_rng(i).normal(size=16000 * (i + 2)) * 3000
+            file.writeframes(noise.astype("<i2").tobytes())
+        lines.append(f"set/{i}.wav\t{i + 2}\ten\tsome words {i}")
+    (tmp_path / "manifest.tsv").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out.jsonl"
+    command = ["audio_context.py", "--manifest", str(tmp_path), "--models", str(tmp_path / "a.pt"), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*command, "--compute_type", "float32", "--variants", "full", "1 raw silence"])
+    before = vars(contexts.audio_context.AudioContext)["mel"]
+    contexts.main()
+    table, written = capsys.readouterr().out, out.read_text().splitlines()
+    assert len(written) == 4
+    assert vars(contexts.audio_context.AudioContext)["mel"] is before
+    assert contexts.audio_context.MARGIN == 300
+    out.write_text("\n".join(written[:3]) + '\n{"model": "a", "vari')  # killed
+    contexts.main()
+    assert len(out.read_text().splitlines()) == 5
+    again = capsys.readouterr().out
+    assert again.count("1 raw silence") == table.count("1 raw silence") == 4  # rows: a set, two lengths, all
+    rows = {row.variant: row for row in contexts.make_rows("all", *given_texts(contexts))}
+    assert (rows["full"].difference, rows["3"].difference, rows["3"].capped) == (0.0, 150.0, 75.0)
+    assert (rows["3"].changed, rows["3"].doubted, rows["3"].heated) == (100.0, 50.0, 0.0)
+
+
+def given_texts(contexts: ModuleType) -> Any:
+    """Two clips of two words, of which a short context reads one in a loop and loses one word of the other."""
+    clips = [ManifestEntry(f"{i}.wav", text="two words", language="en", duration=3.0) for i in range(2)]
+    texts = {
+        ("full", 0): "two words",
+        ("full", 1): "two words",
+        ("3", 0): "two two words" + " words" * 4,
+        ("3", 1): "two",
+    }
+    found = {
+        (variant, f"{i}.wav"): contexts.Transcript(
+            "a", variant, f"{i}.wav", text, "en", 0.0, i * (variant == "3"), 3.0, 1.0
+        )
+        for (variant, i), text in texts.items()
+    }
+    return clips, ["full", "3"], found

@@ -23,11 +23,11 @@ from .options.transcription import (
     TranscribeOptions,
 )
 from .options.types import check_names
+from .output.progress import ProgressBar, share_progress
 from .timing import add_word_timestamps
 from .transcription.backends import backend_for
 from .transcription.call import Call
 from .transcription.language_choice import reconsider
-from .transcription.progress import ProgressBar, share_progress
 from .transcription.recording import Replaceable, recording_steps
 from .transcription.settings import TranscribeSettings, check_settings
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from .engine.engine import Handle
     from .engine.operations import InlineRequest
     from .model import Whisper
+    from .output.progress import ProgressCallback
     from .results import Segment, Transcript
-    from .transcription.progress import ProgressCallback
 
 
 def __getattr__(name: str) -> Any:
@@ -75,6 +75,7 @@ def transcribe(
     hallucination_silence_threshold: float | None = None,
     word_confidence: bool = False,
     batch_size: int | None = None,
+    audio_context: str = "auto",
     audit: bool | None = None,
     vad_filter: bool | None = None,
     vad_parameters: Mapping[str, Any] | str | None = None,
@@ -139,6 +140,10 @@ def transcribe(
         of one to three minutes, and each is transcribed like a recording of its own, with all
         options; so no text prompts across a cut. None or 1 cuts nothing. Of a list, also the number
         of recordings that run at once.
+    audio_context
+        How much the encoder reads of a window with less than 30 s of sound: "full" is 30 s, "short"
+        the sound and a few seconds, which is faster; a doubtful text is then decoded again on 30 s.
+        "auto" is short in int8 and bfloat16 on a CPU, else full.
     audit
         Compare speech and text, window by window: silence is skipped, repetition loops are stopped,
         hallucinations dropped, and speech without text is decoded again. None is True where
@@ -208,6 +213,7 @@ def transcribe(
         "hallucination_silence_threshold": hallucination_silence_threshold,
         "word_confidence": word_confidence,
         "batch_size": batch_size,
+        "audio_context": audio_context,
         "audit": audit,
         "vad_filter": vad_filter,
         "vad_parameters": vad_parameters,

@@ -16,7 +16,7 @@ import whisper
 from tests.models import random_model
 from whisper.cli.main import cli
 from whisper.output.console import is_terminal, show, standard_streams
-from whisper.transcription.progress import ProgressBar
+from whisper.output.progress import ProgressBar
 
 SAID = {"text": " 你好 é", "language": "zh", "segments": [{"start": 0.0, "end": 1.0, "text": " 你好 é"}]}
 BODY = f"""

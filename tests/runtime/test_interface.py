@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whisper import load_model
@@ -160,13 +161,15 @@ def test_encode(runner: Runner, model: Whisper, features: list[Tensor]) -> None:
         assert got.dtype == torch.float32
         assert_close(runner, runner.encode([mel])[0], got)
         assert_close(runner, got, expected)
-    with pytest.raises(ShapeError, match="2999"):
-        runner.encode([mels[0, :, :2999]])
+    for n in (2999, 3002, 0):
+        mel = torch.zeros(model.dims.n_mels, n)
+        with pytest.raises(ShapeError, match=f"{n}\\)"):
+            runner.encode([mel])
 
 
 def test_features_of_another_shape_are_refused(runner: Runner, features: list[Tensor]) -> None:
-    with pytest.raises(ShapeError, match="1499"):
-        runner.project(features[0][:1499])
+    with pytest.raises(ShapeError, match="1501"):
+        runner.project(torch.cat([features[0], features[1][:1]]))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -274,6 +277,68 @@ def test_nine_rows_give_what_one_gives(runner: Runner, features: list[Tensor], e
         if exact:
             assert torch.equal(alone[0], together[i])
     runner.free_rows(rows)
+
+
+LENGTHS = [3000, 74, 1000, 2998, 1000]  # frames of windows that are encoded together; odd and even positions
+
+
+@torch.no_grad()
+def encode_by_modules(model: Whisper, mel: Tensor) -> Tensor:
+    """What the encoder's modules make of a window of any length; its own `forward` takes only full ones."""
+    encoder = model.encoder
+    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[None])))).transpose(1, 2)
+    x = x + encoder.positional_embedding[: x.shape[1]]
+    for block in encoder.blocks:
+        x = block(x)
+    encoded: Tensor = encoder.ln_post(x)[0]
+    return encoded
+
+
+def test_windows_of_any_length_are_encoded_together(runner: Runner, model: Whisper) -> None:
+    """As the network encodes them; on a CPU each as alone to the bit, whatever was encoded before."""
+    generator = torch.Generator().manual_seed(1)
+    mels = [torch.randn(model.dims.n_mels, n, generator=generator) for n in LENGTHS]
+    together = [encoded.clone() for encoded in runner.encode(mels)]
+    for mel, encoded in zip(mels, together, strict=True):
+        assert encoded.shape == (mel.shape[1] // 2, model.dims.n_audio_state)
+        assert_close(runner, encoded, encode_by_modules(model, mel))
+    for i in (1, 0, 3, 2, 4):
+        alone = runner.encode([mels[i]])[0]
+        assert torch.equal(alone, together[i]) if alone.device.type == "cpu" else alone.isfinite().all()
+
+
+def test_windows_of_any_length_in_one_batch(
+    runner: Runner, model: Whisper, features: list[Tensor], exact: bool
+) -> None:
+    """A full window after short ones is what it was before; of short ones no position behind their end is read."""
+    own = [features[0], features[1][:37], features[0][:500], features[1][:1499], features[0][:1]]
+    before = runner.project(features[0])
+    rows = runner.take_rows(6)
+    at_first = read(runner, rows[5], TEXTS[0], before)
+    windows = [runner.project(f) for f in own]
+    items = [(token, rows[i], p, windows[i]) for i in range(5) for p, token in enumerate(TEXTS[0])]
+    together = runner.forward(Batch(*_columns(items), range(len(items)))).clone().view(5, len(TEXTS[0]), -1)
+    for i, f in enumerate(own):
+        assert_close(runner, together[i], reference(model, f, TEXTS[0]))
+        alone = read(runner, rows[5], TEXTS[0], windows[i])
+        assert torch.equal(alone, together[i]) if exact else True
+    windows.clear()
+    items.clear()
+    assert torch.equal(read(runner, rows[5], TEXTS[0], runner.project(features[0])), at_first)
+    runner.free_rows(rows)
+
+
+def test_attention_over_a_short_window(runner: Runner, model: Whisper, features: list[Tensor]) -> None:
+    n, tokens, heads = 333, [*START, 63, *range(500, 520), 57], [(model.dims.n_text_layer - 1, 1), (0, 0)]
+    cache = KVCache(record_attention=True)
+    with disable_sdpa(), torch.no_grad():
+        model.decoder(torch.tensor([tokens]), features[1][None, :n], kv_cache=cache)
+    assert cache.cross_qk is not None
+    expected = torch.stack([cache.cross_qk[layer][0, head] for layer, head in heads])
+    qk, _ = runner.attention_scores(runner.project(features[1][:n]), tokens, heads, 3, 21)
+    assert qk.shape == (2, len(tokens), n)
+    qk, expected = (scores - scores.mean(dim=-1, keepdim=True) for scores in (qk, expected))
+    assert_close(runner, qk, expected)
 
 
 # ---------------------------------------------------------------------------------------------------------

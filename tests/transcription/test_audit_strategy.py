@@ -44,6 +44,8 @@ def result(*said: Said, logprob: float = -0.2, no_speech: float = 0.0, temperatu
 class ScriptedBackend:
     """What `WindowDecoder` needs of a `Backend`; returns what `say` returns, given the window and the options."""
 
+    compute_type, takes_short_windows = "float32", False
+
     def __init__(self, say: Callable[[Window, DecodingOptions], DecodingResult]) -> None:
         self.say, self.asked = say, list[tuple[Window, DecodingOptions]]()
 

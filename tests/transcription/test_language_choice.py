@@ -236,9 +236,9 @@ def in_doubt(language: str, **scores: float) -> Report:
 
 
 def test_the_others_of_a_list_are_evidence_where_a_language_is_in_doubt() -> None:
-    reports = [sure("en"), in_doubt("zh", zh=-2.0, en=-3.0), *[sure("en")] * 5]
+    reports = [sure("en"), in_doubt("zh", zh=-2.0, en=-2.8), *[sure("en")] * 5]
     assert [(i, choice.language) for i, choice in reconsider(reports).items()] == [(1, "en")]
-    assert "6 of 6 in en" in reconsider(reports)[1].reason
+    assert "6 of 6 others are en" in reconsider(reports)[1].reason
 
 
 @pytest.mark.parametrize(
@@ -246,6 +246,7 @@ def test_the_others_of_a_list_are_evidence_where_a_language_is_in_doubt() -> Non
     [
         [sure("en"), sure("en"), in_doubt("zh", zh=-2.0, en=-3.0)],  # too few
         [*[sure("en")] * 3, *[sure("zh")] * 3, in_doubt("zh", zh=-2.0, en=-3.0)],  # as many of both
+        [*[sure("en")] * 9, *[sure("fr")] * 2, in_doubt("zh", zh=-2.0, en=-2.1)],  # a list of several languages
         [*[sure("en")] * 9, in_doubt("zh", zh=-2.0, en=-9.0)],  # English is by far too unlikely
         [*[sure("en")] * 9, in_doubt("zh")],  # no text was evidence
         [*[sure("en")] * 9, Report(language="zh")],  # which was given
@@ -260,9 +261,9 @@ def test_a_recording_of_a_list_is_transcribed_again_in_its_language(
 ) -> None:
     real = recording.detecting_language
 
-    async def detecting(backend: Any, features: Features, *arguments: Any) -> Detection:
+    async def detecting(backend: Any, features: Features, *arguments: Any, **named: Any) -> Detection:
         probs = {"nl": 0.5, "de": 0.3} if features.n_frames < 300 else {"nl": 0.95, "de": 0.04}
-        return replace(await real(backend, features, *arguments), language="nl", probs=probs)
+        return replace(await real(backend, features, *arguments, **named), language="nl", probs=probs)
 
     monkeypatch.setattr(recording, "detecting_language", detecting)
     short = NOISE[: 2 * SAMPLE_RATE]
@@ -273,7 +274,7 @@ def test_a_recording_of_a_list_is_transcribed_again_in_its_language(
     assert [one["language"] for one, _ in told] == ["nl"] * 7
     assert transcript["text"] == transcribe_with_report(model, short, **OPTIONS, language="nl")[0]["text"]
     assert [(finding.kind, finding.text) for finding in report.findings] == [("language", "nl")]
-    assert "6 of 6 in nl" in report.findings[0].reason
+    assert "6 of 6 others are nl" in report.findings[0].reason
     assert report.language_probs["nl"] == 0.5
 
 

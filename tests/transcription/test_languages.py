@@ -146,7 +146,7 @@ class Frames(SimpleNamespace):
 def detected(
     monkeypatch: pytest.MonkeyPatch, probs: dict[int, dict[str, float]], codes: tuple[str, ...], n: int, **given: Any
 ) -> Any:
-    monkeypatch.setattr("whisper.transcription.languages.pad_or_trim", lambda mel, length: mel)
+    monkeypatch.setattr("whisper.transcription.audio_context.pad_or_trim", lambda mel, length: mel)
     backend: Any = ScriptedBackend(probs)
     detection = InlineRequest(detecting_language(backend, Frames(n_frames=12000), n, codes, **given)).result()
     return detection, backend

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_wrong_options_are_found_before_anything_is_read(decoding: dict[str, Any
 
 
 def test_a_call_is_cancelled_once_its_event_is_set() -> None:
-    event, backend = threading.Event(), None
+    event, backend = threading.Event(), SimpleNamespace(takes_short_windows=False)
     call = Call(settings(cancel=event), backend)  # type: ignore[arg-type]
     call.raise_if_cancelled()
     event.set()

@@ -37,9 +37,9 @@ RequestCoroutine = Coroutine[Operation[Any], Any, T]
 
 @dataclass(frozen=True, eq=False)
 class Encode(Operation["EncodedWindow"]):
-    """Run the encoder on a full window, and project it for the decoder's cross-attention."""
+    """Run the encoder on a window, and project it for the decoder's cross-attention."""
 
-    mel: Tensor  # (n_mels, 3000)
+    mel: Tensor  # (n_mels, 3000), or fewer frames; see `Runner.encode`
 
 
 @dataclass(frozen=True, eq=False)

@@ -223,6 +223,12 @@ class TranscribeOptions:
         "of a list, so many recordings", ours=True,
     )  # fmt: skip
 
+    audio_context: str = option(
+        RUNNING, "auto", one_of("auto", "full", "short"), "how much the encoder reads of a window with less than 30 s "
+        "of sound: full, 30 s; short, the sound and a few seconds, which is faster; auto is short in int8 and bfloat16 "
+        "on a CPU", ours=True,
+    )  # fmt: skip
+
     audit: bool | None = option(
         PARTS, None, FLAG, "compare the text with the speech and correct it: no text without speech, no speech without "
         "text, no repetition loops; None does so if batch_size is above 1", ours=True,

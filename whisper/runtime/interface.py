@@ -4,6 +4,8 @@ A runner holds packed weights and caches. It does not decide which row runs, nor
 Two modules implement it, `pytorch.runner` and `native.runner` (compiled kernels), and tests have a mock.
 `select` chooses.
 
+A *window* is what the encoder reads at once: 30 s, or less, in which case encoder and cross-attention do less work.
+
 A *row* is one growing text: a greedy text, or one beam. A *batch* is flat: each item is one token of one row, so a
 prompt (many items of one row) and the next tokens of other rows (one item each) run in the same call.
 """
@@ -34,7 +36,7 @@ Ints = npt.NDArray[np.int32]
 class EncodedWindow:
     """A window after the encoder, made by `Runner.project`; only its runner looks inside."""
 
-    features: Tensor  # (n_audio_ctx, n_audio_state), float32
+    features: Tensor  # (n_positions, n_audio_state), float32; n_positions is at most n_audio_ctx
     cross_kv: Any  # keys and values of every layer's cross-attention, in the runner's own form
 
 
@@ -118,18 +120,28 @@ class Runner(Protocol):
     dims: ModelDimensions
     compute_type: str  # "float32", "bfloat16", "float16" or "int8"
     row_bytes: int  # memory of one row's cache
-    window_bytes: int  # memory of one `EncodedWindow`
+    window_bytes: int  # memory of one `EncodedWindow` of 30 s; a shorter one takes no more
 
     def twin(self) -> Runner:
         """Return a runner of the same weights, in the same memory, whose rows and caches are its own."""
         ...
 
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
-        """Encode windows, each ``(n_mels, 3000)``, into features ``(n_audio_ctx, n_audio_state)``, float32."""
+        """Encode windows into features ``(n_positions, n_audio_state)``, float32.
+
+        Parameters
+        ----------
+        mels
+            Each ``(n_mels, 2 * n_positions)``, of any even length up to ``2 * n_audio_ctx`` (30 s). The model knows
+            only windows of 30 s, so a shorter one should end in silence; how much, the caller decides.
+        """
         ...
 
     def project(self, features: Tensor) -> EncodedWindow:
-        """Prepare a window for the decoder: the keys and values of its cross-attention."""
+        """Prepare a window for the decoder: the keys and values of its cross-attention.
+
+        Windows of different lengths may stand in one `Batch`.
+        """
         ...
 
     def take_rows(self, n: int) -> list[int]:
@@ -181,12 +193,34 @@ class Runner(Protocol):
         Returns
         -------
         qk
-            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_audio_ctx)``; each row
+            Cross-attention scores before the softmax, float32 ``(len(heads), len(tokens), n_positions)``; each row
             up to a constant, which the softmax takes away.
         logits
             Float32 ``(n_text, n_vocab)``. Both may be written over by the next call.
         """
         ...
+
+
+def n_positions_of(mel: Tensor, dims: ModelDimensions) -> int:
+    """Return how many positions a window has after the encoder; `ShapeError` where the encoder does not take it."""
+    n_frames = mel.shape[-1] if mel.ndim == 2 else 0
+    if tuple(mel.shape) != (dims.n_mels, n_frames) or n_frames % 2 or not 2 <= n_frames <= 2 * dims.n_audio_ctx:
+        shape = (dims.n_mels, 2 * dims.n_audio_ctx)
+        raise ShapeError(
+            f"incorrect audio shape: the encoder takes {shape}, or an even number of frames that is less, got "
+            f"{tuple(mel.shape)}; cut or pad the mel spectrogram with pad_or_trim(mel, {shape[1]})"
+        )
+    return n_frames // 2
+
+
+def check_features(features: Tensor, dims: ModelDimensions) -> None:
+    """Raise `ShapeError` where these are not the features of a window."""
+    n = len(features) if features.ndim else 0
+    if tuple(features.shape) != (n, dims.n_audio_state) or not 1 <= n <= dims.n_audio_ctx:
+        shape = (dims.n_audio_ctx, dims.n_audio_state)
+        raise ShapeError(
+            f"audio features of this model have shape {shape}, or fewer positions, not {tuple(features.shape)}"
+        )
 
 
 def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None:

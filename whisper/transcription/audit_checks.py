@@ -13,7 +13,7 @@ from ..audit.hallucinations import Evidence, hallucination_reason
 from ..audit.report import Finding, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..speech.rates import CROWDED_TEXT_BYTES_PER_SECOND, MAX_TEXT_BYTES_PER_SECOND, MAX_TEXT_TOKENS_PER_SECOND
-from .segments import is_improbable, is_silence
+from .segments import is_improbable, is_repetitive, is_silence
 from .windows import Window
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ class AuditChecks:
 
     def is_repetitive(self, compression_ratio: float) -> bool:
         """Whether a text repeats itself."""
-        most = self._options.compression_ratio_threshold
-        return most is not None and compression_ratio > most
+        return is_repetitive(compression_ratio, self._options)
 
     def is_improbable(self, segment: Segment) -> bool:
         """Whether a segment's text is less probable than `logprob_threshold` allows."""

@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A way to run the model; the type of an encoded window is its own."""
+    """A way to run the model; the type of an encoded window is its own.
+
+    Attributes
+    ----------
+    compute_type
+        What it computes in.
+    takes_short_windows
+        Whether windows may have less than 30 s. The model's own modules take 30 s alone, and so may a function that
+        a program has put in, and that gets the window.
+    """
+
+    compute_type: str
+    takes_short_windows: bool
 
     def caller(self, stop: Callable[[], bool] | None = None) -> Caller | None:
         """Return who waits for several requests; `stop` is polled, and says whether to give up."""
@@ -55,7 +67,7 @@ class Backend(Protocol):
         ...
 
     async def encode(self, mel: Tensor) -> Any:
-        """Encode a full window, ``(n_mels, 3000)``, once for detection, decoding and alignment."""
+        """Encode a window, ``(n_mels, 3000)``, once for detection, decoding and alignment."""
         ...
 
     async def detect(self, window: Any) -> dict[str, float]:
@@ -77,6 +89,7 @@ class ReferenceBackend:
     def __init__(self, model: Whisper, fp16: bool) -> None:
         self._model = model
         self._dtype = compute_dtype(fp16, model.device)
+        self.compute_type, self.takes_short_windows = str(self._dtype).removeprefix("torch."), False
 
     def caller(self, stop: Callable[[], bool] | None = None) -> None:
         """See `Backend`; there is nothing that several requests could share."""
@@ -123,6 +136,8 @@ class EngineBackend:
 
     def __init__(self, model: Whisper, engine: Engine) -> None:
         self._model, self._engine = model, engine
+        gives_away = compat.replaced("timing.find_alignment") or compat.replaced("transcribe.add_word_timestamps")
+        self.compute_type, self.takes_short_windows = engine.runner.compute_type, not gives_away
 
     def caller(self, stop: Callable[[], bool] | None = None) -> Caller:
         """See `Backend`."""

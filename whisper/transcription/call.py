@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.scheduler import Group
 from ..errors import CancelledError
+from . import audio_context
 
 if TYPE_CHECKING:
     from ..engine.engine import Caller, Handle
@@ -26,12 +27,15 @@ class Call:
         The checked options.
     backend
         Runs the model.
+    audio_context
+        How much of each window the encoder reads.
     chunks
         The chunks of all recordings, of which `batch_size` run at once.
     """
 
     def __init__(self, settings: TranscribeSettings, backend: Backend) -> None:
         self.settings, self.backend = settings, backend
+        self.audio_context = audio_context.choose(settings.options.audio_context, backend, settings.model.device)
         self.chunks = Group(settings.options.batch_size)
 
     def in_language(self, language: str) -> Call:

@@ -33,9 +33,9 @@ TEXT_WEIGHT, PRIOR_WEIGHT = 2.0, 0.5
 OTHER_SCRIPT_PENALTY = 1.0  # of a text in letters of another script; weak models write Hindi so, too
 IMPROBABLE = -1.0  # mean log-probability of a text for which no commoner language is overruled
 REPETITIVE = 2.4  # compression ratio of a text that is no evidence for its language
-# A list of recordings, so many of which have a language beyond doubt, is evidence for the others: the weight of its
-# log-prior beside the score of a language.
-MIN_SURE_RECORDINGS, LIST_WEIGHT = 4, 1.0
+# In a list, recordings whose language is beyond doubt are evidence for the others, where there are so many of them and
+# such a share of them has one language: the weight of their log-prior beside the score of a language.
+MIN_SURE_RECORDINGS, COMMON_SHARE, LIST_WEIGHT = 4, 0.9, 0.5
 SPARE_TOKENS = 16  # for timestamps, and for a very short window
 RANK = {code: rank for rank, code in enumerate(LANGUAGES, start=1)}
 # languages that are written in other than Latin letters
@@ -156,16 +156,18 @@ def reconsider(reports: Sequence[Report]) -> dict[int, Reconsidered]:
     The recordings, by index, that get another language.
     """
     sure = Counter(r.language for r in reports if r.language_probs and not is_doubtful(r.language_probs))
-    n_sure = sum(sure.values())
-    changed: dict[int, Reconsidered] = {}
-    for i, report in enumerate(reports if n_sure >= MIN_SURE_RECORDINGS else ()):
-        scores = {
-            code: score + LIST_WEIGHT * math.log((sure[code] + 1) / (n_sure + len(LANGUAGES)))
-            for code, score in report.language_scores.items()
-        }
-        likeliest = max(scores, key=scores.__getitem__, default=report.language)
-        if likeliest != report.language:
-            others = ", ".join(f"{n} of {n_sure} in {code}" for code, n in sure.most_common(3))
-            reason = f"the language was in doubt, alone it would be {report.language}; the others of the list: {others}"
-            changed[i] = Reconsidered(likeliest, reason)
+    n_sure, ((common, n_common), *_) = sum(sure.values()), sure.most_common(1) or [("", 0)]
+    if n_sure < MIN_SURE_RECORDINGS or n_common < COMMON_SHARE * n_sure:
+        return {}
+    changed = {}
+    for i, report in enumerate(reports):
+        scores, own = report.language_scores, report.language
+        if own == common or common not in scores:
+            continue
+        prior = LIST_WEIGHT * math.log((n_common + 1) / (sure[own] + 1))
+        if scores[common] + prior > scores.get(own, -math.inf):
+            reason = (
+                f"the language was in doubt; alone it would be {own}, and {n_common} of {n_sure} others are {common}"
+            )
+            changed[i] = Reconsidered(common, reason)
     return changed

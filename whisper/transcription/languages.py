@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..audio import pad_or_trim
 from ..errors import LanguageError
 from ..options.language_names import code_of
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..tokenizer import get_tokenizer
+from .audio_context import WHOLE
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..results import Segment
     from ..spans import FrameRange, Span
     from ..speech.features import Features
+    from .audio_context import AudioContext
     from .backends import Backend
 
 MIN_PROBABILITY = 1e-6  # so that one window that excludes a language does not outweigh all others
@@ -133,6 +134,7 @@ async def detecting_language(
     codes: Sequence[str],
     spans: Sequence[Span] = (),
     encoded: dict[FrameRange, Any] | None = None,
+    context: AudioContext = WHOLE,
 ) -> Detection:
     """Detect the language of a recording from several of its windows.
 
@@ -151,18 +153,21 @@ async def detecting_language(
         Speech segments, in seconds; empty where they are not known.
     encoded
         The encoded windows; filled, and used where it has a window already.
+    context
+        How much of a window the encoder reads.
     """
     if len(codes) == 1:
         return Detection(codes[0], {codes[0]: 1.0}, ())
     spans = spans or [(0.0, features.n_frames / FRAMES_PER_SECOND)]
     windows, weights = [], []
     for seek in window_starts(spans, n_windows):
-        frames = seek, seek + N_FRAMES
-        window = None if encoded is None else encoded.get(frames)
+        stop = seek + N_FRAMES  # where it follows the sound, the window that is going to be decoded
+        stop = max(seek, min(stop, features.n_frames)) if context.follows_sound else stop
+        window = None if encoded is None else encoded.get((seek, stop))
         if window is None:
-            window = await backend.encode(pad_or_trim(features.window(seek, N_FRAMES), N_FRAMES))
+            window = await backend.encode(context.mel(features, seek, stop - seek))
         if encoded is not None:
-            encoded[frames] = window
+            encoded[seek, stop] = window
         probs = await backend.detect(window)
         start = seek / FRAMES_PER_SECOND
         end = start + N_FRAMES / FRAMES_PER_SECOND

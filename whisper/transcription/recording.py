@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ..engine.operations import Deliver, NextDelivery, Spawn, cooperate
 from ..engine.scheduler import Group
 from ..options.language_names import code_of
 from ..output.console import show
+from ..output.progress import ProgressBar
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..speech.features import Features
 from ..speech.pauses import cut_at_pauses
@@ -28,7 +30,6 @@ from ..utils import make_safe
 from . import channels
 from .language_choice import choose_language, is_doubtful
 from .languages import Detection, detecting_language
-from .progress import ProgressBar
 from .window_decoder import RecordingContext, WindowDecoder
 from .window_loop import PlainStrategy, Strategy, WindowLoop
 from .windows import PromptHistory, intersection, join_clips, parse_clips
@@ -36,11 +37,11 @@ from .windows import PromptHistory, intersection, join_clips, parse_clips
 if TYPE_CHECKING:
     from ..audio import Source
     from ..engine.operations import RequestCoroutine
+    from ..output.progress import ProgressCallback
     from ..results import Segment, Transcript
     from ..spans import FrameRange
     from ..speech.vad import Speech
     from .call import Call
-    from .progress import ProgressCallback
 
 # `vad_filter` skips longer pauses of speech, seconds. The same figure is in the docstring of
 # `transcribe`, in options/transcription.py and in docs/guide.md.
@@ -208,13 +209,21 @@ class Transcription:
         if options.verbose and len(candidates) > 1:
             part = "up to the first 30 seconds" if n == 1 and speech is None else f"up to {n} windows of 30 seconds"
             self._print(f"Detecting language using {part}. Use `--language` to specify the language")
-        spans = () if speech is None else speech.spans
-        detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+        detect = partial(
+            detecting_language,
+            self.call.backend,
+            self.features,
+            codes=candidates,
+            spans=() if speech is None else speech.spans,
+            encoded=encoded,
+            context=self.call.audio_context,
+        )
+        detection = await detect(n)
         language = detection.language
         may_be_spoken = speech is None or speech.spans
         if self.settings.verifies_language and may_be_spoken and is_doubtful(detection.probs):
             n = max(n, VERIFYING_WINDOWS)
-            detection = await detecting_language(self.call.backend, self.features, n, candidates, spans, encoded)
+            detection = await detect(n)
             language = await self._choose_language(detection, encoded)
         self._report.language_probs = detection.probs
         if options.verbose is not None and len(candidates) > 1:

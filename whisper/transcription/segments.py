@@ -52,8 +52,13 @@ def needs_fallback(result: Scores, options: TranscribeOptions) -> bool:
     improbable = is_improbable(result, options)
     if improbable and o.no_speech_threshold is not None and result.no_speech_prob > o.no_speech_threshold:
         return False  # silence; a higher temperature does not help
-    repetitive = o.compression_ratio_threshold is not None and result.compression_ratio > o.compression_ratio_threshold
-    return repetitive or improbable
+    return is_repetitive(result.compression_ratio, options) or improbable
+
+
+def is_repetitive(compression_ratio: float, options: TranscribeOptions) -> bool:
+    """Whether a text is more repetitive than `compression_ratio_threshold` allows."""
+    most = options.compression_ratio_threshold
+    return most is not None and compression_ratio > most
 
 
 def is_improbable(result: Scores, options: TranscribeOptions) -> bool:

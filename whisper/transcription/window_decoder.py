@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..audio import pad_or_trim
 from ..spans import N_FRAMES
 from ..utils import exact_div, get_end
+from .audio_context import WHOLE, bounded, is_doubtful
 from .languages import LanguageTracker
 from .segments import (
     WindowResult,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..speech.features import Features
     from ..speech.vad import Speech
     from ..tokenizer import Tokenizer
+    from .audio_context import AudioContext
     from .call import Call
     from .windows import Window
 
@@ -60,7 +61,7 @@ class RecordingContext:
         return self.encoded.pop((window.seek, window.seek + window.size), None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PreparedWindow:
     """A window, encoded, with its language."""
 
@@ -68,6 +69,7 @@ class PreparedWindow:
     encoded: Any  # by the `Backend`
     language: str
     tokenizer: Tokenizer  # for that language
+    is_short: bool = False  # the encoder read less than 30 s; until a text was doubtful
 
 
 class WindowDecoder:
@@ -83,7 +85,7 @@ class WindowDecoder:
 
     def __init__(self, call: Call, recording: RecordingContext) -> None:
         self.settings, self.raise_if_cancelled = call.settings, call.raise_if_cancelled
-        self._backend, self._recording = call.backend, recording
+        self._backend, self._context, self._recording = call.backend, call.audio_context, recording
         detects = call.settings.options.multilingual and recording.language_probs
         # by which word times are moved; without speech detection they stay the original's
         self._delay = 0.0 if recording.speech is None else delay_of(call.settings.model.dims)
@@ -93,20 +95,34 @@ class WindowDecoder:
         """Encode a window, and detect its language where each window has its own."""
         encoded = self._recording.take_encoded(window)
         if encoded is None:
-            mel = self._recording.features.window(window.seek, window.size)
-            encoded = await self._backend.encode(pad_or_trim(mel, N_FRAMES))
+            encoded = await self._encode(window, self._context)
         language = self._recording.language
         if self._tracker is not None:
             language = await self._tracker.detect(self._backend, encoded)
-        return PreparedWindow(window, encoded, language, self.settings.tokenizer(language))
+        is_short = self._context.is_short(window.size)
+        return PreparedWindow(window, encoded, language, self.settings.tokenizer(language), is_short)
+
+    async def _encode(self, window: Window, context: AudioContext) -> Any:
+        return await self._backend.encode(context.mel(self._recording.features, window.seek, window.size))
 
     async def decode(
         self, prepared: PreparedWindow, temperature: float, prompt: Sequence[int], **changes: Any
     ) -> DecodingResult:
-        """Decode a window once; `changes` are of its `DecodingOptions`."""
+        """Decode a window once; `changes` are of its `DecodingOptions`.
+
+        Where the encoder has read less than 30 s and the text is doubtful, all 30 s are encoded and decoded, here and
+        at later calls.
+        """
         seed = self.settings.seed(prepared.window, temperature)
         changes |= {"language": prepared.language, "seed": seed, "prompt": prompt}
-        return await self._backend.decode(prepared.encoded, self.settings.decoding.at(temperature, **changes))
+        decoding = self.settings.decoding.at(temperature, **changes)
+        if prepared.is_short:
+            size, timestamp_begin = prepared.window.size, prepared.tokenizer.timestamp_begin
+            decoded = await self._backend.decode(prepared.encoded, bounded(decoding, size))
+            if not is_doubtful(decoded, size, self.settings.options, timestamp_begin):
+                return decoded
+            prepared.encoded, prepared.is_short = await self._encode(prepared.window, WHOLE), False
+        return await self._backend.decode(prepared.encoded, decoding)
 
     async def to_result(self, prepared: PreparedWindow, decoded: DecodingResult, last_speech: float) -> WindowResult:
         """Make segments of a window's tokens, and find the next seek.

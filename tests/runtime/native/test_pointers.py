@@ -120,7 +120,7 @@ def test_audios_of_others_and_features_of_no_sound_are_refused(runner: Any, hear
         with pytest.raises(ShapeError):
             runner.forward(Batch([5], row, [0], [audio], [0]))
     runner.free_rows(row)
-    for features in (torch.zeros(1500, 63), torch.zeros(1499, 64), torch.zeros(1, 1500, 64)):
+    for features in (torch.zeros(1500, 63), torch.zeros(1501, 64), torch.zeros(0, 64), torch.zeros(1, 1500, 64)):
         with pytest.raises(ShapeError):
             runner.project(features)
     for mel in (torch.zeros(80, 2999), torch.zeros(128, 3000), torch.zeros(1, 80, 3000)):

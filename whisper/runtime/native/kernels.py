@@ -18,7 +18,7 @@ from ...device.hardware import machine, processor
 from ...errors import OptionError
 from .build import SOURCES, VARIANTS, Variant, build_all, variants_for
 
-ABI = 4  # raise it with every change of a function or a struct, here and in src/kernels.cpp
+ABI = 5  # raise it with every change of a function or a struct, here and in src/kernels.cpp
 VARIABLE = "SOTTO_KERNELS"
 HOW_TO_BUILD = "python -m whisper.runtime.native compiles them"
 
@@ -45,8 +45,9 @@ class Batch(ctypes.Structure):
     """One call of the decoder; shapes and dtypes stand in ``native/abi.h``."""
 
     _fields_ = [
-        *_fields(_int, "n_items n_logits n_threads n_heads"),
-        *_fields(_pointer, "tokens rows positions row_table kv_rows cross_kv logit_indices logits heads qk"),
+        *_fields(_int, "n_items n_logits n_threads n_heads qk_stride"),
+        *_fields(_pointer, "tokens rows positions row_table kv_rows cross_kv n_positions"),
+        *_fields(_pointer, "logit_indices logits heads qk"),
     ]
 
 
@@ -78,13 +79,13 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     # encoder
     "sotto_encoder_new": (_pointer, (ctypes.POINTER(EncoderDims), _pointer, _pointer)),
     "sotto_encoder_free": (None, (_pointer,)),
-    "sotto_encode": (_status, (_pointer, _pointer, _pointer, _int)),
+    "sotto_encode": (_status, (_pointer, _pointer, _pointer, _int, _int)),
     # decoder
     "sotto_decoder_new": (_pointer, (ctypes.POINTER(DecoderDims), _pointer, _pointer)),
     "sotto_decoder_free": (None, (_pointer,)),
     "sotto_kv_row_bytes": (_size, (_pointer,)),
-    "sotto_cross_kv_bytes": (_size, (_pointer,)),
-    "sotto_project_cross_kv": (_status, (_pointer, _pointer, _pointer, _int)),
+    "sotto_cross_kv_bytes": (_size, (_pointer, _int)),
+    "sotto_project_cross_kv": (_status, (_pointer, _pointer, _int, _pointer, _int)),
     "sotto_forward": (_status, (_pointer, ctypes.POINTER(Batch))),
     # token selection
     "sotto_select_tokens": (None, (ctypes.POINTER(TokenSelection),)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +23,23 @@ from torch import Tensor
 from ...checkpoints.weights import expected_shapes
 from ...errors import OptionError, ShapeError
 from ...model import ModelDimensions
-from ..interface import Batch, EncodedWindow, Ints, RowTable, TokenMask, check_heads
+from ..interface import (
+    Batch,
+    EncodedWindow,
+    Ints,
+    RowTable,
+    TokenMask,
+    check_features,
+    check_heads,
+    n_positions_of,
+)
 from . import kernels
 from .pointers import address
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LANES = 16  # numbers in the widest vector; head dimension and state must be multiples
 MAX_ROWS_KEPT = 64  # rows whose memory is kept for reuse
-MAX_SPARE = 2  # windows whose cross-attention memory is kept for reuse
+MAX_SPARE = 2  # windows of 30 s whose cross-attention memory is kept for reuse
 PACK_ROWS = 256  # rows of a matrix that are packed at once: bounds the float32 copy
 
 
@@ -83,7 +93,7 @@ class NativeRunner:
         self._weights_of: NativeRunner | None = None  # the runner of which this is a twin
         self._begin()
         self.row_bytes: int = library.sotto_kv_row_bytes(self._decoder)
-        self.window_bytes: int = library.sotto_cross_kv_bytes(self._decoder)
+        self.window_bytes = self._cross_kv_bytes(dims.n_audio_ctx)
 
     def _begin(self) -> None:
         """Make all that calls change."""
@@ -111,31 +121,30 @@ class NativeRunner:
         return [self._encode(mel) for mel in mels]
 
     def _encode(self, mel: Tensor) -> Tensor:
-        shape = (self.dims.n_mels, 2 * self.dims.n_audio_ctx)
-        if tuple(mel.shape) != shape:
-            raise ShapeError(
-                f"incorrect audio shape: the encoder takes {shape}, got {tuple(mel.shape)}; cut or pad the mel "
-                f"spectrogram with pad_or_trim(mel, {shape[1]})"
-            )
+        n = n_positions_of(mel, self.dims)
         mel = mel.detach().to("cpu", torch.float32).contiguous()
-        features = _floats(self.dims.n_audio_ctx, self.dims.n_audio_state)
+        features = _floats(n, self.dims.n_audio_state)
         at_mel, at_features = _pointer(mel, "mel"), _pointer(features, "features")
-        self._call("sotto_encode", self._encoder, at_mel, at_features, torch.get_num_threads())
+        self._call("sotto_encode", self._encoder, at_mel, at_features, n, torch.get_num_threads())
         return features
 
     def project(self, features: Tensor) -> EncodedWindow:
         """See `Runner.project`."""
-        shape = (self.dims.n_audio_ctx, self.dims.n_audio_state)
-        if tuple(features.shape) != shape:
-            raise ShapeError(f"audio features of this model have shape {shape}, not {tuple(features.shape)}")
+        check_features(features, self.dims)
         features = features.detach().to("cpu", torch.float32).contiguous()
+        n, is_full = len(features), len(features) == self.dims.n_audio_ctx
         # what lies behind the last position must be zero; the kernels never write there
-        memory = self._spare.pop() if self._spare else _memory(self.window_bytes)
-        at_features, at_memory = _pointer(features, "features"), ctypes.c_void_p(self._address_of(memory))
-        self._call("sotto_project_cross_kv", self._decoder, at_features, at_memory, torch.get_num_threads())
+        memory = self._spare.pop() if is_full and self._spare else _memory(self._cross_kv_bytes(n))
         window = EncodedWindow(features, memory)
-        weakref.finalize(window, _give_back, self._spare, memory)
+        at_features, at_memory = _pointer(features, "features"), ctypes.c_void_p(self._address_of(window))
+        self._call("sotto_project_cross_kv", self._decoder, at_features, n, at_memory, torch.get_num_threads())
+        if is_full:
+            weakref.finalize(window, _give_back, self._spare, memory)
         return window
+
+    def _cross_kv_bytes(self, n_positions: int) -> int:
+        n_bytes: int = self._library.sotto_cross_kv_bytes(self._decoder, n_positions)
+        return n_bytes
 
     # -- KV cache ----------------------------------------------------------------------------------------
 
@@ -174,25 +183,29 @@ class NativeRunner:
         items = [np.asarray(numbers, dtype=np.int32) for numbers in columns]
         at_items = [address(array, np.int32, n, "a batch") for array in items]
         logit_indices = np.asarray(batch.logit_indices, dtype=np.int32)
-        pointers = {id(window): self._address_of(window.cross_kv) for window in batch.windows}
+        windows = {id(window): window for window in batch.windows}
+        pointers = {key: self._address_of(window) for key, window in windows.items()}
         cross_kv = np.array([pointers[id(window)] for window in batch.windows], dtype=np.uintp)
+        n_positions = np.array([len(window.features) for window in batch.windows], dtype=np.int32)
         recorded = np.array([layer * dims.n_text_head + head for layer, head in heads], dtype=np.int32)
-        n_scores = len(heads) * n * dims.n_audio_ctx
+        qk_stride = int(n_positions.max())
         arguments = kernels.Batch(
             n_items=n,
             n_logits=n_logits,
             n_threads=torch.get_num_threads(),
             n_heads=len(heads),
+            qk_stride=qk_stride,
             tokens=at_items[0],
             rows=at_items[1],
             positions=at_items[2],
             row_table=address(self._table.table, np.int32, n_rows * dims.n_text_ctx, "the table of rows"),
             kv_rows=address(self._kv_row_pointers, np.uintp, n_rows, "the rows of the KV cache"),
             cross_kv=address(cross_kv, np.uintp, n, "encoded windows"),
+            n_positions=address(n_positions, np.int32, n, "encoded windows"),
             logit_indices=address(logit_indices, np.int32, n_logits, "a batch"),
             logits=address(logits, torch.float32, n_logits * dims.n_vocab, "logits"),
             heads=address(recorded, np.int32, len(heads), "heads"),
-            qk=None if qk is None else address(qk, torch.float32, n_scores, "scores"),
+            qk=None if qk is None else address(qk, torch.float32, len(heads) * n * qk_stride, "scores"),
         )
         self._call("sotto_forward", self._decoder, ctypes.byref(arguments))
         return logits
@@ -211,10 +224,11 @@ class NativeRunner:
         n_text: int,
     ) -> tuple[Tensor, Tensor]:
         """See `Runner.attention_scores`."""
-        n_scores = len(heads) * len(tokens) * self.dims.n_audio_ctx
+        shape = (len(heads), len(tokens), len(window.features))
+        n_scores = math.prod(shape)
         if n_scores > len(self._scores):
             self._scores = _floats(n_scores)
-        qk = self._scores[:n_scores].view(len(heads), len(tokens), self.dims.n_audio_ctx)
+        qk = self._scores[:n_scores].view(shape)
         rows = self.take_rows(1)
         try:
             batch = Batch.of_row(tokens, rows[0], window, range(n_skipped, n_skipped + n_text))
@@ -223,9 +237,10 @@ class NativeRunner:
             self.free_rows(rows)
         return qk, logits
 
-    def _address_of(self, memory: object) -> int:
+    def _address_of(self, window: EncodedWindow) -> int:
         """Return where a window's keys and values lie; raises `ShapeError` for those of another runner."""
-        return address(memory, torch.uint8, self.window_bytes, "a window's keys and values")  # type: ignore[arg-type]
+        n_bytes = self._cross_kv_bytes(len(window.features))
+        return address(window.cross_kv, torch.uint8, n_bytes, "a window's keys and values")
 
     def select_tokens(self, logits: Tensor, rules: TokenMask, n_best: int) -> tuple[Ints, npt.NDArray[np.float32]]:
         """See `Runner.select_tokens`."""

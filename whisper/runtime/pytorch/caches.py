@@ -78,11 +78,11 @@ class CrossAttentionCache(Protocol):
     """Keys and values of one window for the cross-attention."""
 
     def keys(self, layer: int) -> Tensor:
-        """Return ``(n_head, width, n_audio_ctx)``."""
+        """Return ``(n_head, width, n_positions)``."""
         ...
 
     def values(self, layer: int) -> Tensor:
-        """Return ``(n_head, n_audio_ctx, width)``."""
+        """Return ``(n_head, n_positions, width)``."""
         ...
 
 
@@ -94,7 +94,7 @@ class CrossKV:
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def add(self, k: Tensor, v: Tensor) -> None:
-        """Add the next layer's, ``(n_audio_ctx, n_state)`` each."""
+        """Add the next layer's, ``(n_positions, n_state)`` each."""
         k, v = (t.reshape(len(t), self.n_head, -1) for t in (k, v))
         self._layers.append((k.permute(1, 2, 0).contiguous(), v.transpose(0, 1).contiguous()))
 
@@ -146,19 +146,21 @@ class CrossKVInSlot:
 
     def __init__(self, slots: WindowSlots, slot: int) -> None:
         self._slots, self.slot = slots, slot
-        self._n_added = 0
+        self._n_added = self.n_positions = 0
 
     def add(self, k: Tensor, v: Tensor) -> None:
-        """Add the next layer's, ``(n_audio_ctx, n_state)`` each."""
+        """Add the next layer's, ``(n_positions, n_state)`` each."""
         place = self._slots.pool[self._n_added, :, self.slot]  # (2, n_head, n_audio_ctx, width)
         for i, t in enumerate((k, v)):
-            place[i] = t.reshape(len(t), place.shape[1], -1).transpose(0, 1)
-        self._n_added += 1
+            place[i, :, : len(t)] = t.reshape(len(t), place.shape[1], -1).transpose(0, 1)
+        # what a longer window left there is masked, but 0 times infinity would be NaN
+        place[:, :, len(k) :] = 0
+        self._n_added, self.n_positions = self._n_added + 1, len(k)
 
     def keys(self, layer: int) -> Tensor:
         """See `CrossAttentionCache`."""
-        return self._slots.pool[layer, 0, self.slot].transpose(1, 2)
+        return self._slots.pool[layer, 0, self.slot, :, : self.n_positions].transpose(1, 2)
 
     def values(self, layer: int) -> Tensor:
         """See `CrossAttentionCache`."""
-        return self._slots.pool[layer, 1, self.slot]
+        return self._slots.pool[layer, 1, self.slot, :, : self.n_positions]

@@ -1,8 +1,9 @@
 """One decoder step with inputs padded to a few fixed shapes, so that it can be captured as a CUDA graph.
 
 Items are padded to a bucket, all attend to a bucket of positions under a mask, and windows live in slots of one tensor,
-so that the cross-attention reads them where they are. Items are independent: prompts and next tokens mix. A
-result may differ in its last bits with the bucket. `runner` decides which batches come here.
+so that the cross-attention reads them where they are; where one is shorter than 30 s, under a mask. Items are
+independent: prompts and next tokens mix. A result may differ in its last bits with the bucket. `runner` decides which
+batches come here.
 """
 
 from __future__ import annotations
@@ -107,18 +108,26 @@ class StaticStep:
         numbers = np.zeros((3, n_items), dtype=np.int64)
         numbers[2] = self.cache.padding_row
         numbers[:, :n] = batch.tokens, batch.positions, batch.rows
-        slots = [window.cross_kv.slot for window in batch.windows]
-        own = grid(slots, n_items, self.device)
-        return {
+        windows = [window.cross_kv for window in batch.windows]
+        own = grid([window.slot for window in windows], n_items, self.device)
+        inputs = {
             "numbers": torch.from_numpy(numbers).to(self.device),
             "table": torch.from_numpy(table).to(self.device),
             "items": own.items,
             "places": own.places,
         }
+        if any(window.n_positions < self.dims.n_audio_ctx for window in windows):
+            # full ones alone need no mask, with which the attention is slower
+            lengths = np.full(len(own.items), self.dims.n_audio_ctx, dtype=np.int64)
+            lengths[[window.slot for window in windows]] = [window.n_positions for window in windows]
+            inputs["lengths"] = torch.from_numpy(lengths).to(self.device)
+        return inputs
 
     # -- what a graph holds: nothing below may look at a value --------------------------------------------
 
-    def _step(self, numbers: Tensor, table: Tensor, items: Tensor, places: Tensor) -> Tensor:
+    def _step(
+        self, numbers: Tensor, table: Tensor, items: Tensor, places: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
         """Return float32 logits ``(n_items, n_vocab)``.
 
         Parameters
@@ -129,6 +138,8 @@ class StaticStep:
             Physical row of each position, ``(n_items, length)``.
         items, places
             See `Grid`.
+        lengths
+            Positions of the window in each slot, ``(n_slots,)``; None where all are full.
         """
         tokens, positions, rows = numbers
         n_head, n_ctx = self.dims.n_text_head, self.dims.n_text_ctx
@@ -138,10 +149,14 @@ class StaticStep:
         reads = ((table[:, None] * n_head + heads) * n_ctx + steps).flatten()  # (n_items * n_head * length)
         mask = torch.zeros(len(tokens), 1, 1, len(steps), dtype=self.decoder.activations, device=self.device)
         mask.masked_fill_(steps > positions[:, None, None, None], -torch.inf)
+        is_inside = None
+        if lengths is not None:
+            steps_of_window = torch.arange(self.dims.n_audio_ctx, dtype=torch.long, device=self.device)
+            is_inside = (steps_of_window < lengths[:, None])[:, None, None]  # (n_slots, 1, 1, n_audio_ctx)
         x = self.decoder.embed(tokens, positions)  # (n_items, n_state)
         for layer, block in enumerate(self.decoder.blocks):
             x = self._self_attention(block, layer, x, writes, reads, mask)
-            x = self._cross_attention(block, layer, x, items, places)
+            x = self._cross_attention(block, layer, x, items, places, is_inside)
             x = block.mlp(x)
         return self.decoder.logits(x)
 
@@ -157,9 +172,11 @@ class StaticStep:
         mixed = F.scaled_dot_product_attention(q.reshape(shape), k, v, attn_mask=mask)
         return x.add_(block.out.linear(mixed.flatten(1)))
 
-    def _cross_attention(self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor) -> Tensor:
+    def _cross_attention(
+        self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor, is_inside: Tensor | None
+    ) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).view(len(x), self.dims.n_text_head, self.width)
         keys, values = self.slots.pool[layer, :, : len(items)]  # (n_slots, n_head, n_audio_ctx, width) each
         q = q[items].transpose(1, 2)  # (n_slots, n_head, n_each, width)
-        mixed = F.scaled_dot_product_attention(q, keys, values).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=is_inside).transpose(1, 2)
         return x.add_(block.cross_out.linear(mixed.flatten(0, 1)[places].flatten(1)))

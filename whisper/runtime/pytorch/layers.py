@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...device.hardware import has_bfloat16, has_bfloat16_tiles
-from ...errors import OptionError, ShapeError
+from ...errors import OptionError
 from ...model import ModelDimensions
 from .quantization import COMPUTE_TYPES, Buffers, Packed, Together, pack, pack_together
 
@@ -148,16 +148,11 @@ class Encoder:
         self.ln_post = Norm(*(precision.plain(tensors[f"encoder.ln_post.{kind}"]) for kind in ("weight", "bias")))
 
     def __call__(self, mels: Tensor) -> Tensor:
-        """Encode ``(n_batch, n_mels, 2 * n_audio_ctx)`` into ``(n_batch, n_audio_ctx, n_audio_state)``."""
-        if (expected := (self.dims.n_mels, 2 * self.dims.n_audio_ctx)) != tuple(mels.shape[1:]):
-            raise ShapeError(
-                f"incorrect audio shape: the encoder takes (n_batch, {expected[0]}, {expected[1]}), got "
-                f"{tuple(mels.shape)}; cut or pad the mel spectrogram with pad_or_trim(mel, {expected[1]})"
-            )
+        """Encode ``(n_batch, n_mels, 2 * n_ctx)`` into ``(n_batch, n_ctx, n_audio_state)``, any `n_ctx` that fits."""
         mels = mels.to(self.precision.device, self.precision.activations)
         x = self.conv2(self.conv1(mels.transpose(1, 2)))
         n_batch, n_ctx, n_state = x.shape
-        x = (x + self.positions).view(-1, n_state)  # (n_batch * n_audio_ctx, n_audio_state)
+        x = (x + self.positions[:n_ctx]).view(-1, n_state)  # (n_batch * n_ctx, n_audio_state)
         take = self.precision.buffers.take
         qkv, narrow = (
             take(name, (len(x), n), x.dtype, x.device) for name, n in (("qkv", 3 * n_state), ("narrow", n_state))

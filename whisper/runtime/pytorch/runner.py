@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from ...device.torch_state import clean_state
-from ...errors import ShapeError
 from ...model import ModelDimensions
-from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_heads
+from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_features, check_heads, n_positions_of
 from .caches import CrossAttentionCache, CrossKV, RowCache, WindowSlots
 from .cuda_graphs import Capture, CudaCapture, enabled
 from .fixed_shapes import StaticStep
@@ -76,10 +75,10 @@ class AttentionRecord:
 
     def __init__(self, heads: Sequence[tuple[int, int]]) -> None:
         self._heads = heads  # layer and head
-        self.scores: dict[tuple[int, int], Tensor] = {}  # (n_items, n_audio_ctx) each
+        self.scores: dict[tuple[int, int], Tensor] = {}  # (n_items, n_positions) each
 
     def add(self, layer: int, scores: Tensor) -> None:
-        """Keep what is asked for of a layer's scores, ``(n_head, n_items, n_audio_ctx)``."""
+        """Keep what is asked for of a layer's scores, ``(n_head, n_items, n_positions)``."""
         self.scores.update({(at, head): scores[head].float() for at, head in self._heads if at == layer})
 
 
@@ -208,18 +207,23 @@ class TorchRunner:
 
     @clean_state()
     def encode(self, mels: Sequence[Tensor]) -> list[Tensor]:
-        """See `Runner.encode`."""
+        """See `Runner.encode`; on a GPU windows of the same length are encoded together."""
+        by_length: dict[int, list[int]] = {}
+        for i, mel in enumerate(mels):
+            by_length.setdefault(n_positions_of(mel, self.dims), []).append(i)
         n = 1 if self.device.type == "cpu" else WINDOWS_AT_ONCE
-        features: list[Tensor] = []
-        for i in range(0, len(mels), n):
-            features += self._encoder(torch.stack([mel.to(self.device) for mel in mels[i : i + n]])).float()
-        return features
+        features: dict[int, Tensor] = {}
+        for same in by_length.values():
+            for begin in range(0, len(same), n):
+                group = same[begin : begin + n]
+                encoded = self._encoder(torch.stack([mels[i].to(self.device) for i in group])).float()
+                features.update(zip(group, encoded, strict=True))
+        return [features[i] for i in range(len(mels))]
 
     @clean_state()
     def project(self, features: Tensor) -> EncodedWindow:
         """See `Runner.project`."""
-        if tuple(features.shape) != (expected := (self.dims.n_audio_ctx, self.dims.n_audio_state)):
-            raise ShapeError(f"audio features of this model have shape {expected}, not {tuple(features.shape)}")
+        check_features(features, self.dims)
         features = features.to(self.device)
         x = features.to(self.precision.activations)
         cross_kv = CrossKV(self.dims.n_text_head) if self._static is None else self._static.slots.take()
@@ -325,7 +329,7 @@ class TorchRunner:
         q = q.view(len(x), self.dims.n_text_head, self._width)
         mixed = torch.empty_like(q)
         for items, cross_kv in plan.cross_groups:
-            scores = torch.bmm(q[items].transpose(0, 1), cross_kv.keys(layer))  # (n_head, n_items, n_audio_ctx)
+            scores = torch.bmm(q[items].transpose(0, 1), cross_kv.keys(layer))  # (n_head, n_items, n_positions)
             if record is not None:
                 record.add(layer, scores)
             mixed[items] = torch.bmm(scores.softmax(dim=-1), cross_kv.values(layer)).transpose(0, 1)

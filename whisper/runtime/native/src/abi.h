@@ -10,7 +10,7 @@ namespace sotto {
 
 struct EncoderDims {
     int32_t n_mels;
-    int32_t n_ctx;    // positions of the encoder's output, half its input frames: 1500
+    int32_t n_ctx;    // most positions of the encoder's output, half its input frames: 1500
     int32_t n_state;  // width of the residual stream
     int32_t n_head;
     int32_t n_layer;
@@ -23,7 +23,7 @@ struct DecoderDims {
     int32_t n_state;
     int32_t n_head;
     int32_t n_layer;
-    int32_t n_audio_ctx;  // positions of a window: 1500
+    int32_t n_audio_ctx;  // most positions of a window: 1500
     int32_t dtype;
 };
 
@@ -34,16 +34,18 @@ struct Batch {
     int32_t n_logits;              // items whose logits are computed
     int32_t n_threads;
     int32_t n_heads;               // heads whose cross-attention scores are recorded; usually 0
+    int32_t qk_stride;             // numbers of a row of qk, at least the longest window's positions
     const int32_t* tokens;         // (n_items,) ids
     const int32_t* rows;           // (n_items,) the row that an item belongs to
     const int32_t* positions;      // (n_items,) its position in the row
     const int32_t* row_table;      // (n_rows, n_ctx) the row whose memory holds a row's position
     char* const* kv_rows;          // (n_rows,) memory of each row, sotto_kv_row_bytes each
     char* const* cross_kv;         // (n_items,) each item's window, from sotto_project_cross_kv
+    const int32_t* n_positions;    // (n_items,) positions of that window
     const int32_t* logit_indices;  // (n_logits,) items
     float* logits;                 // out: (n_logits, n_vocab)
     const int32_t* heads;          // (n_heads,) layer * n_head + head
-    float* qk;                     // out: (n_heads, n_items, n_audio_ctx), before the softmax
+    float* qk;                     // out: (n_heads, n_items, qk_stride), before the softmax
 };
 
 // One call of the token selection: which tokens may come next, and the likeliest of them. "Row" is

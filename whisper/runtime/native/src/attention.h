@@ -185,6 +185,9 @@ void attention(
         auto* weights = reinterpret_cast<Weight*>(workspace.weights.row_data(query));
         inverse[query] = 1 / scores.softmax_numerators(
                                  query, [&](int p, FloatVec e) { store_as(weights + p, e); });
+        // whole tiles reach further than whole vectors
+        for (int p = (n + kLanes - 1) / kLanes * kLanes; p < value_groups * group_size(T); p++)
+            weights[p] = 0;
     }
     const ActivationView weights = workspace.weights.view();
     for (int panel = 0; panel < n_panels(d); panel++)

@@ -42,27 +42,28 @@ struct Decoder {
     size_t kv_row_bytes() const {
         return size_t(n_layer) * 2 * n_ctx * n_state * (kv_dtype() == kFloat32 ? 4 : 2);
     }
-    size_t cross_kv_layer_bytes() const {
-        return LayerKV::bytes(cross_kv_dtype(), n_audio_ctx, head_dim(), n_head);
+    size_t cross_kv_layer_bytes(int n) const {
+        return LayerKV::bytes(cross_kv_dtype(), n, head_dim(), n_head);
     }
-    size_t cross_kv_bytes() const { return n_layer * cross_kv_layer_bytes(); }
+    // Of a window of `n` positions.
+    size_t cross_kv_bytes(int n) const { return n_layer * cross_kv_layer_bytes(n); }
 
-    // Compute the keys and values of every layer's cross-attention for one window: `features`
-    // (n_audio_ctx, n_state) into `cross_kv` (cross_kv_bytes). What lies behind the last position
-    // is never written, and must be zero.
-    void project_cross_kv(const float* features, char* cross_kv, int n_threads) {
-        audio_.reserve(sensitive_dtype(dtype), n_audio_ctx, n_state);
+    // Compute the keys and values of every layer's cross-attention for one window of `n` positions,
+    // at most n_audio_ctx: `features` (n, n_state) into `cross_kv` (cross_kv_bytes(n)). What lies
+    // behind the last position is never written, and must be zero.
+    void project_cross_kv(const float* features, int n, char* cross_kv, int n_threads) {
+        audio_.reserve(sensitive_dtype(dtype), n, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
         const bool is_int8 = cross_kv_dtype() == kInt8;
         const int n_tasks = is_int8 ? n_head : n_panels(2 * n_state);  // of a layer
         parallel_region(n_threads, 2, [&](Worker& worker, int thread) {
             Workspace& w = workspaces_[thread];
-            worker.parallel_for(n_audio_ctx, [&](int i) {
+            worker.parallel_for(n, [&](int i) {
                 audio_.set_row(i, features + size_t(i) * n_state, n_state);
             });
             worker.parallel_for(n_layer * n_tasks, [&](int task) {
                 const int l = task / n_tasks, part = task % n_tasks;
-                const LayerKV kv = cross_kv_of(cross_kv, l);
+                const LayerKV kv = cross_kv_of(cross_kv, n, l);
                 if (is_int8)
                     project_cross_kv_head(*layers[l].cross_kv, kv, part, w.attention);
                 else
@@ -106,16 +107,16 @@ struct Decoder {
     Buffer<float> x_;       // (n_items, n_state) the residual stream
     Buffer<float> attn_;    // (n_items, n_state) queries, then the output of self-attention
     Buffer<float> hidden_;  // (n_items, 4 n_state) of the MLP; also the output of cross-attention
-    Activations audio_;     // (n_audio_ctx, n_state) what keys and values of the cross-attention are made of
+    Activations audio_;     // (n, n_state) what keys and values of the cross-attention are made of
     Activations input_, mlp_input_, q_;  // (n_items, n_state), (n_items, 4 n_state), queries
 
-    LayerKV cross_kv_of(char* cross_kv, int l) const {
-        return {cross_kv + l * cross_kv_layer_bytes(), cross_kv_dtype(), n_audio_ctx, head_dim()};
+    LayerKV cross_kv_of(char* cross_kv, int n, int l) const {
+        return {cross_kv + l * cross_kv_layer_bytes(n), cross_kv_dtype(), n, head_dim()};
     }
 
     void project_cross_kv_panel(const Linear& linear, const LayerKV& kv, int panel) {
         const ActivationView input = audio_.view();
-        linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
+        linear.multiply(input, kv.n, panel, [&](int position, int column, FloatVec v) {
             if (column < n_state)
                 kv.set_key(position, column, v);
             else if (column < 2 * n_state)
@@ -126,11 +127,11 @@ struct Decoder {
         const Linear& linear, const LayerKV& kv, int h, AttentionWorkspace& workspace) {
         const ActivationView input = audio_.view();
         float* keys_values[2] = {
-            workspace.keys.reserve(n_audio_ctx * kInt8HeadDim),
-            workspace.values.reserve(n_audio_ctx * kInt8HeadDim)};
+            workspace.keys.reserve(kv.n * kInt8HeadDim),
+            workspace.values.reserve(kv.n * kInt8HeadDim)};
         for (int i = 0; i < 2; i++) {  // a head is a panel
             const int panel = i * n_head + h;
-            linear.multiply(input, n_audio_ctx, panel, [&](int position, int column, FloatVec v) {
+            linear.multiply(input, kv.n, panel, [&](int position, int column, FloatVec v) {
                 store(keys_values[i] + position * kInt8HeadDim + column - panel * kPanelWidth, v);
             });
         }
@@ -335,19 +336,19 @@ struct Decoder {
     void cross_attention_head(
         Workspace& w, const Batch& b, int l, const QueryGroup& group, int h,
         const ActivationView& q) {
-        const LayerKV kv = cross_kv_of(b.cross_kv[group.first], l);
+        const LayerKV kv = cross_kv_of(b.cross_kv[group.first], b.n_positions[group.first], l);
         const size_t first = size_t(group.first) * n_state + h * head_dim();
         float* out = hidden_ + first;
         float* qk = nullptr;
         for (int i = 0; i < b.n_heads; i++)
             if (b.heads[i] == l * n_head + h)
-                qk = b.qk + (size_t(i) * b.n_items + group.first) * n_audio_ctx;
+                qk = b.qk + (size_t(i) * b.n_items + group.first) * b.qk_stride;
         const int n = group.n_items;
         if (cross_kv_dtype() == kInt8)
             return attention_int8(
-                attn_ + first, n_state, n, kv, h, w.attention, out, qk, n_audio_ctx);
+                attn_ + first, n_state, n, kv, h, w.attention, out, qk, b.qk_stride);
         const ActivationView own = {q.groups + group.first * q.stride, q.stride, nullptr, nullptr};
-        attention(own, n, kv, h, w.attention, out, n_state, qk, n_audio_ctx);
+        attention(own, n, kv, h, w.attention, out, n_state, qk, b.qk_stride);
     }
 
     // x += fc2(gelu(fc1(mlp_ln(x))))

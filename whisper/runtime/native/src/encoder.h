@@ -33,12 +33,13 @@ struct Encoder {
     int kv_dtype() const { return unquantized_dtype(dtype); }
     int head_dim() const { return n_state / n_head; }
 
-    // Encode one window, `mel` (n_mels, 2 n_ctx), into `features` (n_ctx, n_state).
-    void encode(const float* mel, float* features, int n_threads) {
-        kv_.reserve(2 * layer_kv_bytes());
-        q_.reserve(kv_dtype(), n_ctx, n_state);
-        frames_.reserve(kv_dtype(), 2 * n_ctx + 2, n_mels);
-        conv1_output_.reserve(kv_dtype(), 2 * n_ctx + 2, n_state);
+    // Encode one window of `n` positions, at most n_ctx: `mel` (n_mels, 2 n) into `features` (n,
+    // n_state).
+    void encode(const float* mel, float* features, int n, int n_threads) {
+        set_length(n);
+        q_.reserve(kv_dtype(), n, n_state);
+        frames_.reserve(kv_dtype(), 2 * n + 2, n_mels);
+        conv1_output_.reserve(kv_dtype(), 2 * n + 2, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
         parallel_region(n_threads, 4 + n_layer, [&](Worker& worker, int thread) {
             encode(worker, workspaces_[thread], mel, features);
@@ -54,25 +55,36 @@ struct Encoder {
         Buffer<float> attn, hidden;    // (kBlock, n_state), (kBlock, 4 n_state)
     };
     std::vector<Workspace> workspaces_;
+    int n_positions_ = 0;       // of the window that is being encoded
     Buffer<char> kv_;           // two LayerKV
-    Activations q_;             // (n_ctx, n_state)
-    Activations frames_;        // (2 n_ctx + 2, n_mels), with a frame of zeros at both ends
-    Activations conv1_output_;  // (2 n_ctx + 2, n_state), the same
+    Activations q_;             // (n_positions, n_state)
+    Activations frames_;        // (2 n_positions + 2, n_mels), with a frame of zeros at both ends
+    Activations conv1_output_;  // (2 n_positions + 2, n_state), the same
 
-    size_t layer_kv_bytes() const { return LayerKV::bytes(kv_dtype(), n_ctx, head_dim(), n_head); }
+    // Another number of positions is another layout of `kv_`, and what lies behind the last one
+    // must be zero.
+    void set_length(int n) {
+        const bool is_another = n != n_positions_;
+        n_positions_ = n;
+        kv_.reserve(2 * layer_kv_bytes());
+        if (is_another) std::memset(kv_, 0, 2 * layer_kv_bytes());
+    }
+    size_t layer_kv_bytes() const {
+        return LayerKV::bytes(kv_dtype(), n_positions_, head_dim(), n_head);
+    }
     LayerKV kv_of(int layer) const {
-        return {kv_ + layer % 2 * layer_kv_bytes(), kv_dtype(), n_ctx, head_dim()};
+        return {kv_ + layer % 2 * layer_kv_bytes(), kv_dtype(), n_positions_, head_dim()};
     }
 
     void encode(Worker& worker, Workspace& w, const float* mel, float* x) {
-        w.attention.reserve(kv_dtype(), n_ctx, head_dim());
+        w.attention.reserve(kv_dtype(), n_positions_, head_dim());
         w.input.reserve(dtype, kBlock, n_state), w.mlp_input.reserve(dtype, kBlock, 4 * n_state);
         w.normed.reserve(std::max(n_mels, n_state));
         w.attn.reserve(kBlock * n_state), w.hidden.reserve(kBlock * 4 * n_state);
         convolve(worker, w, mel, x);
-        for_blocks(worker, n_ctx, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
+        for_blocks(worker, n_positions_, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
         for (int l = 0; l < n_layer; l++) {
-            for_blocks(worker, n_ctx, [&](int first, int n) {
+            for_blocks(worker, n_positions_, [&](int first, int n) {
                 self_attention(w, l, x, first, n);
                 mlp(w, layers[l], x, first, n);
                 if (l + 1 < n_layer) return project_qkv(w, l + 1, x, first, n);
@@ -95,7 +107,7 @@ struct Encoder {
     // three consecutive frames, which lie behind each other anyway; the second takes every second
     // frame.
     void convolve(Worker& worker, Workspace& w, const float* mel, float* x) {
-        const int n_frames = 2 * n_ctx;
+        const int n_frames = 2 * n_positions_;
         for_blocks(worker, n_frames + 2, [&](int first, int n) { pad_frames(w, mel, first, n); });
         for_blocks(worker, n_frames, [&](int first, int n) {
             for (int p = 0; p < n_panels(n_state); p++)
@@ -105,7 +117,7 @@ struct Encoder {
             for (int i = 0; i < n; i++)
                 conv1_output_.set_row(first + i + 1, w.attn + i * n_state, n_state);
         });
-        for_blocks(worker, n_ctx, [&](int first, int n) {
+        for_blocks(worker, n_positions_, [&](int first, int n) {
             ActivationView frames = conv1_output_.view(2 * first);
             frames.stride *= 2;
             for (int p = 0; p < n_panels(n_state); p++)
@@ -119,7 +131,7 @@ struct Encoder {
 
     // Transpose frames of `mel`, with one frame of zeros at both ends, for both convolutions.
     void pad_frames(Workspace& w, const float* mel, int first, int n) {
-        const int n_frames = 2 * n_ctx;
+        const int n_frames = 2 * n_positions_;
         for (int i = first; i < first + n; i++) {
             const bool inside = i > 0 && i <= n_frames;
             for (int m = 0; m < n_mels; m++)

@@ -47,7 +47,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 4; }
+int sotto_abi() { return 5; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -123,9 +123,9 @@ void* sotto_encoder_new(const EncoderDims* dims, void* const* linears, const flo
 }
 void sotto_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
 
-// `mel` (n_mels, 2 n_ctx) to `features` (n_ctx, n_state).
-int sotto_encode(void* encoder, const float* mel, float* features, int n_threads) {
-    return status_of([&] { static_cast<Encoder*>(encoder)->encode(mel, features, n_threads); });
+// `mel` (n_mels, 2 n) to `features` (n, n_state), n at most n_ctx.
+int sotto_encode(void* encoder, const float* mel, float* features, int n, int n_threads) {
+    return status_of([&] { static_cast<Encoder*>(encoder)->encode(mel, features, n, n_threads); });
 }
 
 // ---- Decoder ----
@@ -156,18 +156,20 @@ void* sotto_decoder_new(const DecoderDims* dims, void* const* linears, const flo
 }
 void sotto_decoder_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
 
-// Bytes of one KV-cache row, and of the keys and values of one window's cross-attention.
+// Bytes of one KV-cache row, and of the keys and values of the cross-attention of a window of `n`
+// positions.
 size_t sotto_kv_row_bytes(void* decoder) {
     return static_cast<Decoder*>(decoder)->kv_row_bytes();
 }
-size_t sotto_cross_kv_bytes(void* decoder) {
-    return static_cast<Decoder*>(decoder)->cross_kv_bytes();
+size_t sotto_cross_kv_bytes(void* decoder, int n) {
+    return static_cast<Decoder*>(decoder)->cross_kv_bytes(n);
 }
 
-// `features` (n_audio_ctx, n_state) to `cross_kv`, which must be zero before its first use.
-int sotto_project_cross_kv(void* decoder, const float* features, char* cross_kv, int n_threads) {
+// `features` (n, n_state) to `cross_kv`, which must be zero before its first use, and keeps its n.
+int sotto_project_cross_kv(
+    void* decoder, const float* features, int n, char* cross_kv, int n_threads) {
     auto* d = static_cast<Decoder*>(decoder);
-    return status_of([&] { d->project_cross_kv(features, cross_kv, n_threads); });
+    return status_of([&] { d->project_cross_kv(features, n, cross_kv, n_threads); });
 }
 // The logits of some items of `batch`; keys and values of all items go to their rows.
 int sotto_forward(void* decoder, const Batch* batch) {

@@ -8,8 +8,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from ..output.console import is_terminal, show
 from ..spans import FRAMES_PER_SECOND
+from .console import is_terminal, show
 
 ProgressCallback = Callable[[float, float], object]  # how much is done, and the total
 
