@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..engine.priorities import current_claim
 from ..engine.scheduler import Group
 from ..errors import CancelledError
 
@@ -28,11 +29,14 @@ class Call:
         Runs the model.
     chunks
         The chunks of all recordings, of which `batch_size` run at once.
+    claim
+        The class and key of all its requests: those of the context in which it was made.
     """
 
     def __init__(self, settings: TranscribeSettings, backend: Backend) -> None:
         self.settings, self.backend = settings, backend
         self.chunks = Group(settings.options.batch_size)
+        self.claim = current_claim()
 
     def raise_if_cancelled(self) -> None:
         """Raise `CancelledError` if the caller has cancelled the transcription."""
@@ -49,4 +53,5 @@ class Call:
         self, coroutine: RequestCoroutine[Any], caller: Caller | None = None, group: Group | None = None
     ) -> Handle | InlineRequest:
         """Return a request that runs the coroutine when its result is waited for."""
-        return self.backend.submit(coroutine, self.settings.n_rows, caller=caller or self.caller(), group=group)
+        caller, n_rows = caller or self.caller(), self.settings.n_rows
+        return self.backend.submit(coroutine, n_rows, caller=caller, group=group, claim=self.claim)
