@@ -8,7 +8,7 @@ import pytest
 
 from whisper.engine.core import EngineCore
 from whisper.engine.operations import Encode, Sample
-from whisper.engine.priorities import Claim, Priority
+from whisper.engine.priorities import PLAIN, Claim, Priority
 from whisper.engine.scheduler import Scheduler
 from whisper.errors import CancelledError
 
@@ -94,8 +94,8 @@ def test_rows_that_decode_go_along_with_more_urgent_ones() -> None:
     assert n_together
 
 
-@pytest.mark.parametrize("claim", [None, LIVE, BATCH])
-def test_of_one_claim_the_device_works_in_the_order_of_arrival(claim: Claim | None) -> None:
+@pytest.mark.parametrize("claim", [PLAIN, LIVE, BATCH])
+def test_of_one_claim_the_device_works_in_the_order_of_arrival(claim: Claim) -> None:
     core, kinds = core_of(MockRunner(), 64), []
     for i in range(3):
         core.submit(Work(i).steps(), claim=claim)

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper.engine.priorities import AGEING, Claim, Priority
+from whisper.engine.priorities import AGEING, PLAIN, Claim, Priority
 from whisper.engine.scheduler import RESERVE, Group, Scheduler, Ticket
 
 MAX_ROWS = 8
 CLAIMS = st.builds(Claim, st.sampled_from(Priority), st.sampled_from("ab"))
-PLAIN = Claim()
 
 
 @dataclass

@@ -31,7 +31,7 @@ from .operations import (
     Spawn,
     Yield,
 )
-from .priorities import Claim, Turns
+from .priorities import PLAIN, Claim, Turns
 from .scheduler import Group, Scheduler, Ticket, n_prompts
 
 if TYPE_CHECKING:
@@ -191,10 +191,10 @@ class EngineCore:
         *,
         owner: Any = None,
         group: Group | None = None,
-        claim: Claim | None = None,
+        claim: Claim = PLAIN,
     ) -> Request:
         """Queue a request. Nothing of it runs yet."""
-        ticket = Ticket((next(self._numbers),), n_rows, group or self._default_group, claim or Claim())
+        ticket = Ticket((next(self._numbers),), n_rows, group or self._default_group, claim)
         return self._add(coroutine, ticket, owner)
 
     def _add(self, coroutine: RequestCoroutine[Any], ticket: Ticket, owner: Any) -> Request:

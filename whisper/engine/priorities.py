@@ -32,7 +32,8 @@ class Claim:
     key: str = ""  # for whom it is: requests of one key share what they get
 
 
-_CLAIM: ContextVar[Claim] = ContextVar("claim", default=Claim())
+PLAIN = Claim()
+_CLAIM: ContextVar[Claim] = ContextVar("claim", default=PLAIN)
 
 
 def current_claim() -> Claim:

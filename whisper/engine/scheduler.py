@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..options.types import check_values, option, whole
-from .priorities import Claim, Priority, Turns
+from .priorities import PLAIN, Claim, Priority, Turns
 
 RESERVE = 4  # one part in so many of rows and memory is kept from batch requests, which hold what they have for long
 MAX_PROMPT_TOKENS = 1024  # tokens of prompts that are read in one step: bounds the memory of their activations
@@ -47,7 +47,7 @@ class Ticket:
     order: tuple[int, ...]  # no two are equal; the parts of a request come before the requests after it
     n_rows: int  # rows that it takes at most
     group: Group
-    claim: Claim = field(default_factory=Claim)
+    claim: Claim = PLAIN
     since: float = 0.0  # when it began to wait, by the scheduler's clock
     state: str = field(default="waiting", init=False)  # then "running", perhaps "resting", and at last "gone"
 

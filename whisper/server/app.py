@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio import from_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,7 +32,7 @@ from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .observing import LOG, Observer, note
 from .requests import read_request, seconds_of_client
-from .security import Gate
+from .security import Gate, owner_of
 from .settings import ServeOptions
 from .uploads import check_headers, receive_form
 from .work import Work
@@ -74,7 +75,8 @@ class Server:
         self.admission = Admission(options.max_running, options.max_queue, self.metrics)
         self.is_loaded = False
         self.works: set[Work] = set()  # under way
-        self.threads = anyio.CapacityLimiter(options.max_running)  # that wait for transcriptions, and for nothing else
+        # that wait for transcriptions, or for the place of a long one, and for nothing else
+        self.threads = anyio.CapacityLimiter(options.max_running + options.max_queue)
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -138,7 +140,8 @@ class Server:
             with form.file:
                 asked = read_request(collect(form.fields), translates=translates)
                 name = self.models.resolve(asked.model)
-                work = Work(asked, form.file, self.models, name, self.options.max_audio_s)
+                key = owner_of(request.headers, bool(self.keys))
+                work = Work(asked, form.file, self.models, name, self.options.max_audio_s, key)
                 note(scope, model=name, upload_bytes=form.n_bytes)
                 try:
                     await self._answer(work, scope, receive, send)
@@ -177,7 +180,8 @@ class Server:
 
     async def _on_thread(self, work: Work, function: Callable[[], Any]) -> Any:
         """Run a function on a thread when it is its turn."""
-        async with self.admission.running():
+        async with self.admission.running() as place:
+            work.before_long = lambda: from_thread.run(place.become_long)
             started = work.last_progress = time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(function, limiter=self.threads)

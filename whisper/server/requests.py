@@ -35,7 +35,7 @@ from ..output.layout import Layout
 from .errors import invalid
 from .fields import Value, as_json, as_list, as_object, as_text, as_truth
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json", "tsv", "transcript")
 SUBTITLES = ("srt", "vtt")
 STREAMED = ("json", "text", "diarized_json")
 GRANULARITIES = ("word", "segment")
