@@ -70,6 +70,7 @@ def test_nobody_is_let_in_while_the_server_drains() -> None:
 
     anyio.run(check)
 
+
 def test_long_recordings_leave_places_to_the_others() -> None:
     async def check() -> None:
         admission = Admission(4, 10, Metrics())

@@ -305,7 +305,10 @@ def test_a_table_and_the_transcript_as_it_is() -> None:
     file = io.StringIO()
     WriteTSV("").write_result(expected(audio), file, {})
     answer = post(client(), audio, response_format="tsv")
-    assert (answer.text, answer.headers["content-type"]) == (file.getvalue(), "text/tab-separated-values; charset=utf-8")
+    assert (answer.text, answer.headers["content-type"]) == (
+        file.getvalue(),
+        "text/tab-separated-values; charset=utf-8",
+    )
     assert is_same(post(client(), audio, response_format="transcript").json(), expected(audio))
 
 

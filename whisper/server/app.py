@@ -28,6 +28,9 @@ from .errors import (
     of_work,
 )
 from .fields import collect
+from .jobs.api import routes as job_routes
+from .jobs.runner import Jobs
+from .jobs.store import JobStore
 from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .observing import LOG, Observer, note
@@ -77,6 +80,9 @@ class Server:
         self.works: set[Work] = set()  # under way
         # that wait for transcriptions, or for the place of a long one, and for nothing else
         self.threads = anyio.CapacityLimiter(options.max_running + options.max_queue)
+        self.jobs: Jobs | None = None
+        if options.data_dir is not None:
+            self.jobs = Jobs(JobStore(options.data_dir), self.models, options, self.metrics, self.works)
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -86,8 +92,14 @@ class Server:
         """Load the models while the server already answers `/health`, and free them when they are idle."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._load)
+            if self.jobs:
+                tasks.start_soon(self.jobs.run)
             yield
+            if self.jobs:
+                self.jobs.end()
             tasks.cancel_scope.cancel()
+        if self.jobs:
+            self.jobs.store.close()
 
     async def _load(self) -> None:
         started = time.monotonic()
@@ -107,6 +119,8 @@ class Server:
     def drain(self) -> None:
         """Take no new work; that under way goes on."""
         self.admission.is_draining = True
+        if self.jobs:
+            self.jobs.end()
 
     def cancel_all(self) -> None:
         """End the work that is under way: its clients are told that the server shuts down."""
@@ -263,7 +277,7 @@ def build_app(server: Server) -> Starlette:
     async def metrics(request: Request) -> Response:
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
-    document = openapi.document(bool(server.keys))
+    document = openapi.document(bool(server.keys), has_jobs=server.jobs is not None)
 
     async def describe(request: Request) -> Response:
         return JSONResponse(document)
@@ -274,6 +288,7 @@ def build_app(server: Server) -> Starlette:
             Route("/v1/audio/translations", _Transcriptions(server, True), methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", model),  # a name may be a path, or owner/name
+            *job_routes(server),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),

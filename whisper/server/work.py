@@ -51,8 +51,12 @@ class Work:
         When it last came a step further, by the monotonic clock.
     is_answered
         Whether all of its answer is on the way, so that the end of the connection loses nothing.
-    tokenizer
-        Of its model, once it runs.
+    done
+        Seconds of it that are transcribed, and the total.
+    on_progress
+        Called with these after each window.
+    tokenizer, vocabulary
+        Of its model, once it runs; what makes the tokenizer anew.
     """
 
     request: TranscriptionRequest
@@ -67,6 +71,9 @@ class Work:
     duration: float = 0.0
     last_progress: float = field(default_factory=time.monotonic)
     is_answered: bool = False
+    done: tuple[float, float] = (0.0, 0.0)
+    on_progress: Callable[[float, float], None] = lambda seconds, total: None
+    vocabulary: tuple[bool, int] = (True, 99)
     tokenizer: Tokenizer | None = None
 
     def transcribe(self) -> Transcript:
@@ -105,7 +112,8 @@ class Work:
                 "another, such as base or medium",
                 "model",
             )
-        self.tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
+        self.vocabulary = model.is_multilingual, model.num_languages
+        self.tokenizer = get_tokenizer(self.vocabulary[0], num_languages=self.vocabulary[1])
 
     def _options(self) -> dict[str, Any]:
         options = {name: value for name, value in self.request.options.items() if name not in OF_FILE}
@@ -113,6 +121,8 @@ class Work:
 
     def _on_progress(self, seconds: float, total: float) -> None:
         self.last_progress = time.monotonic()
+        self.done = seconds, total
+        self.on_progress(seconds, total)
 
     def _decoded(self) -> np.ndarray[Any, np.dtype[np.int16]]:
         """Return the samples at 16 kHz: ``(n,)``, or ``(n_channels, n)`` where channels are kept apart.
