@@ -24,7 +24,9 @@ def test_every_field_is_described_once() -> None:
 
 def test_every_address_is_described(tmp_path: Path) -> None:
     paths = document(False, has_jobs=True)["paths"]
-    described = {(path, method) for path, operations in paths.items() for method in operations if method != "parameters"}
+    described = {
+        (path, method) for path, operations in paths.items() for method in operations if method != "parameters"
+    }
     keeping = client(server(data_dir=str(tmp_path)))
     there = {
         (route.path.replace(":path", ""), method.lower())

@@ -125,9 +125,7 @@ class JobsApi:
         shown = [await self._described(job) for job in jobs[: int(limit)]]
         first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
         has_more = len(jobs) > int(limit)
-        return JSONResponse(
-            {"object": "list", "data": shown, "first_id": first, "last_id": last, "has_more": has_more}
-        )
+        return JSONResponse({"object": "list", "data": shown, "first_id": first, "last_id": last, "has_more": has_more})
 
     async def show(self, request: Request) -> Response:
         """Describe a job."""

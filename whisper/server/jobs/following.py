@@ -28,8 +28,9 @@ async def lines(jobs: Jobs, job: Job, last: int) -> AsyncIterator[bytes]:
         if now is None:
             yield _DELETED
             return
-        for last, data in await anyio.to_thread.run_sync(jobs.store.events, job, last):
-            yield b"id: %d\ndata: %s\n\n" % (last, data.encode())
+        for number, data in await anyio.to_thread.run_sync(jobs.store.events, job, last):
+            yield b"id: %d\ndata: %s\n\n" % (number, data.encode())
+            last = number
         if now.is_finished:  # it was before its events were read, so these were all
             return
         if jobs.is_ending:
