@@ -251,7 +251,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
         "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized",
-        "report", "escape_cues",
+        "report", "escape_cues", "server", "server_key",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

@@ -199,7 +199,8 @@ class Foreign(BaseHTTPRequestHandler):
         self._answer(200, {
             "text": "one two", "language": "english", "duration": 2.0,
             "segments": [
-                {"id": 0, "start": 0.0, "end": 1.0, "text": " one"}, {"id": 1, "start": 1.0, "end": 2.0, "text": " two"},
+                {"id": 0, "start": 0.0, "end": 1.0, "text": " one"},
+                {"id": 1, "start": 1.0, "end": 2.0, "text": " two"},
             ],
             "words": [{"word": "one", "start": 0.1, "end": 0.9}, {"word": "two", "start": 1.1, "end": 1.9}],
         })  # fmt: skip

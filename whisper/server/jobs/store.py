@@ -298,9 +298,10 @@ class JobStore:
 
 
 def _job(row: tuple[Any, ...]) -> Job:
-    *plain, fields, n_bytes, error = row
-    pairs = [(name, value) for name, value in json.loads(fields)]
-    return Job(*plain, pairs, n_bytes, None if error is None else json.loads(error))
+    columns: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    columns["fields"] = [(name, value) for name, value in json.loads(columns["fields"])]
+    columns["error"] = None if columns["error"] is None else json.loads(columns["error"])
+    return Job(**columns)
 
 
 def _interrupted(attempts: int) -> RequestError:
