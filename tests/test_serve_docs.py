@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from whisper.cli.main import build_parser
 from whisper.options.types import facts
 from whisper.server.settings import ServeOptions
 
@@ -80,7 +81,9 @@ def test_javascript(block: str, address: str) -> None:
 
 def test_every_flag_on_the_page_exists() -> None:
     flags = set(re.findall(r"--([a-z_]{3,})", PAGE)) - {"model"}
-    assert flags <= set(ServeOptions.__dataclass_fields__)
+    of_the_command = {"server", "server_key", "device", "threads", "report"}
+    assert flags <= set(ServeOptions.__dataclass_fields__) | of_the_command
+    assert of_the_command <= set(vars(build_parser().parse_args(["a.wav"])))
 
 
 def test_the_limits_on_the_page_are_the_defaults() -> None:

@@ -67,6 +67,28 @@ class ProcessError(WhisperError, RuntimeError):
     """A transcription that another process has begun, before this one was forked from it."""
 
 
+class ServerError(WhisperError, RuntimeError):
+    """A server that cannot be reached, or that answers with an error.
+
+    Parameters
+    ----------
+    message
+        What happened.
+    status
+        Of HTTP, where there was an answer.
+    code
+        What the server calls it, for programs.
+    retry_after
+        Seconds after which the server wants to be asked again.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
+
+
 class TrainingError(WhisperError, RuntimeError):
     """Training data or a training configuration that cannot be used."""
 

@@ -108,6 +108,7 @@ OURS = {  # options that openai-whisper does not have
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
     "max_initial_timestamp": 1.0, "audio_track": None, "container_time": False, "escape_cues": None,
     "audio_context": "auto",
+    "server": None, "server_key": None,
 }  # fmt: skip
 
 
@@ -251,7 +252,7 @@ def test_what_transcribe_is_given(fakes: Fakes) -> None:
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
         "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized",
-        "report", "escape_cues",
+        "report", "escape_cues", "server", "server_key",
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

@@ -132,7 +132,7 @@ def assert_all_given_back(engine: Engine) -> None:
     assert not core.is_busy
     assert not engine._waiting
     scheduler = engine.scheduler
-    assert (scheduler.n_rows, scheduler.n_bytes, scheduler.n_running) == (0, 0, 0)
+    assert (scheduler.used.n_rows, scheduler.used.n_bytes, scheduler.used.n_running) == (0, 0, 0)
     gc.collect()
     assert not runner.windows
 

@@ -10,7 +10,7 @@ import pytest
 
 from whisper.cli.common import FallbackOptions, ModelOptions
 from whisper.cli.evaluate import EvalOptions
-from whisper.cli.main import FileOptions
+from whisper.cli.main import FileOptions, ServerOptions
 from whisper.engine.scheduler import Limits
 from whisper.errors import OptionError
 from whisper.options.flags import add_flags, take
@@ -32,7 +32,17 @@ from whisper.output.writers import Layout
 from whisper.speech.vad import VadOptions
 from whisper.training.options import FitOptions
 
-DECLARED = (ModelOptions, FallbackOptions, FileOptions, Layout, EvalOptions, FitOptions, VadOptions, Limits)
+DECLARED = (
+    ModelOptions,
+    FallbackOptions,
+    FileOptions,
+    ServerOptions,
+    Layout,
+    EvalOptions,
+    FitOptions,
+    VadOptions,
+    Limits,
+)
 
 
 @dataclass(frozen=True)

@@ -69,3 +69,40 @@ def test_nobody_is_let_in_while_the_server_drains() -> None:
         assert error.value.status == 503
 
     anyio.run(check)
+
+
+def test_long_recordings_leave_places_to_the_others() -> None:
+    async def check() -> None:
+        admission = Admission(4, 10, Metrics())
+        async with anyio.create_task_group() as tasks:
+            n_long = 0
+
+            async def run_long() -> None:
+                nonlocal n_long
+                async with admission.running() as place:
+                    await place.become_long()
+                    n_long += 1
+                    await anyio.sleep_forever()
+
+            for _ in range(6):
+                tasks.start_soon(run_long)
+            await anyio.wait_all_tasks_blocked()
+            assert n_long == 3
+            with anyio.fail_after(1):
+                async with admission.running():
+                    pass
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(1):  # all have given back what they held
+            async with admission.running(), admission.running(), admission.running(), admission.running():
+                pass
+
+    anyio.run(check)
+
+
+def test_with_a_single_place_long_recordings_run_too() -> None:
+    async def check() -> None:
+        async with Admission(1, 1, Metrics()).running() as place:
+            with anyio.fail_after(1):
+                await place.become_long()
+
+    anyio.run(check)

@@ -1,13 +1,15 @@
 """Transcriptions over HTTP: every format equals what `transcribe` returns; errors, limits, and who comes when."""
 
 import io
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from whisper.output.writers import WriteSRT, WriteVTT
+from whisper.engine.priorities import Priority, current_claim
+from whisper.output.writers import WriteSRT, WriteTSV, WriteVTT
 from whisper.server import app
 from whisper.transcribe import transcribe
 
@@ -296,3 +298,34 @@ def test_silence_is_an_empty_text() -> None:
     header = sound(1)[:44]
     answer = post(client(), header + silence.tobytes(), vad_filter="true")
     assert (answer.status_code, answer.json()["text"]) == (200, "")
+
+
+def test_a_table_and_the_transcript_as_it_is() -> None:
+    audio = sound()
+    file = io.StringIO()
+    WriteTSV("").write_result(expected(audio), file, {})
+    answer = post(client(), audio, response_format="tsv")
+    assert (answer.text, answer.headers["content-type"]) == (
+        file.getvalue(),
+        "text/tab-separated-values; charset=utf-8",
+    )
+    assert is_same(post(client(), audio, response_format="transcript").json(), expected(audio))
+
+
+def test_a_recording_is_of_the_class_that_its_length_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = []
+    transcribe_here = transcribe
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        claims.append(current_claim())
+        return transcribe_here(*arguments, **options)
+
+    monkeypatch.setattr(sys.modules["whisper.transcribe"], "transcribe", seen)
+    one = client(server(keys=("a", "b")))
+    for key in "ab":
+        one.headers["authorization"] = f"Bearer {key}"
+        assert post(one).status_code == 200
+    monkeypatch.setattr("whisper.server.work.SHORT_SECONDS", 1.0)
+    assert post(one).status_code == 200
+    assert [claim.priority for claim in claims] == [Priority.SHORT, Priority.SHORT, Priority.BATCH]
+    assert claims[0].key != claims[1].key == claims[2].key

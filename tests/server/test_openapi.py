@@ -1,5 +1,6 @@
 """The description of the API says what the server does, for every field."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +22,23 @@ def test_every_field_is_described_once() -> None:
     assert properties["no_speech_threshold"]["default"] == 0.6
 
 
-def test_every_address_is_described() -> None:
-    described = {path: set(operations) for path, operations in document(False)["paths"].items()}
-    for route in client().app.routes:  # type: ignore[attr-defined]
-        path = route.path.replace(":path", "")
-        assert described.pop(path) == {method.lower() for method in route.methods - {"HEAD"}}
-    assert not described
+def test_every_address_is_described(tmp_path: Path) -> None:
+    paths = document(False, has_jobs=True)["paths"]
+    described = {
+        (path, method) for path, operations in paths.items() for method in operations if method != "parameters"
+    }
+    keeping = client(server(data_dir=str(tmp_path)))
+    there = {
+        (route.path.replace(":path", ""), method.lower())
+        for route in keeping.app.routes  # type: ignore[attr-defined]
+        for method in route.methods - {"HEAD"}
+    }
+    assert described == there
+    assert keeping.get("/openapi.json").json()["paths"].keys() == paths.keys()
+
+
+def test_without_jobs_none_are_described() -> None:
+    assert not any("jobs" in path for path in client().get("/openapi.json").json()["paths"])
 
 
 def test_keys_are_described_where_there_are_some() -> None:
@@ -37,12 +49,13 @@ def test_keys_are_described_where_there_are_some() -> None:
 
 
 @pytest.mark.peers
-def test_random_requests_get_an_answer_that_the_description_has() -> None:
+def test_random_requests_get_an_answer_that_the_description_has(tmp_path: Path) -> None:
     """Schemathesis makes requests of the description; every status and body must be one that it names."""
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
 
-    schema = schemathesis.openapi.from_asgi("/openapi.json", client(server(allowed_hosts=["testserver"])).app)
+    keeping = server(allowed_hosts=["testserver"], data_dir=str(tmp_path))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client(keeping).app)
     for operation in schema.get_all_operations():
         calm = settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck),
                         phases=[Phase.generate])  # fmt: skip

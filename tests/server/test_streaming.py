@@ -111,7 +111,7 @@ def test_a_client_that_leaves_frees_its_rows(stream: str) -> None:
             wait_for(lambda: not engine.core.is_idle)
         wait_for(lambda: not made.works)
         wait_for(lambda: engine.core.is_idle)
-        assert engine.scheduler.n_rows == 0
+        assert engine.scheduler.used.n_rows == 0
         assert work.cancel.is_set()
         assert made.metrics.registry.get_sample_value("sotto_cancelled_total", {"reason": "client_gone"}) == 1
         name, labels = "sotto_requests_total", {"endpoint": TRANSCRIPTIONS, "status": "499"}

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,9 @@ COMMANDS = {"eval": ".evaluate", "train": ".train", "models": ".models", "serve"
 SUBCOMMANDS = ("--compare", "get", "verify", "remove", "path", "convert")  # what follows a command and no recording
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
-FILES = "files"  # heading of the help
+FILES = "files"  # headings of the help
+SERVER = "a server"
+KEY_VARIABLE = "SOTTO_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,26 @@ class FileOptions:
         return [*formats, "report.json", "report.png"] if self.report else formats
 
 
+@dataclass(frozen=True)
+class ServerOptions:
+    """The server that transcribes, in place of a model on this machine."""
+
+    server: str | None = option(
+        SERVER,
+        None,
+        TEXT,
+        "address of a server that transcribes (whisper serve, or another with OpenAI's API), such as "
+        "http://localhost:8000; --model is then what the server calls it, by default its first",
+        ours=True,
+    )
+    server_key: str | None = option(
+        SERVER, None, TEXT, f"its API key; where not given, {KEY_VARIABLE} in the environment", ours=True
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
 def cli(argv: Sequence[str] | None = None) -> int:
     """Run the command ``whisper``, or one of `COMMANDS` where that is meant (`command_of`).
 
@@ -126,7 +148,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
                 if command := command_of(arguments):
                     main = importlib.import_module(COMMANDS[command], __package__).main
                     return int(main(arguments[1:]))
-                parser = build_parser()
+                parser = build_parser(has_server=any(a.partition("=")[0] == "--server" for a in arguments))
                 return run(check_arguments(parser, parser.parse_args(arguments)))
         except KeyboardInterrupt:
             say("interrupted")
@@ -153,8 +175,8 @@ def command_of(arguments: Sequence[str]) -> str | None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser, whose options are openai-whisper's and ``--version``."""
+def build_parser(*, has_server: bool = False) -> argparse.ArgumentParser:
+    """Return the parser, whose options are openai-whisper's and ``--version``; a server's models have any name."""
     parser = Parser(
         what="RECORDING [RECORDING ...]",
         prog="whisper",
@@ -173,8 +195,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="examine this installation and exit: versions, processor, precisions, devices, models and a short trial; "
              "the exit code is 1 if something is broken",
     )  # fmt: skip
-    for declared in (ModelOptions, FileOptions, Layout):
-        add_flags(parser, declared, as_openai=True)
+    changed = {"model": {"type": str}} if has_server else {}
+    for declared in (ModelOptions, ServerOptions, FileOptions, Layout):
+        add_flags(parser, declared, as_openai=True, changed=changed)
     add_options(parser)
     return parser
 
@@ -222,15 +245,19 @@ class Arguments:
     writer: Writer
     layout: dict[str, Any]
     options: dict[str, Any]  # for `transcribe`
+    server: ServerOptions = ServerOptions()
+    changed: frozenset[str] = frozenset()  # the names of what was given, and is not the default
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Arguments:
     """Check what the parser found, and make the output folder; leaves by `parser.error`."""
     given = vars(args).copy()
     paths = given.pop("audio")
+    changed = frozenset(name for name, value in given.items() if value != parser.get_default(name))
     try:
         layout = _layout(given)
         model, files = take(ModelOptions, given), take(FileOptions, given)
+        server = take(ServerOptions, given)
         given["temperature"] = take(FallbackOptions, given).temperatures(given["temperature"])
         if files.report and given["audit"] is None:
             given["audit"] = True
@@ -250,6 +277,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         writer=get_writer(files.output_format, files.output_dir),
         layout={**asdict(layout), "escape_cues": escape_cues},
         options=given,
+        server=server,
+        changed=changed,
     )
 
 
@@ -329,23 +358,50 @@ def run(arguments: Arguments) -> int:
     """Transcribe what is there and return the exit code."""
     if not arguments.recordings:
         return EXIT_FAILURE
+    url = arguments.server.server
     try:
-        model = load(arguments.model, arguments.model.model)
+        transcribe = transcribing_here(arguments) if url is None else transcribing_there(arguments, url)
     except Exception as error:  # reported in one line; the traceback only with SOTTO_DEBUG
-        fail(f"model {arguments.model.model}", explain(error))
+        fail(f"model {arguments.model.model}" if url is None else url, explain(error))
         return EXIT_FAILURE
-    options = {**arguments.options, "language": spoken_language(arguments, model)}
     total = len(arguments.recordings) + arguments.n_missing
     done = 0
     try:
         for recording in arguments.recordings:
             if total > 1:
                 say(shown(recording.path))
-            done += transcribe_one(model, recording, arguments, options)
+            done += transcribe_one(transcribe, recording, arguments)
     finally:
         if total > 1:
             say(f"{done} of {total} recordings transcribed")
     return 0 if done == total else EXIT_FAILURE
+
+
+def transcribing_here(arguments: Arguments) -> Callable[[Recording], Any]:
+    """Load the model, and return what gives the transcript of a recording."""
+    from ..transcribe import transcribe, transcribe_with_report
+
+    model = load(arguments.model, arguments.model.model)
+    options = {**arguments.options, "language": spoken_language(arguments, model)}
+
+    def transcribe_here(recording: Recording) -> Any:
+        if not arguments.files.report:
+            return transcribe(model, recording.path, **options)
+        result, report = transcribe_with_report(model, recording.path, **options)
+        write_report(report, os.path.join(arguments.files.output_dir, f"{recording.stem}.report"))
+        return result
+
+    return transcribe_here
+
+
+def transcribing_there(arguments: Arguments, url: str) -> Callable[[Recording], Any]:
+    """Ask the server what it is, and return what has it transcribe a recording."""
+    from .remote.client import Remote
+
+    key = arguments.server.server_key or os.environ.get(KEY_VARIABLE)
+    model = arguments.model.model if "model" in arguments.changed else None
+    remote = Remote(url, key, model, arguments.options, arguments.changed)
+    return lambda recording: remote.transcribe(recording.path)
 
 
 def spoken_language(arguments: Arguments, model: Whisper) -> str | None:
@@ -360,16 +416,10 @@ def spoken_language(arguments: Arguments, model: Whisper) -> str | None:
     return "en"
 
 
-def transcribe_one(model: Whisper, recording: Recording, arguments: Arguments, options: dict[str, Any]) -> bool:
+def transcribe_one(transcribe: Callable[[Recording], Any], recording: Recording, arguments: Arguments) -> bool:
     """Transcribe one recording and write its files; report a failure and return False."""
-    from ..transcribe import transcribe, transcribe_with_report
-
     try:
-        if arguments.files.report:
-            result, report = transcribe_with_report(model, recording.path, **options)
-            write_report(report, os.path.join(arguments.files.output_dir, f"{recording.stem}.report"))
-        else:
-            result = transcribe(model, recording.path, **options)
+        result = transcribe(recording)
         arguments.writer(dict(result), recording.stem + ".", **arguments.layout)  # the writer takes off an extension
     except BrokenPipeError:
         raise

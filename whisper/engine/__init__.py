@@ -2,3 +2,5 @@
 
 from .engine import Engine as Engine
 from .engine import configure as configure
+from .priorities import Priority as Priority
+from .priorities import claiming as claiming

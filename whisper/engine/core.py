@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import traceback
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from .operations import (
     Spawn,
     Yield,
 )
+from .priorities import PLAIN, Claim, Turns
 from .scheduler import Group, Scheduler, Ticket, n_prompts
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Request:
     coroutine: RequestCoroutine[Any]
     ticket: Ticket
     owner: Any  # who waits for it; the core only hands it back
+    since: float = 0.0  # when its operation began to wait for the device, or had its last step there
     answer: Answer = (None, None)  # what the coroutine continues with
     is_running: bool = False  # its own code runs at this moment
     is_cancelled: bool = False
@@ -174,6 +176,8 @@ class EngineCore:
         self._cancelled: list[Request] = []  # not yet ended
         self._ended: list[RequestCoroutine[Any]] = []  # to be closed
         self._default_group = Group()
+        self._claims: Counter[Claim] = Counter()  # of the requests that are not done
+        self._turns = Turns(scheduler.clock)
         self._numbers = itertools.count()
         self._encoder_batch = encoder_batch
         self._notify = notify
@@ -181,16 +185,21 @@ class EngineCore:
     # -- requests ----------------------------------------------------------------------------------------
 
     def submit(
-        self, coroutine: RequestCoroutine[Any], n_rows: int = 1, *, owner: Any = None, group: Group | None = None
+        self,
+        coroutine: RequestCoroutine[Any],
+        n_rows: int = 1,
+        *,
+        owner: Any = None,
+        group: Group | None = None,
+        claim: Claim = PLAIN,
     ) -> Request:
         """Queue a request. Nothing of it runs yet."""
-        return self._add(coroutine, (next(self._numbers),), n_rows, owner, group or self._default_group)
+        ticket = Ticket((next(self._numbers),), n_rows, group or self._default_group, claim)
+        return self._add(coroutine, ticket, owner)
 
-    def _add(
-        self, coroutine: RequestCoroutine[Any], order: tuple[int, ...], n_rows: int, owner: Any, group: Group
-    ) -> Request:
-        ticket = Ticket(order, n_rows, group)
+    def _add(self, coroutine: RequestCoroutine[Any], ticket: Ticket, owner: Any) -> Request:
         request = self._requests[ticket] = Request(coroutine, ticket, owner)
+        self._claims[ticket.claim] += 1
         self.scheduler.add(ticket)
         return request
 
@@ -252,32 +261,59 @@ class EngineCore:
         """Choose the operations that run next; the device is busy from now on, until `finish`.
 
         Windows are encoded before any token is sampled, so that sampling then runs with as many rows as possible.
+        Where requests of several claims wait, only those whose turn it is are considered; but rows that are already
+        decoding go along with any others, as they cost the others little.
         """
+        turns = self._claims_in_turn() if len(self._claims) > 1 else None
         for kind in DEVICE_OPERATIONS:
-            if chosen := self._choose(kind):
+            if chosen := self._choose(kind, turns):
                 self.is_busy = True
+                if turns is not None:
+                    self._note_served(kind, chosen)
                 return DeviceJob(kind, chosen)
         return None
 
-    def _choose(self, kind: type[Operation[Any]]) -> dict[Request, Any]:
+    def _claims_in_turn(self) -> dict[Claim, int]:
+        """Return the claims of the highest class that waits for the device, each with its place among them."""
+        since = self._waiting_since()
+        ranks = {claim: self._turns.rank(claim, at) for claim, at in since.items()}
+        first = min((level for level, _ in ranks.values()), default=0)
+        in_turn = sorted((claim for claim in ranks if ranks[claim][0] == first), key=lambda c: (ranks[c], since[c]))
+        return {claim: i for i, claim in enumerate(in_turn)}
+
+    def _waiting_since(self) -> dict[Claim, float]:
+        """Return the claims that wait for the device, each with the time since which it does."""
+        since: dict[Claim, float] = {}
+        for waiting in self._waiting.values():
+            for request in waiting:
+                claim = request.ticket.claim
+                since[claim] = min(since.get(claim, request.since), request.since)
+        return since
+
+    def _note_served(self, kind: type[Operation[Any]], chosen: Mapping[Request, Any]) -> None:
+        """Count what is done for each claim: a window, with all that follows from it, by its encoding."""
+        windows = Counter(request.ticket.claim for request in chosen)
+        cost = 1 if kind is Encode else 0
+        self._turns.serve({claim: n * cost for claim, n in windows.items()}, self._waiting_since())
+
+    def _choose(self, kind: type[Operation[Any]], turns: Mapping[Claim, int] | None) -> dict[Request, Any]:
+        """Choose among the waiting operations of a kind: in their order, or in that of the claims whose turn it is."""
         waiting = self._waiting[kind]
-        if kind is Sample:
-            return self._choose_samplings()
         alone = next((request for request in waiting if request in self._alone), None)
         if alone is not None:
             return {alone: waiting[alone]}
-        return dict(itertools.islice(waiting.items(), self._encoder_batch if kind is Encode else 1))
-
-    def _choose_samplings(self) -> dict[Request, Any]:
-        """All windows under way, and of those that begin as many as the prefill of one step may read."""
-        waiting = self._waiting[Sample]
-        for request in self._alone:
-            if request in waiting:
-                return {request: waiting[request]}
-        decoding = {request: op for request, op in waiting.items() if op.sampling.n_steps}
-        prefill = {request: op for request, op in waiting.items() if not op.sampling.n_steps}
-        n = n_prompts([len(op.sampling.plan.initial_tokens) for op in prefill.values()])
-        return {**decoding, **dict(itertools.islice(prefill.items(), n))}
+        decoding: dict[Request, Any] = {}
+        if kind is Sample:
+            decoding = {request: op for request, op in waiting.items() if op.sampling.n_steps}
+        begin = {request: op for request, op in waiting.items() if request not in decoding}
+        if turns is not None:
+            allowed = sorted((r for r in begin if r.ticket.claim in turns), key=lambda r: turns[r.ticket.claim])
+            begin = {request: begin[request] for request in allowed}
+        if kind is Sample:  # as many as the prefill of one step may read
+            n = n_prompts([len(op.sampling.plan.initial_tokens) for op in begin.values()])
+        else:
+            n = self._encoder_batch if kind is Encode else 1
+        return {**decoding, **dict(itertools.islice(begin.items(), n))}
 
     def finish(self, job: DeviceJob) -> None:
         """Hand out the answers of a job that has run; one that was interrupted has none, and is scheduled again."""
@@ -287,7 +323,9 @@ class EngineCore:
         else:
             answers = job.answers if job.error is None else [job.error]
             for request, answer in zip(job.operations, answers or (), strict=False):
-                if answer is not UNFINISHED:
+                if answer is UNFINISHED:
+                    request.since = self.scheduler.clock()
+                else:
                     del self._waiting[job.kind][request]
                     self._alone.pop(request, None)
                     self._answer(request, answer if job.error is None else None, job.error)
@@ -309,6 +347,7 @@ class EngineCore:
         elif request.is_cancelled:
             self._drop(request)
         elif type(operation) in self._waiting:
+            request.since = self.scheduler.clock()
             self._waiting[type(operation)][request] = operation
         elif isinstance(operation, Deliver):
             request.deliveries.append(operation)
@@ -330,7 +369,8 @@ class EngineCore:
     def _spawn(self, request: Request, spawn: Spawn) -> Request:
         self.scheduler.rest(request.ticket)
         order = (*request.ticket.order, len(request.parts))
-        part = self._add(spawn.coroutine, order, spawn.n_rows, request.owner, spawn.group)
+        ticket = Ticket(order, spawn.n_rows, spawn.group, request.ticket.claim)
+        part = self._add(spawn.coroutine, ticket, request.owner)
         request.parts.append(part)
         return part
 
@@ -361,6 +401,9 @@ class EngineCore:
         if request.error is not None:
             traceback.clear_frames(request.error.__traceback__)  # they hold windows for as long as the error is kept
         del self._requests[request.ticket]
+        self._claims[request.ticket.claim] -= 1
+        if not self._claims[request.ticket.claim]:
+            del self._claims[request.ticket.claim]
         self.scheduler.remove(request.ticket)
         self._notify(request.owner)
         self._hand_on(request)

@@ -20,6 +20,7 @@ from ..device.hardware import free_memory
 from ..errors import CancelledError, ProcessError
 from ..runtime import select
 from .core import EngineCore, Request
+from .priorities import Claim, current_claim
 from .scheduler import Group, Limits, Scheduler
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Engine:
         *,
         caller: Caller | None = None,
         group: Group | None = None,
+        claim: Claim | None = None,
     ) -> Handle:
         """Queue a request; nothing of it runs before a thread waits for a result.
 
@@ -160,11 +162,14 @@ class Engine:
             Who waits for it; by default a new one.
         group
             Of which only so many run at once.
+        claim
+            Its class and key; by default those of the context, see `priorities.claiming`.
         """
         self._check_process()
+        claim = claim or current_claim()
         with self._lock:
             owner = caller or self.caller()
-            return Handle(self, self.core.submit(coroutine, n_rows, owner=owner, group=group))
+            return Handle(self, self.core.submit(coroutine, n_rows, owner=owner, group=group, claim=claim))
 
     def cancel(self, request: Request) -> None:
         """See `Handle.cancel`."""

@@ -1,19 +1,23 @@
-"""Which requests run, and which wait: first come, first served, under a ceiling of rows and of memory.
+"""Which requests run, and which wait, under a ceiling of rows and of memory.
 
-Pure functions on numbers; imports no torch and knows no request but its ticket. Nobody is passed over by who came
-later and needs less, so nobody starves; and whoever comes first where nothing runs is let in whatever it needs, so
-nothing stands still.
+Pure functions on numbers; imports no torch and knows no request but its ticket. Requests of one claim (a class and a
+key) are let in first come, first served; between claims `priorities.Turns` decides. Nobody is passed over by who
+comes after him and needs less, so nobody starves; and whoever comes first where nothing runs is let in whatever it
+needs, so nothing stands still.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..options.types import check_values, option, whole
+from .priorities import PLAIN, Claim, Priority, Turns
 
+RESERVE = 4  # one part in so many of rows and memory is kept from batch requests, which hold what they have for long
 MAX_PROMPT_TOKENS = 1024  # tokens of prompts that are read in one step: bounds the memory of their activations
 
 
@@ -29,7 +33,6 @@ class Group:
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.n_running = 0
-        self.waiting: list[tuple[tuple[int, ...], Ticket]] = []  # a heap, the earliest first
 
     @property
     def is_full(self) -> bool:
@@ -44,6 +47,8 @@ class Ticket:
     order: tuple[int, ...]  # no two are equal; the parts of a request come before the requests after it
     n_rows: int  # rows that it takes at most
     group: Group
+    claim: Claim = PLAIN
+    since: float = 0.0  # when it began to wait, by the scheduler's clock
     state: str = field(default="waiting", init=False)  # then "running", perhaps "resting", and at last "gone"
 
     def __lt__(self, other: Ticket) -> bool:
@@ -82,6 +87,21 @@ class Limits:
         check_values(self)
 
 
+@dataclass
+class Use:
+    """What running requests have."""
+
+    n_running: int = 0
+    n_rows: int = 0
+    n_bytes: int = 0
+
+    def has_place(self, n_rows: int, n_bytes: int, max_rows: int, max_bytes: int | None) -> bool:
+        """Whether one more stays under the ceilings; the first may take more."""
+        return not self.n_running or (
+            self.n_rows + n_rows <= max_rows and (max_bytes is None or self.n_bytes + n_bytes <= max_bytes)
+        )
+
+
 class Scheduler:
     """Lets requests in.
 
@@ -93,6 +113,8 @@ class Scheduler:
         Rows of all running requests together.
     memory_limit
         Bytes of their rows and windows together; None for no limit.
+    clock
+        Seconds, by which waiting requests age.
 
     Raises
     ------
@@ -100,10 +122,18 @@ class Scheduler:
         A limit is not a whole number of at least 1.
     """
 
-    def __init__(self, row_bytes: int, window_bytes: int, max_rows: int, memory_limit: int | None = None) -> None:
-        self.row_bytes, self.window_bytes = row_bytes, window_bytes
-        self.n_rows = self.n_bytes = self.n_running = 0
-        self._groups: dict[Group, None] = {}  # those that have somebody waiting
+    def __init__(
+        self,
+        row_bytes: int,
+        window_bytes: int,
+        max_rows: int,
+        memory_limit: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.row_bytes, self.window_bytes, self.clock = row_bytes, window_bytes, clock
+        self.used, self._batch = Use(), Use()  # what all running requests have, and of that the batch requests
+        self._queues: dict[tuple[Claim, Group], list[Ticket]] = {}  # who waits: heaps, the earliest first
+        self._turns = Turns(clock)
         self.limits = Limits(max_rows, memory_limit)
 
     def set_limits(self, **limits: Any) -> None:
@@ -112,15 +142,16 @@ class Scheduler:
 
     def add(self, ticket: Ticket) -> None:
         """Let a request wait for its turn."""
-        heapq.heappush(ticket.group.waiting, (ticket.order, ticket))
-        self._groups[ticket.group] = None
+        ticket.since = self.clock()
+        heapq.heappush(self._queues.setdefault((ticket.claim, ticket.group), []), ticket)
 
     def admit(self) -> Ticket | None:
         """Let the next request in and return it; None where nobody waits or the next one must go on waiting."""
         first = self._first()
         if first is None or not self._fits(first):
             return None
-        heapq.heappop(first.group.waiting)
+        self._turns.serve({first.claim: first.n_rows}, [claim for claim, _ in self._queues])
+        heapq.heappop(self._queues[first.claim, first.group])
         first.state = "running"
         first.group.n_running += 1
         self._count(first, 1)
@@ -132,32 +163,47 @@ class Scheduler:
         return first is not None and self._fits(first)
 
     def _first(self) -> Ticket | None:
-        """Return who comes next of those whose group has place."""
-        first: Ticket | None = None
-        for group in list(self._groups):
-            while group.waiting and group.waiting[0][1].state == "gone":
-                heapq.heappop(group.waiting)
-            if not group.waiting:
-                del self._groups[group]
-            elif not group.is_full and (first is None or group.waiting[0][1] < first):
-                first = group.waiting[0][1]
-        return first
+        """Return who comes next of those that have place in their group and in their class."""
+        firsts: dict[Claim, Ticket] = {}
+        for (claim, group), queue in list(self._queues.items()):
+            while queue and queue[0].state == "gone":
+                heapq.heappop(queue)
+            if not queue:
+                del self._queues[claim, group]
+            elif not group.is_full and (claim not in firsts or queue[0] < firsts[claim]):
+                firsts[claim] = queue[0]
+        is_batch_held = False  # by the first of the batch requests, and with it all that come after it
+        for ticket in sorted(firsts.values(), key=lambda t: (*self._turns.rank(t.claim, t.since), t)):
+            if ticket.claim.priority is not Priority.BATCH:
+                return ticket
+            if not is_batch_held and self._leaves_reserve(ticket):
+                return ticket
+            is_batch_held = True
+        return None
+
+    def _leaves_reserve(self, ticket: Ticket) -> bool:
+        """Whether a batch request leaves the other classes their part; a single one may take what there is."""
+        limit, most = self.limits.memory_limit, self.limits.max_rows
+        return self._batch.has_place(
+            ticket.n_rows,
+            self._bytes_of(ticket),
+            most - most // RESERVE,
+            None if limit is None else limit - limit // RESERVE,
+        )
 
     def _fits(self, ticket: Ticket) -> bool:
-        if not self.n_running:
-            return True
-        n_bytes = self.n_bytes + self._bytes_of(ticket)
-        return self.n_rows + ticket.n_rows <= self.limits.max_rows and (
-            self.limits.memory_limit is None or n_bytes <= self.limits.memory_limit
+        return self.used.has_place(
+            ticket.n_rows, self._bytes_of(ticket), self.limits.max_rows, self.limits.memory_limit
         )
 
     def _bytes_of(self, ticket: Ticket) -> int:
         return self.window_bytes + ticket.n_rows * self.row_bytes
 
     def _count(self, ticket: Ticket, sign: int) -> None:
-        self.n_running += sign
-        self.n_rows += sign * ticket.n_rows
-        self.n_bytes += sign * self._bytes_of(ticket)
+        for use in (self.used, self._batch) if ticket.claim.priority is Priority.BATCH else (self.used,):
+            use.n_running += sign
+            use.n_rows += sign * ticket.n_rows
+            use.n_bytes += sign * self._bytes_of(ticket)
 
     def rest(self, ticket: Ticket) -> None:
         """Let a running request that only waits for its parts leave its place to them; it needs none any more."""

@@ -14,13 +14,53 @@ from .metrics import Metrics
 
 LONGEST_RETRY_AFTER = 120  # seconds: after a longer one, OpenAI's clients do not try again
 FIRST_GUESS = 5.0  # seconds of work for a request, before any was measured
+KEPT = 4  # one place in so many is kept from long recordings
 SMOOTHING = 0.2  # weight of the newest request in the mean
+
+
+class Place:
+    """The place of one request among those that run.
+
+    Parameters
+    ----------
+    places
+        Of all requests.
+    long_places
+        Of those with long recordings, which leave places for the others.
+    """
+
+    def __init__(self, places: anyio.CapacityLimiter, long_places: anyio.CapacityLimiter) -> None:
+        self._places, self._long_places = places, long_places
+        self._held: list[anyio.CapacityLimiter] = []
+        self.since = time.monotonic()  # when it was taken
+
+    async def take(self) -> None:
+        """Wait for a place."""
+        await self._take(self._places)
+
+    async def become_long(self) -> None:
+        """Hand the place on, and wait for one of those for long recordings."""
+        if self._long_places not in self._held:
+            self.leave()
+            await self._take(self._long_places)
+            await self._take(self._places)
+
+    async def _take(self, places: anyio.CapacityLimiter) -> None:
+        await places.acquire_on_behalf_of(self)
+        self._held.append(places)
+        self.since = time.monotonic()
+
+    def leave(self) -> None:
+        """Give back what it holds."""
+        while self._held:
+            self._held.pop().release_on_behalf_of(self)
 
 
 class Admission:
     """Counts the requests that are inside.
 
-    Requests that upload wait, too. All that are let in run in the order in which their uploads ended.
+    Requests that upload wait, too. All that are let in run in the order in which their uploads ended, but long
+    recordings take no more than their part of the places.
 
     Parameters
     ----------
@@ -39,6 +79,7 @@ class Admission:
         self.mean_seconds = FIRST_GUESS  # that a request runs
         self._metrics = metrics
         self._places = anyio.CapacityLimiter(max_running)
+        self._long_places = anyio.CapacityLimiter(max(max_running - max(max_running // KEPT, 1), 1))
 
     @property
     def is_full(self) -> bool:
@@ -80,19 +121,19 @@ class Admission:
             self._count(-1, 0)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[Place]:
         """Wait for a place, and hold it for as long as the context lasts."""
         waited_since = time.monotonic()
-        await self._places.acquire_on_behalf_of(token := object())
-        started = time.monotonic()
-        self._metrics.queue_seconds.observe(started - waited_since)
+        place = Place(self._places, self._long_places)
+        await place.take()
+        self._metrics.queue_seconds.observe(place.since - waited_since)
         self._count(0, 1)
         try:
-            yield
-            self.mean_seconds += SMOOTHING * (time.monotonic() - started - self.mean_seconds)
+            yield place
+            self.mean_seconds += SMOOTHING * (time.monotonic() - place.since - self.mean_seconds)
         finally:
             self._count(0, -1)
-            self._places.release_on_behalf_of(token)
+            place.leave()
 
     def _count(self, inside: int, running: int) -> None:
         self.n_inside += inside

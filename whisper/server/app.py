@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio import from_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,11 +28,14 @@ from .errors import (
     of_work,
 )
 from .fields import collect
+from .jobs.api import routes as job_routes
+from .jobs.runner import Jobs
+from .jobs.store import JobStore
 from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .observing import LOG, Observer, note
 from .requests import read_request, seconds_of_client
-from .security import Gate
+from .security import Gate, owner_of
 from .settings import ServeOptions
 from .uploads import check_headers, receive_form
 from .work import Work
@@ -74,7 +78,11 @@ class Server:
         self.admission = Admission(options.max_running, options.max_queue, self.metrics)
         self.is_loaded = False
         self.works: set[Work] = set()  # under way
-        self.threads = anyio.CapacityLimiter(options.max_running)  # that wait for transcriptions, and for nothing else
+        # that wait for transcriptions, or for the place of a long one, and for nothing else
+        self.threads = anyio.CapacityLimiter(options.max_running + options.max_queue)
+        self.jobs: Jobs | None = None
+        if options.data_dir is not None:
+            self.jobs = Jobs(JobStore(options.data_dir), self.models, options, self.metrics, self.works)
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -84,8 +92,14 @@ class Server:
         """Load the models while the server already answers `/health`, and free them when they are idle."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._load)
+            if self.jobs:
+                tasks.start_soon(self.jobs.run)
             yield
+            if self.jobs:
+                self.jobs.end()
             tasks.cancel_scope.cancel()
+        if self.jobs:
+            self.jobs.store.close()
 
     async def _load(self) -> None:
         started = time.monotonic()
@@ -105,6 +119,8 @@ class Server:
     def drain(self) -> None:
         """Take no new work; that under way goes on."""
         self.admission.is_draining = True
+        if self.jobs:
+            self.jobs.end()
 
     def cancel_all(self) -> None:
         """End the work that is under way: its clients are told that the server shuts down."""
@@ -138,7 +154,8 @@ class Server:
             with form.file:
                 asked = read_request(collect(form.fields), translates=translates)
                 name = self.models.resolve(asked.model)
-                work = Work(asked, form.file, self.models, name, self.options.max_audio_s)
+                key = owner_of(request.headers, bool(self.keys))
+                work = Work(asked, form.file, self.models, name, self.options.max_audio_s, key)
                 note(scope, model=name, upload_bytes=form.n_bytes)
                 try:
                     await self._answer(work, scope, receive, send)
@@ -177,7 +194,8 @@ class Server:
 
     async def _on_thread(self, work: Work, function: Callable[[], Any]) -> Any:
         """Run a function on a thread when it is its turn."""
-        async with self.admission.running():
+        async with self.admission.running() as place:
+            work.before_long = lambda: from_thread.run(place.become_long)
             started = work.last_progress = time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(function, limiter=self.threads)
@@ -259,7 +277,7 @@ def build_app(server: Server) -> Starlette:
     async def metrics(request: Request) -> Response:
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
-    document = openapi.document(bool(server.keys))
+    document = openapi.document(bool(server.keys), has_jobs=server.jobs is not None)
 
     async def describe(request: Request) -> Response:
         return JSONResponse(document)
@@ -270,6 +288,7 @@ def build_app(server: Server) -> Starlette:
             Route("/v1/audio/translations", _Transcriptions(server, True), methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", model),  # a name may be a path, or owner/name
+            *job_routes(server),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),

@@ -6,7 +6,9 @@ is our fault: a 500 that tells the client no more than the id of its request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -16,7 +18,8 @@ from starlette.responses import JSONResponse
 from ..errors import AudioError, CancelledError, OptionError, UnknownOptionError, WhisperError
 
 CLIENT_GONE = 499  # in logs and metrics alone: there is no client to read an answer
-_TYPES = {429: "rate_limit_error", 500: "server_error", 503: "service_unavailable_error"}
+_TYPES = {429: "rate_limit_error", 500: "server_error", 507: "server_error", 503: "service_unavailable_error"}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -100,6 +103,20 @@ def internal() -> RequestError:
 def shutting_down() -> RequestError:
     """Return the error of a server that is being stopped."""
     return RequestError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+
+
+@contextlib.contextmanager
+def disk_full_told() -> Iterator[None]:
+    """Translate the errors of a full disk, also SQLite's, into an answer that says so."""
+    try:
+        yield
+    except Exception as error:
+        is_full = getattr(error, "errno", None) in _DISK_FULL or "disk is full" in str(error)
+        if not is_full or isinstance(error, WhisperError):
+            raise
+        raise RequestError(
+            507, "the disk of the server is full; nothing of this was kept", code="insufficient_storage"
+        ) from error
 
 
 def of_work(error: BaseException, is_draining: bool = False) -> RequestError:

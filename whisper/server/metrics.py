@@ -26,6 +26,7 @@ class Metrics:
         )
         self.audio_seconds = Counter("sotto_audio_seconds", "Seconds of sound that were transcribed", registry=of)
         self.work_seconds = Counter("sotto_work_seconds", "Seconds that their transcription took", registry=of)
+        self.jobs = Counter("sotto_jobs", "Jobs that ended", ["outcome"], registry=of)
         self.cancelled = Counter("sotto_cancelled", "Transcriptions that were given up", ["reason"], registry=of)
         self.upload_bytes = Counter("sotto_upload_bytes", "Bytes of uploads", registry=of)
         self.model_loaded = Gauge("sotto_model_loaded", "Whether a model is in memory", ["model"], registry=of)

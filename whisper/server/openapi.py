@@ -44,24 +44,28 @@ _ERRORS = {
     "403": "the host or the origin of the request is not allowed",
     "404": "there is no such model",
     "405": "the address does not take this method",
+    "409": "the job has not ended",
     "408": "the upload stopped",
     "413": "the upload or the recording is too long",
     "415": "the body is no form",
     "429": "too many requests wait already; Retry-After says for how long",
     "500": "a fault of the server",
+    "507": "the disk of the server is full",
     "503": "the server is starting or shutting down",
 }
 
 
-def document(has_keys: bool) -> dict[str, Any]:
+def document(has_keys: bool, *, has_jobs: bool = False) -> dict[str, Any]:
     """Return the description, as OpenAPI 3.1 has it.
 
     Parameters
     ----------
     has_keys
         Whether requests need an API key.
+    has_jobs
+        Whether the server keeps jobs.
     """
-    paths = {
+    paths: dict[str, Any] = {
         "/v1/audio/transcriptions": {"post": _upload("Write down what is said in a recording", translates=False)},
         "/v1/audio/translations": {"post": _upload("Write in English what is said in a recording", translates=True)},
         "/v1/models": {"get": _get("List the models")},
@@ -71,6 +75,7 @@ def document(has_keys: bool) -> dict[str, Any]:
                 "parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}],
             }
         },
+        **(_job_paths() if has_jobs else {}),
         "/health": {"get": _get("Whether the server lives")},
         "/ready": {"get": _get("Whether the server takes work", "503")},
         "/metrics": {"get": {**_get("Metrics for Prometheus"), "responses": _responses({"text/plain": _TEXT})}},
@@ -80,13 +85,46 @@ def document(has_keys: bool) -> dict[str, Any]:
     if has_keys:
         for path, operations in paths.items():
             if path not in OPEN_PATHS:
-                for operation in operations.values():
+                for operation in (one for name, one in operations.items() if name != "parameters"):
                     operation["security"] = [{"key": []}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sotto", "version": __release__, "description": "OpenAI's audio API, and more options."},
         "paths": paths,
         "components": {"schemas": {"Error": _error()}, **({"securitySchemes": schemes} if has_keys else {})},
+    }
+
+
+def _job_paths() -> dict[str, Any]:
+    def parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+    of_id = {"parameters": [parameter("id", "path", _TEXT)]}
+    create = _upload("Transcribe a recording without waiting for it", translates=False)
+    create["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"].pop("stream")
+    responses = _responses({"application/json": {"type": "object"}}, "400", "404", "408", "413", "415", "429", "507")
+    create["responses"] = {"202" if status == "200" else status: told for status, told in responses.items()}
+    create["parameters"] = [parameter("Idempotency-Key", "header", {**_TEXT, "maxLength": 200})]
+    pages = [
+        parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        parameter("after", "query", _TEXT),
+    ]
+    contents = dict.fromkeys(("text/plain", "text/vtt", "text/tab-separated-values"), _TEXT)
+    result = _get("The transcript, in any format", "400", "404", "409", "413")
+    result["responses"] |= {"200": _responses({"application/json": {"type": "object"}, **contents})["200"]}
+    result["parameters"] = [parameter("format", "query", {"enum": list(FORMATS)})]
+    events = {**_get("What happens to the job, as server-sent events", "400", "404")}
+    events["responses"] |= {"200": _responses({"text/event-stream": _TEXT})["200"]}
+    events["parameters"] = [parameter("Last-Event-ID", "header", _TEXT)]
+    return {
+        "/v1/jobs": {"get": {**_get("List the jobs", "400", "404"), "parameters": pages}, "post": create},
+        "/v1/jobs/{id}": {
+            **of_id,
+            "get": _get("Describe a job", "404"),
+            "delete": _get("End a job, and forget it", "404", "507"),
+        },
+        "/v1/jobs/{id}/result": {**of_id, "get": result},
+        "/v1/jobs/{id}/events": {**of_id, "get": events},
     }
 
 
@@ -106,6 +144,7 @@ def _upload(summary: str, *, translates: bool) -> dict[str, Any]:
         "application/json": {"type": "object"},
         "text/plain": _TEXT,
         "text/vtt": _TEXT,
+        "text/tab-separated-values": _TEXT,
         "text/event-stream": _TEXT,
     }
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from ..errors import OptionError
@@ -35,7 +35,7 @@ from ..output.layout import Layout
 from .errors import invalid
 from .fields import Value, as_json, as_list, as_object, as_text, as_truth
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json", "tsv", "transcript")
 SUBTITLES = ("srt", "vtt")
 STREAMED = ("json", "text", "diarized_json")
 GRANULARITIES = ("word", "segment")
@@ -277,6 +277,27 @@ def _words(given: Mapping[str, Value], name: str, choices: tuple[str, ...]) -> l
 def _layout(given: Mapping[str, Value]) -> dict[str, Any] | None:
     layout = {name: read_option(LAYOUT[name], value) for name, value in given.items() if name in LAYOUT}
     return layout or None
+
+
+def check_format(request: TranscriptionRequest, response_format: str) -> TranscriptionRequest:
+    """Return a request with another format of its answer; what only the first format had a place for is left out.
+
+    Raises
+    ------
+    RequestError
+        There is no such format, or it has no place for what the request made.
+    """
+    if response_format not in FORMATS:
+        raise invalid(f"format must be one of {', '.join(FORMATS)}, not {response_format[:80]!r}", "format")
+    changed = replace(
+        request,
+        response_format=response_format,
+        layout=request.layout if response_format in SUBTITLES else None,
+        with_words=request.with_words and response_format == "verbose_json",
+        with_logprobs=request.with_logprobs and response_format == "json",
+    )
+    _check_format(changed)
+    return changed
 
 
 def _check_format(request: TranscriptionRequest) -> None:

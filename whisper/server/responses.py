@@ -1,4 +1,4 @@
-"""Transcripts as the answers of OpenAI's API, in its six formats."""
+"""Transcripts as the answers of OpenAI's API, in its six formats and two more."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from starlette.responses import Response
 from ..options.language_names import code_of
 from ..output.writers import WRITERS
 from ..tokenizer import LANGUAGES
-from .requests import SUBTITLES, TranscriptionRequest
+from .requests import TranscriptionRequest
 
 if TYPE_CHECKING:
     from ..results import Segment, Transcript
     from .work import Work
 
 PLAIN = "text/plain; charset=utf-8"
-MEDIA_TYPES = {"text": PLAIN, "srt": PLAIN, "vtt": "text/vtt; charset=utf-8"}
+MEDIA_TYPES = {"srt": PLAIN, "vtt": "text/vtt; charset=utf-8", "tsv": "text/tab-separated-values; charset=utf-8"}
 JSON = "application/json"
 
 
@@ -34,10 +34,12 @@ def respond(work: Work, transcript: Transcript) -> Response:
         What `transcribe` returned.
     """
     response_format = work.request.response_format
-    if response_format in SUBTITLES:
-        return Response(subtitles(work.request, transcript), media_type=MEDIA_TYPES[response_format])
+    if response_format in MEDIA_TYPES:
+        return Response(written(work.request, transcript), media_type=MEDIA_TYPES[response_format])
     if response_format == "text":
         return Response(transcript["text"].strip() + "\n", media_type=PLAIN)
+    if response_format == "transcript":  # what `transcribe` returns, as it is
+        return Response(json.dumps(transcript), media_type=JSON)
     make = {"json": short, "verbose_json": verbose, "diarized_json": diarized}[response_format]
     return Response(json.dumps(make(work, transcript)), media_type=JSON)
 
@@ -99,8 +101,8 @@ def diarized_segment(segment: Segment) -> dict[str, Any]:
     }
 
 
-def subtitles(request: TranscriptionRequest, transcript: Mapping[str, Any]) -> str:
-    """Return ``srt`` or ``vtt``."""
+def written(request: TranscriptionRequest, transcript: Mapping[str, Any]) -> str:
+    """Return ``srt``, ``vtt`` or ``tsv``."""
     text = io.StringIO()
     writer = WRITERS[request.response_format](output_dir="")
     writer.write_result(dict(transcript), text, {**(request.layout or {}), "escape_cues": True})

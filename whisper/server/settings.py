@@ -16,6 +16,7 @@ KEYS_VARIABLE = "SOTTO_API_KEYS"  # of the environment: keys with commas between
 ADDRESS = "where the server listens"
 ACCESS = "who may use it"
 LIMITS = "what a request may take"
+JOBS = "jobs, which nobody waits for"
 MODELS = "models"
 ANY_HOST = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -62,6 +63,16 @@ class ServeOptions:
     )
     graceful_timeout_s: float = option(
         LIMITS, 30, number(0, FINITE), "seconds that running requests get to finish when the server is stopped"
+    )
+
+    data_dir: str | None = option(
+        JOBS, None, PATH, "folder where jobs are kept, over restarts, too; without one there are no jobs"
+    )
+    max_running_jobs: int = option(JOBS, 2, whole(1, 64), "jobs that run at once, beside other requests")
+    max_jobs: int = option(JOBS, 256, whole(1), "jobs that wait or run; further ones are refused with 429")
+    max_jobs_mb: float = option(JOBS, 16384, number(0, FINITE, above=True), "megabytes of their uploads together")
+    job_retention_hours: float = option(
+        JOBS, 24, number(0, FINITE), "hours after which a job that has ended is forgotten"
     )
 
     alias: Sequence[str] | None = option(

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from ..media.spool import temporary_folder
-from .errors import ClientGoneError, RequestError, invalid
+from .errors import ClientGoneError, RequestError, disk_full_told, invalid
 
 FILE_FIELD = "file"
 MAX_FIELDS = 256
@@ -123,7 +123,16 @@ def check_headers(request: Request, max_bytes: int) -> bytes:
     return boundary
 
 
-async def receive_form(request: Request, max_bytes: int, timeout: float) -> Form:
+def _open_temporary() -> BinaryIO:
+    """Open a file that has no name, and disappears when it is closed."""
+    file: Any = tempfile.TemporaryFile(buffering=0, dir=temporary_folder())  # noqa: SIM115
+    file.name = "upload"  # in messages, instead of the number of a file
+    return cast("BinaryIO", file)
+
+
+async def receive_form(
+    request: Request, max_bytes: int, timeout: float, open_file: Callable[[], BinaryIO] = _open_temporary
+) -> Form:
     """Read a form to its end; close its file.
 
     Parameters
@@ -134,6 +143,8 @@ async def receive_form(request: Request, max_bytes: int, timeout: float) -> Form
         Of the whole body.
     timeout
         Seconds within which each next piece must come.
+    open_file
+        Opens the file for what is uploaded.
 
     Raises
     ------
@@ -147,15 +158,14 @@ async def receive_form(request: Request, max_bytes: int, timeout: float) -> Form
         parser = MultipartParser(check_headers(request, max_bytes), cast("Any", parts.callbacks()))
     except FormParserError as error:
         raise invalid(f"the form cannot be parsed: {error}") from error
-    file = tempfile.TemporaryFile(buffering=0, dir=temporary_folder())  # noqa: SIM115
-    file.name = "upload"  # in messages, instead of the number of a file
+    file = open_file()
     try:
         await _receive(request, parser, parts, file, max_bytes, timeout)
         file.seek(0)
     except BaseException:  # whatever ended the upload, also a cancel: no file stays open
         file.close()
         raise
-    return Form(parts.fields, cast("BinaryIO", file), parts.n_file_bytes)
+    return Form(parts.fields, file, parts.n_file_bytes)
 
 
 async def _receive(
@@ -197,8 +207,9 @@ async def _write(parts: _Parts, file: Any) -> None:
 
     def write() -> None:
         view = memoryview(data)
-        while len(view) > 0:
-            view = view[file.write(view) :]
+        with disk_full_told():
+            while len(view) > 0:
+                view = view[file.write(view) :]
 
     if data:
         await anyio.to_thread.run_sync(write)

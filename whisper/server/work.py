@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from ..engine.priorities import Priority, claiming
 from ..errors import CancelledError
 from ..media import reader
 from ..media.spool import Spool
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..model import Whisper
     from ..results import Segment, Transcript
 
+SHORT_SECONDS = 60.0  # somebody waits for a recording up to this; a longer one lets those go first
 MAX_CHANNELS = 8  # with channels=separate
 OF_FILE = ("audio_track", "container_time")  # options that the decoding of the file takes, and arrays do not
 
@@ -37,14 +39,24 @@ class Work:
 
     Attributes
     ----------
+    key
+        For whom it is; requests of one key share what they get of the engine.
+    is_job
+        Whether nobody waits for it.
+    before_long
+        Called on its thread when the recording is decoded and is long; may wait.
     duration
         Seconds of sound, once it is decoded.
     last_progress
         When it last came a step further, by the monotonic clock.
     is_answered
         Whether all of its answer is on the way, so that the end of the connection loses nothing.
-    tokenizer
-        Of its model, once it runs.
+    done
+        Seconds of it that are transcribed, and the total.
+    on_progress
+        Called with these after each window.
+    tokenizer, vocabulary
+        Of its model, once it runs; what makes the tokenizer anew.
     """
 
     request: TranscriptionRequest
@@ -52,10 +64,16 @@ class Work:
     models: Models
     model_name: str
     max_audio_s: float
+    key: str = ""
+    is_job: bool = False
+    before_long: Callable[[], None] = lambda: None
     cancel: threading.Event = field(default_factory=threading.Event)
     duration: float = 0.0
     last_progress: float = field(default_factory=time.monotonic)
     is_answered: bool = False
+    done: tuple[float, float] = (0.0, 0.0)
+    on_progress: Callable[[float, float], None] = lambda seconds, total: None
+    vocabulary: tuple[bool, int] = (True, 99)
     tokenizer: Tokenizer | None = None
 
     def transcribe(self) -> Transcript:
@@ -64,7 +82,9 @@ class Work:
 
         with self.models.use(self.model_name) as model:
             self._prepare(model)
-            return transcribe(model, self._decoded(), **self._options())
+            samples = self._decoded()
+            with claiming(self.priority, self.key):
+                return transcribe(model, samples, **self._options())
 
     def segments(self) -> Generator[Segment, None, Transcript]:
         """Give the segments as soon as they are final, and return the transcript; closing it ends the work."""
@@ -72,7 +92,15 @@ class Work:
 
         with self.models.use(self.model_name) as model:
             self._prepare(model)
-            return (yield from iter_segments(model, self._decoded(), **self._options()))
+            samples = self._decoded()
+            with claiming(self.priority, self.key):
+                segments = iter_segments(model, samples, **self._options())
+            return (yield from segments)
+
+    @property
+    def priority(self) -> Priority:
+        """Return its class, once it is decoded."""
+        return Priority.BATCH if self.is_job or self.duration > SHORT_SECONDS else Priority.SHORT
 
     def _prepare(self, model: Whisper) -> None:
         """Check what depends on the model."""
@@ -84,7 +112,8 @@ class Work:
                 "another, such as base or medium",
                 "model",
             )
-        self.tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
+        self.vocabulary = model.is_multilingual, model.num_languages
+        self.tokenizer = get_tokenizer(self.vocabulary[0], num_languages=self.vocabulary[1])
 
     def _options(self) -> dict[str, Any]:
         options = {name: value for name, value in self.request.options.items() if name not in OF_FILE}
@@ -92,6 +121,8 @@ class Work:
 
     def _on_progress(self, seconds: float, total: float) -> None:
         self.last_progress = time.monotonic()
+        self.done = seconds, total
+        self.on_progress(seconds, total)
 
     def _decoded(self) -> np.ndarray[Any, np.dtype[np.int16]]:
         """Return the samples at 16 kHz: ``(n,)``, or ``(n_channels, n)`` where channels are kept apart.
@@ -122,5 +153,7 @@ class Work:
                     )
             spool.append(np.ascontiguousarray(piece.T))
         self.duration = n_samples / SAMPLE_RATE
+        if self.priority is Priority.BATCH:
+            self.before_long()
         samples = spool.array(np.int16)
         return np.ascontiguousarray(samples.reshape(-1, n_channels).T) if apart else samples

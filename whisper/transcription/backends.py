@@ -30,6 +30,7 @@ from ..tokenizer import get_tokenizer
 if TYPE_CHECKING:
     from ..engine.engine import Caller, Engine, Handle
     from ..engine.operations import RequestCoroutine
+    from ..engine.priorities import Claim
     from ..engine.scheduler import Group
     from ..model import Whisper
     from ..runtime.interface import EncodedWindow
@@ -62,6 +63,7 @@ class Backend(Protocol):
         *,
         caller: Caller | None = None,
         group: Group | None = None,
+        claim: Claim | None = None,
     ) -> Handle | InlineRequest:
         """Return a request that runs the coroutine when its result is waited for; see `Engine.submit`."""
         ...
@@ -102,6 +104,7 @@ class ReferenceBackend:
         *,
         caller: Caller | None = None,
         group: Group | None = None,
+        claim: Claim | None = None,
     ) -> InlineRequest:
         """See `Backend`."""
         return InlineRequest(coroutine)
@@ -150,9 +153,10 @@ class EngineBackend:
         *,
         caller: Caller | None = None,
         group: Group | None = None,
+        claim: Claim | None = None,
     ) -> Handle:
         """See `Backend`."""
-        return self._engine.submit(coroutine, n_rows, caller=caller, group=group)
+        return self._engine.submit(coroutine, n_rows, caller=caller, group=group, claim=claim)
 
     async def encode(self, mel: Tensor) -> EncodedWindow:
         """See `Backend`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..engine.priorities import current_claim
 from ..engine.scheduler import Group
 from ..errors import CancelledError
 from . import audio_context
@@ -31,12 +32,15 @@ class Call:
         How much of each window the encoder reads.
     chunks
         The chunks of all recordings, of which `batch_size` run at once.
+    claim
+        The class and key of all its requests: those of the context in which it was made.
     """
 
     def __init__(self, settings: TranscribeSettings, backend: Backend) -> None:
         self.settings, self.backend = settings, backend
         self.audio_context = audio_context.choose(settings.options.audio_context, backend, settings.model.device)
         self.chunks = Group(settings.options.batch_size)
+        self.claim = current_claim()
 
     def in_language(self, language: str) -> Call:
         """Return the same call with a language that is given."""
@@ -57,4 +61,5 @@ class Call:
         self, coroutine: RequestCoroutine[Any], caller: Caller | None = None, group: Group | None = None
     ) -> Handle | InlineRequest:
         """Return a request that runs the coroutine when its result is waited for."""
-        return self.backend.submit(coroutine, self.settings.n_rows, caller=caller or self.caller(), group=group)
+        caller, n_rows = caller or self.caller(), self.settings.n_rows
+        return self.backend.submit(coroutine, n_rows, caller=caller, group=group, claim=self.claim)
