@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..errors import CancelledError
+from ..media.isolated.decoders import Decoders
 from . import openapi, responses, streaming
 from .admission import Admission
 from .errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ..model import Whisper
 
 STALLED = 300.0  # seconds without a step of any running request, after which the server does not count as ready
+N_DECODERS = 2  # decoder processes that wait for uploads; more are started when they are needed
 IDLE_CHECK = 1.0  # seconds between two checks for idle models
 
 
@@ -58,6 +60,8 @@ class Server:
         API keys; none are needed where there are none.
     on_failure
         Called with the error where a model cannot be loaded.
+    decoders
+        Decode the uploads; where not given, some of its own.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Server:
         load: Callable[[str], Whisper],
         keys: Sequence[str] = (),
         on_failure: Callable[[Exception], None] = lambda error: None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.options, self.keys = options, keys
         self.metrics = Metrics()
@@ -75,6 +80,7 @@ class Server:
         self.is_loaded = False
         self.works: set[Work] = set()  # under way
         self.threads = anyio.CapacityLimiter(options.max_running)  # that wait for transcriptions, and for nothing else
+        self.decoders = decoders or Decoders(N_DECODERS)
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -86,10 +92,12 @@ class Server:
             tasks.start_soon(self._load)
             yield
             tasks.cancel_scope.cancel()
+        self.decoders.close()
 
     async def _load(self) -> None:
         started = time.monotonic()
         try:
+            await anyio.to_thread.run_sync(self.decoders.start)  # while this process is small
             await anyio.to_thread.run_sync(self.models.load_all)
         except Exception as error:  # reported by `on_failure`, which ends the server
             LOG.error("a model cannot be loaded", extra={"notes": {"error": f"{type(error).__name__}: {error}"}})
@@ -138,7 +146,7 @@ class Server:
             with form.file:
                 asked = read_request(collect(form.fields), translates=translates)
                 name = self.models.resolve(asked.model)
-                work = Work(asked, form.file, self.models, name, self.options.max_audio_s)
+                work = Work(asked, form.file, self.models, name, self.options.max_audio_s, self.decoders)
                 note(scope, model=name, upload_bytes=form.n_bytes)
                 try:
                     await self._answer(work, scope, receive, send)
