@@ -1,4 +1,4 @@
-"""Decodes recordings in processes of their own: `Decoders` has some ready, and ends what crashes or hangs
+"""Decodes recordings in processes of their own: `Decoders` has some ready, and ends what crashes or hangs.
 
 A file that makes a decoder crash, hang or take all memory costs its own request alone. The processes are started anew
 and not forked, inherit nothing but a socket and a few variables of the environment, and read from a descriptor that is

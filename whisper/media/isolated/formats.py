@@ -1,4 +1,4 @@
-"""The container formats that are read of a file from outside: FFmpeg's names of those that people send
+"""The container formats that are read of a file from outside: FFmpeg's names of those that people send.
 
 FFmpeg knows more than 300, among them playlists that open other files, and rare ones whose code few have looked at. A
 file in any other format is refused before its demuxer sees it.

@@ -1,4 +1,4 @@
-"""What a decoder process and its owner say to each other: one line with a file descriptor there, frames back
+"""What a decoder process and its owner say to each other: one line with a file descriptor there, frames back.
 
 Both ends check what they read: the decoder process has seen a stranger's file, and may be under its control.
 """

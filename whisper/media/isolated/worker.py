@@ -1,4 +1,4 @@
-"""A decoder process: takes one file after the other from its owner, and gives the samples back
+"""A decoder process: takes one file after the other from its owner, and gives the samples back.
 
 It imports neither torch nor the rest of the package (`decoders.py` starts it so), and is ready within half a second.
 """
