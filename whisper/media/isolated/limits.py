@@ -1,4 +1,4 @@
-"""What a decoder process may take: memory, time of the processor, open files, and no writing of files at all"""
+"""What a decoder process may take: memory, time of the processor, open files, and no writing of files at all."""
 
 from __future__ import annotations
 
