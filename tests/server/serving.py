@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from whisper.audio import load_audio
 from whisper.checkpoints import load_model
+from whisper.media.isolated.decoders import Decoders
 from whisper.model import Whisper
 from whisper.server.app import Server, build_app
 from whisper.server.settings import ServeOptions
@@ -36,6 +37,19 @@ def nano() -> Whisper:
 def load_nano(name: str) -> Whisper:
     """What the servers of the tests load, whatever the name."""
     return nano()
+
+
+@cache
+def decoders() -> Decoders:
+    """One decoder process for the servers of all tests."""
+    return SharedDecoders(1)
+
+
+class SharedDecoders(Decoders):
+    """Outlives the servers that use it."""
+
+    def close(self) -> None:
+        """Keep the process for the next server."""
 
 
 @cache
@@ -59,7 +73,7 @@ def sound(seconds: float = 2.0, n_channels: int = 1, start: float = 0.0) -> byte
 
 def server(load: Callable[[str], Whisper] = load_nano, keys: tuple[str, ...] = (), **options: Any) -> Server:
     """A server that counts as loaded."""
-    made = Server(ServeOptions(**options), ["nano"], load, keys)
+    made = Server(ServeOptions(**options), ["nano"], load, keys, decoders=decoders())
     made.is_loaded = True
     return made
 

@@ -1,6 +1,7 @@
 """Transcriptions over HTTP: every format equals what `transcribe` returns; errors, limits, and who comes when."""
 
 import io
+import signal
 import sys
 import threading
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from whisper.engine.priorities import Priority, current_claim
+from whisper.media.isolated.decoders import Decoders, _Process
 from whisper.output.writers import WriteSRT, WriteTSV, WriteVTT
 from whisper.server import app
 from whisper.transcribe import transcribe
@@ -139,7 +141,7 @@ def test_a_playlist_opens_nothing() -> None:
 
 def test_a_small_file_of_long_sound_is_stopped_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     n_read = 0
-    stream = app.Work._decoded.__globals__["reader"].stream
+    stream = Decoders.stream
 
     def counted(*given: Any, **options: Any) -> Any:
         nonlocal n_read
@@ -147,10 +149,28 @@ def test_a_small_file_of_long_sound_is_stopped_while_it_is_decoded(monkeypatch: 
             n_read += piece.shape[-1]
             yield piece
 
-    monkeypatch.setattr("whisper.media.reader.stream", counted)
+    monkeypatch.setattr(Decoders, "stream", counted)
     answer = post(client(server(max_audio_s=5)), sound(60))
     assert (answer.status_code, error_of(answer)["code"]) == (413, "audio_too_long")
     assert n_read < 16 * 16000
+
+
+def test_a_decoder_that_crashes_is_an_unreadable_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = _Process.begin
+
+    def crashes(process: Any, *given: Any) -> None:
+        process.process.send_signal(signal.SIGSTOP)
+        begin(process, *given)
+        process.process.send_signal(signal.SIGKILL)
+
+    one = client()
+    assert post(one).status_code == 200  # from now on a process is ready
+    with monkeypatch.context() as patched:
+        patched.setattr(_Process, "begin", crashes)
+        answer = post(one)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "audio_unreadable")
+    assert "made its decoder crash (SIGKILL)" in answer.text
+    assert post(one).status_code == 200
 
 
 def test_models() -> None:

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -81,3 +84,32 @@ def test_sigterm_ends_what_does_not_finish_in_time() -> None:
         thread.join(100)
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls_and_keys_from_environment_and_file(tmp_path: Path) -> None:
+    certificate, key, keys = tmp_path / "certificate.pem", tmp_path / "key.pem", tmp_path / "keys"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    keys.write_text("# of a colleague\nof-the-file\n", encoding="utf-8")
+    flags = ("--tls_certificate", str(certificate), "--tls_key", str(key), "--key_file", str(keys))
+    with served(*flags, SOTTO_API_KEYS="of-the-environment, second") as (_, address, log):
+        assert address.startswith("https://")
+        trusted = httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=str(certificate)))
+        with trusted as to:
+            for name, status in (("of-the-file", 200), ("of-the-environment", 200), ("second", 200), ("wrong", 401)):
+                answer = to.get("/v1/models", headers={"authorization": f"Bearer {name}"})
+                assert answer.status_code == status
+            headers = {"authorization": "Bearer second", "origin": "https://evil.example"}
+            assert to.get("/v1/models", headers=headers).status_code == 403
+            headers = {"authorization": "Bearer second", "host": "evil.example"}
+            assert to.get("/v1/models", headers=headers).status_code == 403
+            sent = {"headers": {"authorization": "Bearer second"}, "data": FIELDS, "files": {"file": sound(2)}}
+            assert to.post(TRANSCRIPTIONS, timeout=60, **sent).status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address + "/health")
+    assert "of-the-" not in "".join(log)

@@ -226,7 +226,9 @@ class Recording:
             if rest is not None:
                 seconds = self.clock.decoded * rest.n_bytes / max(self._bytes, 1)
             if file is not None and rest is not None and rest.is_recording:
-                seconds = _seconds_of(Spans(file, [(rest.begin, self._size)]), rest.n_bytes) or seconds
+                seconds = (
+                    _seconds_of(Spans(file, [(rest.begin, self._size)]), rest.n_bytes, self.opened.options) or seconds
+                )
         if rest is None or seconds < LEAST:
             return []
         what = "its header counts less data than there are, and those behind its end are"
@@ -235,12 +237,12 @@ class Recording:
         return [f"{what} not read ({rest.n_bytes} bytes, about {seconds:.2f} s, from byte {rest.begin} on)"]
 
 
-def _seconds_of(file: Any, n_bytes: int) -> float:
+def _seconds_of(file: Any, n_bytes: int, options: dict[str, str]) -> float:
     """Duration of a recording that was not read, in seconds; 0 if unknown."""
     import av
 
     try:
-        with av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"}) as container:
+        with av.open(file, metadata_errors="ignore", options={**options, "protocol_whitelist": "none"}) as container:
             stream = container.streams.audio[0]
             if stream.codec_context.name.startswith("pcm") and stream.bit_rate:
                 return n_bytes * 8 / float(stream.bit_rate)  # includes recordings that follow it

@@ -9,15 +9,15 @@ spectrogram, and changes neither length nor loudness.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from ..errors import AudioError
 from .containers import Recording
+from .sources import Opened, openable
 from .sources import Source as Source
-from .sources import openable
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -28,6 +28,7 @@ Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _PIECE = 1 << 16  # samples that the resampler takes and gives at once: few large pieces cost less than many small
 # FFmpeg's default layout for a number of channels (libavutil/channel_layout.c).
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_COMMON = "WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM, AAC, AMR, AIFF, CAF or WMA"  # in a message
 _FORMATS = {"int16": ("s16", "s16"), "int32": ("s32", "s16"), "float32": ("flt", "flt")}
 
 
@@ -76,16 +77,19 @@ def stream(
     apart: bool = False,
     audio_track: int | str | None = None,
     container_time: bool = False,
+    formats: Sequence[str] | None = None,
 ) -> Iterator[Samples]:
     """Decode like `decode`, piece by piece as they are asked for: of any recording only a little is in memory.
 
     The errors come with the first piece, the warnings with the end. Until then a file object belongs to the iterator.
     With `apart` the channels are not mixed, and there may be any number of them: each piece is ``(n_channels, n)``,
-    with as many as the recording has where it begins.
+    with as many as the recording has where it begins. With `formats`, FFmpeg's names of containers, others are refused.
     """
     import av
 
     opened = openable(source)
+    if formats is not None:
+        opened = opened._replace(options={**opened.options, "format_whitelist": ",".join(formats)})
     name, file, options = opened
     place = None if isinstance(file, str) else file.tell()
     try:
@@ -98,6 +102,10 @@ def stream(
     except _LayoutError as error:
         raise AudioError(f"{name} {error}") from None
     except av.FFmpegError as error:
+        if formats is not None and (refused := _refused_format(opened)):
+            raise AudioError(
+                f"{name} is in the format {refused}, which is not read here; use one of {_COMMON}"
+            ) from None
         raise AudioError(f"{name} cannot be read as a recording: {error.strerror or error}") from error
     finally:
         if place is not None:
@@ -124,6 +132,25 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 
     pieces = [piece[0] for piece in _resampled(frames(), new_rate, target_format)]
     return np.concatenate([np.zeros(0, np.int16 if target_format == "s16" else np.float32), *pieces])
+
+
+def _refused_format(opened: Opened) -> str | None:
+    """Return the format that is not in the list of those allowed; None where it is, or is not known.
+
+    FFmpeg's error does not name it, but its log does.
+    """
+    import av
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        if not isinstance(opened.file, str):
+            opened.file.seek(0)
+        with av.logging.Capture() as lines, contextlib.suppress(av.FFmpegError):
+            av.open(opened.file, metadata_errors="ignore", options=opened.options).close()
+    finally:
+        av.logging.set_level(level)
+    return next((demuxer for _, demuxer, text in lines if text.startswith("Format not on whitelist")), None)
 
 
 class _LayoutError(Exception):

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..errors import CancelledError
+from ..media.isolated.decoders import Decoders
 from . import openapi, responses, streaming
 from .admission import Admission
 from .errors import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ..model import Whisper
 
 STALLED = 300.0  # seconds without a step of any running request, after which the server does not count as ready
+N_DECODERS = 2  # decoder processes that wait for uploads; more are started when they are needed
 IDLE_CHECK = 1.0  # seconds between two checks for idle models
 
 
@@ -62,6 +64,8 @@ class Server:
         API keys; none are needed where there are none.
     on_failure
         Called with the error where a model cannot be loaded.
+    decoders
+        Decode the uploads; where not given, some of its own.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Server:
         load: Callable[[str], Whisper],
         keys: Sequence[str] = (),
         on_failure: Callable[[Exception], None] = lambda error: None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.options, self.keys = options, keys
         self.metrics = Metrics()
@@ -78,11 +83,12 @@ class Server:
         self.admission = Admission(options.max_running, options.max_queue, self.metrics)
         self.is_loaded = False
         self.works: set[Work] = set()  # under way
+        self.decoders = decoders or Decoders(N_DECODERS)
         # that wait for transcriptions, or for the place of a long one, and for nothing else
         self.threads = anyio.CapacityLimiter(options.max_running + options.max_queue)
         self.jobs: Jobs | None = None
         if options.data_dir is not None:
-            self.jobs = Jobs(JobStore(options.data_dir), self.models, options, self.metrics, self.works)
+            self.jobs = Jobs(JobStore(options.data_dir), self.models, options, self.metrics, self.works, self.decoders)
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -100,10 +106,12 @@ class Server:
             tasks.cancel_scope.cancel()
         if self.jobs:
             self.jobs.store.close()
+        self.decoders.close()
 
     async def _load(self) -> None:
         started = time.monotonic()
         try:
+            await anyio.to_thread.run_sync(self.decoders.start)  # while this process is small
             await anyio.to_thread.run_sync(self.models.load_all)
         except Exception as error:  # reported by `on_failure`, which ends the server
             LOG.error("a model cannot be loaded", extra={"notes": {"error": f"{type(error).__name__}: {error}"}})
@@ -155,7 +163,7 @@ class Server:
                 asked = read_request(collect(form.fields), translates=translates)
                 name = self.models.resolve(asked.model)
                 key = owner_of(request.headers, bool(self.keys))
-                work = Work(asked, form.file, self.models, name, self.options.max_audio_s, key)
+                work = Work(asked, form.file, self.models, name, self.options.max_audio_s, self.decoders, key)
                 note(scope, model=name, upload_bytes=form.n_bytes)
                 try:
                     await self._answer(work, scope, receive, send)

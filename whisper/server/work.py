@@ -1,4 +1,4 @@
-"""The work on one request, on a thread of its own: its upload is decoded under limits, then transcribed.
+"""The work on one request, on a thread of its own: its upload is decoded in a process of its own, then transcribed.
 
 The thread joins the engine's batch through `transcribe`, like any program's; an event cancels it within one scheduler
 step. Knows no HTTP.
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..engine.priorities import Priority, claiming
-from ..errors import CancelledError
-from ..media import reader
+from ..media.isolated.decoders import Decoders
 from ..media.spool import Spool
 from ..spans import SAMPLE_RATE
 from ..tokenizer import Tokenizer, get_tokenizer
@@ -64,6 +63,7 @@ class Work:
     models: Models
     model_name: str
     max_audio_s: float
+    decoders: Decoders
     key: str = ""
     is_job: bool = False
     before_long: Callable[[], None] = lambda: None
@@ -133,9 +133,7 @@ class Work:
         apart = options.get("channels") == "separate"
         of_file = {name: options[name] for name in OF_FILE if name in options}
         spool, n_samples, n_channels = Spool(), 0, 1
-        for piece in reader.stream(self.file, SAMPLE_RATE, apart=apart, **of_file):
-            if self.cancel.is_set():
-                raise CancelledError("the transcription was cancelled")
+        for piece in self.decoders.stream(self.file, SAMPLE_RATE, apart=apart, cancel=self.cancel, **of_file):
             self.last_progress = time.monotonic()
             n_samples += piece.shape[-1]
             if n_samples > self.max_audio_s * SAMPLE_RATE:

@@ -10,6 +10,7 @@ from anyio import from_thread
 
 from ...engine.priorities import FairShares
 from ...errors import CancelledError
+from ...media.isolated.decoders import Decoders
 from ..errors import of_work
 from ..fields import collect
 from ..metrics import Metrics
@@ -38,17 +39,25 @@ class Jobs:
         Those of the server.
     works
         Gets what is under way.
+    decoders
+        Decode the uploads.
     """
 
     def __init__(
-        self, store: JobStore, models: Models, options: ServeOptions, metrics: Metrics, works: set[Work]
+        self,
+        store: JobStore,
+        models: Models,
+        options: ServeOptions,
+        metrics: Metrics,
+        works: set[Work],
+        decoders: Decoders,
     ) -> None:
         self.store, self.options = store, options
         self.running: dict[str, Work] = {}  # by the id of the job
         self.is_ending = False
         self.n_uploading = 0
         self.mean_seconds = FIRST_GUESS  # that a job runs
-        self._models, self._metrics, self._works = models, metrics, works
+        self._models, self._metrics, self._works, self._decoders = models, metrics, works, decoders
         self._shares = FairShares()
         self._choosing = anyio.Lock()
         self._added = anyio.Event()
@@ -138,6 +147,7 @@ class Jobs:
             self._models,
             job.model,
             self.options.max_audio_s,
+            self._decoders,
             key=job.owner,
             is_job=True,
         )
