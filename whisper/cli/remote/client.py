@@ -21,7 +21,7 @@ from ...errors import AudioError, OptionError, ServerError
 from ...media.sources import is_standard_input
 from ...options.language_names import code_of
 from ...output.console import show
-from ...transcription.progress import ProgressBar
+from ...output.progress import ProgressBar
 from ...transcription.window_loop import verbose_line
 from ...utils import make_safe
 from ..common import ModelOptions, say
