@@ -361,7 +361,7 @@ def test_a_run_over_audio_contexts_goes_on_where_it_stopped(contexts, tmp_path, 
     table, written = capsys.readouterr().out, out.read_text().splitlines()
     assert len(written) == 4
     assert vars(contexts.audio_context.AudioContext)["mel"] is before
-    assert contexts.audio_context.MARGIN == 300
+    assert contexts.audio_context.MARGIN == 600
     out.write_text("\n".join(written[:3]) + '\n{"model": "a", "vari')  # killed
     contexts.main()
     assert len(out.read_text().splitlines()) == 5

@@ -75,7 +75,7 @@ def transcribe(
     hallucination_silence_threshold: float | None = None,
     word_confidence: bool = False,
     batch_size: int | None = None,
-    audio_context: str = "auto",
+    audio_context: str = "full",
     audit: bool | None = None,
     vad_filter: bool | None = None,
     vad_parameters: Mapping[str, Any] | str | None = None,

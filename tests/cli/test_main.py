@@ -107,7 +107,7 @@ OURS = {  # options that openai-whisper does not have
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
     "max_initial_timestamp": 1.0, "audio_track": None, "container_time": False, "escape_cues": None,
-    "audio_context": "auto",
+    "audio_context": "full",
     "server": None, "server_key": None,
 }  # fmt: skip
 

@@ -71,7 +71,7 @@ def test_a_short_context_has_the_sound_and_the_margin() -> None:
     assert frames == sorted(frames)
     assert all(n % 2 == 0 and n <= N_FRAMES for n in frames)
     assert all(n == N_FRAMES or n >= size + MARGIN for size, n in zip(sizes, frames, strict=True))
-    assert (frames[100], frames[-1]) == (512, N_FRAMES)
+    assert (frames[100], frames[-1]) == (768, N_FRAMES)
     assert [SHORT.is_short(size) for size in (0, 1000, 2500, N_FRAMES)] == [True, True, False, False]
     assert len(set(frames)) < 25  # few lengths: windows of one length are encoded together
 
@@ -233,8 +233,8 @@ def test_audit_and_speech_filter_read_short_windows(model: Whisper, heard: list[
 @pytest.mark.skipif(available_types("cpu")[0] == "float32", reason="this processor computes in no half precision")
 def test_auto_is_short_in_a_fast_precision_and_full_in_float32(model: Whisper, heard: list[int]) -> None:
     options = {**PLAIN, "language": "en"}
-    model.transcribe(noise(4), **options)
-    model.transcribe(noise(4), **{**options, "fp16": True})
+    model.transcribe(noise(4), **options, audio_context="auto")
+    model.transcribe(noise(4), **{**options, "fp16": True, "audio_context": "auto"})
     assert heard == [N_FRAMES, SHORT.n_frames(400)]
 
 
@@ -248,5 +248,5 @@ def test_where_others_get_the_windows_they_have_30_seconds(
     with pytest.raises(OptionError, match="the fast path"):
         model.transcribe(noise(4), audio_context="short", **options)
     monkeypatch.setattr(audio_context, "FAST_TYPES", ("float32",))
-    model.transcribe(noise(4), **options)
+    model.transcribe(noise(4), **options, audio_context="auto")
     assert heard == [N_FRAMES]

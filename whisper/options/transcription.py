@@ -224,7 +224,7 @@ class TranscribeOptions:
     )  # fmt: skip
 
     audio_context: str = option(
-        RUNNING, "auto", one_of("auto", "full", "short"), "how much the encoder reads of a window with less than 30 s "
+        RUNNING, "full", one_of("full", "auto", "short"), "how much the encoder reads of a window with less than 30 s "
         "of sound: full, 30 s; short, the sound and a few seconds, which is faster; auto is short in int8 and bfloat16 "
         "on a CPU", ours=True,
     )  # fmt: skip

@@ -5,8 +5,8 @@ reads as well where the padding ends a few seconds after the sound, but not wher
 away into loops and inventions. `MARGIN` is on the safe side of that edge, and a text that shows one of its signs is
 decoded again on all 30 s, before any temperature fallback. Measured by ``benchmarks/audio_context.py``.
 
-Only the encoder's input is shorter: positions, timestamps and prompts are what they are in 30 s. In float32 nothing
-changes unless asked for, as there texts are those of openai-whisper.
+Only the encoder's input is shorter: positions, timestamps and prompts are what they are in 30 s. It is off unless
+asked for: a third of the texts differ in a word or so, and the error has not been shown to be equal to 0.2 points.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..speech.features import Features
     from .backends import Backend
 
-MARGIN = 300  # frames of padding after the sound, at least
+MARGIN = 600  # frames of padding after the sound, at least
 MULTIPLE = 128  # frames: of 64 positions, which the kernels compute together
 NEARLY_ALL = 2700  # frames: from here on the rest is not worth a difference
 FAST_TYPES = ("int8", "bfloat16")  # in which "auto" is short, on a CPU
