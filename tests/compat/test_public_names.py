@@ -27,10 +27,10 @@ NAMES = {
     "checkpoints": "available_models load_model save_checkpoint",
     "checkpoints.bundled": "pack unpack read_card",
     "cli": "cli",
-    "engine": "Engine configure",
+    "engine": "Engine Priority claiming configure",
     "errors": "WhisperError AudioError CancelledError CheckpointError DataError DeviceError DownloadError "
     "LanguageError MissingDependencyError ModelNotFoundError NumberError OptionError ProcessError ResultError "
-    "ShapeError TrainingError UnknownLanguageTokenError UnknownOptionError",
+    "ServerError ShapeError TrainingError UnknownLanguageTokenError UnknownOptionError",
     "evaluation": "choose compare evaluate",
     "evaluation.html_report": "make_report",
     "evaluation.results": "Evaluation",
