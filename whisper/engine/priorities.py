@@ -46,6 +46,17 @@ def claiming(priority: Priority, key: str = "") -> Iterator[None]:
     """Let the transcriptions that begin in this context be of a class, and for a key.
 
     A generator that is made here keeps the claim when it runs elsewhere: `transcribe.iter_segments`, for example.
+
+    Parameters
+    ----------
+    priority
+        The class; what asks for none is ``SHORT``.
+    key
+        Who asks; keys of one class share fairly.
+
+    Yields
+    ------
+    None
     """
     token = _CLAIM.set(Claim(priority, key))
     try:
