@@ -113,3 +113,21 @@ def test_tls_and_keys_from_environment_and_file(tmp_path: Path) -> None:
         with pytest.raises(httpx.ConnectError):
             httpx.get(address + "/health")
     assert "of-the-" not in "".join(log)
+
+
+@pytest.mark.slow
+def test_a_job_outlives_a_killed_server(tmp_path: Path) -> None:
+    with served("--data_dir", str(tmp_path)) as (process, address, _):
+        job = httpx.post(address + "/v1/jobs", data=FIELDS, files={"file": sound(600)}, timeout=100).json()
+        done = httpx.post(address + "/v1/jobs", data=FIELDS, files={"file": sound(2)}, timeout=100).json()
+        wait_for(lambda: httpx.get(f"{address}/v1/jobs/{job['id']}").json()["status"] == "running")
+        process.kill()
+        process.wait(30)
+    with served("--data_dir", str(tmp_path)) as (_, address, _):
+        for made in (job, done):
+            wait_for(
+                lambda made=made: httpx.get(f"{address}/v1/jobs/{made['id']}").json()["status"] == "succeeded", 100
+            )
+            result = httpx.get(f"{address}/v1/jobs/{made['id']}/result", params={"format": "text"})
+            assert result.status_code == 200
+            assert result.text.strip()
