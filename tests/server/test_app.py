@@ -12,7 +12,7 @@ import pytest
 from whisper.engine.priorities import Priority, current_claim
 from whisper.media.isolated.decoders import Decoders, _Process
 from whisper.output.writers import WriteSRT, WriteTSV, WriteVTT
-from whisper.server import app
+from whisper.server import app, work
 from whisper.transcribe import transcribe
 
 from ..conftest import is_same
@@ -345,7 +345,7 @@ def test_a_recording_is_of_the_class_that_its_length_says(monkeypatch: pytest.Mo
     for key in "ab":
         one.headers["authorization"] = f"Bearer {key}"
         assert post(one).status_code == 200
-    monkeypatch.setattr("whisper.server.work.SHORT_SECONDS", 1.0)
+    monkeypatch.setattr(work, "SHORT_SECONDS", 1.0)
     assert post(one).status_code == 200
     assert [claim.priority for claim in claims] == [Priority.SHORT, Priority.SHORT, Priority.BATCH]
     assert claims[0].key != claims[1].key == claims[2].key
