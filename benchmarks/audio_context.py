@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from precision import choose_clips
+from precision import choose_clips, open_to_append, read_lines
 from tqdm import tqdm
 
 import whisper
@@ -142,15 +142,8 @@ def transcribe(model: Any, name: str, variant: str, folder: Path, clip: Manifest
 
 
 def read_results(path: Path) -> dict[tuple[str, str, str], Transcript]:
-    """Return what the file holds by model, variant and recording; a line that was cut off is left out."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            done = Transcript(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
-            continue
-        found[done.model, done.variant, done.file] = done
-    return found
+    """Return what the file holds by model, variant and recording."""
+    return {(done.model, done.variant, done.file): done for done in read_lines(path, Transcript)}
 
 
 def transcribe_missing(
@@ -162,10 +155,7 @@ def transcribe_missing(
     if not left:
         return
     model = whisper.load_model(checkpoint, device="cpu", compute_type=options.compute_type)
-    with options.out.open("a+", encoding="utf-8") as file:
-        file.seek(0)
-        if not (file.read() or "\n").endswith("\n"):
-            file.write("\n")  # behind a line that was cut off
+    with open_to_append(options.out) as file:
         for clip in tqdm(left, desc=name, mininterval=10):
             samples = load_audio(str(folder / clip.path))
             for variant in options.variants:

@@ -17,12 +17,14 @@ text is not the one of float32, letter by letter. Only clips that were transcrib
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -30,6 +32,7 @@ import whisper
 from whisper.evaluation.scoring import make_difference, make_score, word_errors, words_of
 from whisper.manifests.read import ManifestEntry, read_manifest
 
+T = TypeVar("T")
 EXACT = "float32"
 MAX_SECONDS = 30.0  # one window: what a text loses in one does not change the next
 
@@ -81,16 +84,25 @@ def choose_clips(manifest: str, sets: Sequence[str], per_set: int, english: bool
     return clips
 
 
-def read_results(path: Path) -> dict[tuple[str, str, str], str]:
-    """Return the texts of the file by model, compute type and recording; a line that was cut off is left out."""
-    texts = {}
+def read_lines(path: Path, made: Callable[..., T]) -> Iterator[T]:
+    """Give what a file of results holds, each line made by `made`; a line that was cut off is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            done = Transcript(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
-            continue
-        texts[done.model, done.compute_type, done.file] = done.text
-    return texts
+        with contextlib.suppress(json.JSONDecodeError, TypeError):
+            yield made(**json.loads(line))
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a file of results for further lines, behind one that was cut off."""
+    file = path.open("a+", encoding="utf-8")
+    file.seek(0)
+    if not (file.read() or "\n").endswith("\n"):
+        file.write("\n")
+    return file
+
+
+def read_results(path: Path) -> dict[tuple[str, str, str], str]:
+    """Return the texts of the file by model, compute type and recording."""
+    return {(done.model, done.compute_type, done.file): done.text for done in read_lines(path, Transcript)}
 
 
 def transcribe(checkpoint: str, compute_type: str, folder: Path, clips: Sequence[ManifestEntry], out: Path) -> None:
@@ -100,7 +112,7 @@ def transcribe(checkpoint: str, compute_type: str, folder: Path, clips: Sequence
     if not missing:
         return
     model = whisper.load_model(checkpoint, device="cpu", compute_type=compute_type)
-    with out.open("a", encoding="utf-8") as file:
+    with open_to_append(out) as file:
         for clip in tqdm(missing, desc=f"{name} {compute_type}", mininterval=10):
             options = {"language": clip.language, "temperature": 0.0, "fp16": compute_type != EXACT}
             text = model.transcribe(str(folder / clip.path), **options)["text"]
