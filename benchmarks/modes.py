@@ -173,7 +173,7 @@ def in_one_list(results: dict[tuple[str, str], Told]) -> dict[tuple[str, str], T
     ]
     changed = reconsider(reports)
     return {
-        key: {**one, "language": changed[i].language} if i in changed else one
+        key: {**one, "language": changed.language} if i in changed.reasons else one
         for i, (key, one) in enumerate(results.items())
     }
 

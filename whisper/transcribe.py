@@ -375,19 +375,15 @@ def _reconsider_languages(
     call: Call, recordings: Sequence[_Labelled], results: list[tuple[Transcript, Report]]
 ) -> None:
     """Transcribe those again whose language was in doubt, and is another one in view of the whole list."""
-    changed = {
-        i: choice
-        for i, choice in reconsider([report for _, report in results]).items()
-        if can_be_read_again(recordings[i][0])
-    }
-    for language in sorted({choice.language for choice in changed.values()}):
-        of_language = [i for i, choice in changed.items() if choice.language == language]
-        again = _side_by_side(
-            call.in_language(language), [(recordings[i][0], None, recordings[i][2]) for i in of_language]
-        )
-        for i, (transcript, report) in zip(of_language, again, strict=True):
-            report.keep_language_of(results[i][1], changed[i].reason)
-            results[i] = transcript, report
+    reconsidered = reconsider([report for _, report in results])
+    reasons = {i: reason for i, reason in reconsidered.reasons.items() if can_be_read_again(recordings[i][0])}
+    if not reasons:
+        return
+    again = [(audio, None, label) for audio, _, label in map(recordings.__getitem__, reasons)]
+    redone = _side_by_side(call.in_language(reconsidered.language), again)
+    for (i, reason), (transcript, report) in zip(reasons.items(), redone, strict=True):
+        report.keep_language_of(results[i][1], reason)
+        results[i] = transcript, report
 
 
 def _replaceable() -> Replaceable:

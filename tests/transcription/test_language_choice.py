@@ -237,8 +237,9 @@ def in_doubt(language: str, **scores: float) -> Report:
 
 def test_the_others_of_a_list_are_evidence_where_a_language_is_in_doubt() -> None:
     reports = [sure("en"), in_doubt("zh", zh=-2.0, en=-2.8), *[sure("en")] * 5]
-    assert [(i, choice.language) for i, choice in reconsider(reports).items()] == [(1, "en")]
-    assert "6 of 6 others are en" in reconsider(reports)[1].reason
+    found = reconsider(reports)
+    assert (found.language, [*found.reasons]) == ("en", [1])
+    assert "6 of 6 others are en" in found.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_the_others_of_a_list_are_evidence_where_a_language_is_in_doubt() -> Non
     ],
 )
 def test_a_list_does_not_overrule_what_is_likely(reports: list[Report]) -> None:
-    assert reconsider(reports) == {}
+    assert reconsider(reports).reasons == {}
 
 
 def test_a_recording_of_a_list_is_transcribed_again_in_its_language(

@@ -12,7 +12,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine.operations import gather
@@ -137,37 +137,32 @@ async def choose_language(
 
 @dataclass(frozen=True)
 class Reconsidered:
-    """Another language than was chosen for a recording alone, and why."""
+    """The language of a list, and which recordings have it in view of the others, and not alone."""
 
-    language: str
-    reason: str
+    language: str = ""
+    reasons: Mapping[int, str] = field(default_factory=dict)  # by index of the recording
 
 
-def reconsider(reports: Sequence[Report]) -> dict[int, Reconsidered]:
-    """Choose the languages that were in doubt again, by what is spoken in the other recordings of a list.
+def reconsider(reports: Sequence[Report]) -> Reconsidered:
+    """Decide on the languages that were in doubt again, by what is spoken in the other recordings of a list.
 
     Parameters
     ----------
     reports
         Of all recordings.
-
-    Returns
-    -------
-    The recordings, by index, that get another language.
     """
     sure = Counter(r.language for r in reports if r.language_probs and not is_doubtful(r.language_probs))
     n_sure, ((common, n_common), *_) = sum(sure.values()), sure.most_common(1) or [("", 0)]
     if n_sure < MIN_SURE_RECORDINGS or n_common < COMMON_SHARE * n_sure:
-        return {}
-    changed = {}
+        return Reconsidered()
+    reasons = {}
     for i, report in enumerate(reports):
         scores, own = report.language_scores, report.language
         if own == common or common not in scores:
             continue
         prior = LIST_WEIGHT * math.log((n_common + 1) / (sure[own] + 1))
         if scores[common] + prior > scores.get(own, -math.inf):
-            reason = (
+            reasons[i] = (
                 f"the language was in doubt; alone it would be {own}, and {n_common} of {n_sure} others are {common}"
             )
-            changed[i] = Reconsidered(common, reason)
-    return changed
+    return Reconsidered(common, reasons)
