@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -264,18 +264,18 @@ class EngineCore:
         Where requests of several claims wait, only those whose turn it is are considered; but rows that are already
         decoding go along with any others, as they cost the others little.
         """
-        turns = self._claims_in_turn() if len(self._claims) > 1 else None
+        since = self._waiting_since() if len(self._claims) > 1 else {}
+        turns = self._claims_in_turn(since) if since else None
         for kind in DEVICE_OPERATIONS:
             if chosen := self._choose(kind, turns):
                 self.is_busy = True
                 if turns is not None:
-                    self._note_served(kind, chosen)
+                    self._note_served(kind, chosen, since)
                 return DeviceJob(kind, chosen)
         return None
 
-    def _claims_in_turn(self) -> dict[Claim, int]:
+    def _claims_in_turn(self, since: Mapping[Claim, float]) -> dict[Claim, int]:
         """Return the claims of the highest class that waits for the device, each with its place among them."""
-        since = self._waiting_since()
         ranks = {claim: self._turns.rank(claim, at) for claim, at in since.items()}
         first = min((level for level, _ in ranks.values()), default=0)
         in_turn = sorted((claim for claim in ranks if ranks[claim][0] == first), key=lambda c: (ranks[c], since[c]))
@@ -290,11 +290,11 @@ class EngineCore:
                 since[claim] = min(since.get(claim, request.since), request.since)
         return since
 
-    def _note_served(self, kind: type[Operation[Any]], chosen: Mapping[Request, Any]) -> None:
+    def _note_served(self, kind: type[Operation[Any]], chosen: Mapping[Request, Any], waiting: Iterable[Claim]) -> None:
         """Count what is done for each claim: a window, with all that follows from it, by its encoding."""
         windows = Counter(request.ticket.claim for request in chosen)
         cost = 1 if kind is Encode else 0
-        self._turns.serve({claim: n * cost for claim, n in windows.items()}, self._waiting_since())
+        self._turns.serve({claim: n * cost for claim, n in windows.items()}, waiting)
 
     def _choose(self, kind: type[Operation[Any]], turns: Mapping[Claim, int] | None) -> dict[Request, Any]:
         """Choose among the waiting operations of a kind: in their order, or in that of the claims whose turn it is."""
