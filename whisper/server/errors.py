@@ -110,7 +110,7 @@ def disk_full_told() -> Iterator[None]:
     """Translate the errors of a full disk, also SQLite's, into an answer that says so."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a full disk has many: OSError, those of sqlite3; all others go on as they are
         is_full = getattr(error, "errno", None) in _DISK_FULL or "disk is full" in str(error)
         if not is_full or isinstance(error, WhisperError):
             raise

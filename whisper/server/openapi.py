@@ -44,14 +44,14 @@ _ERRORS = {
     "403": "the host or the origin of the request is not allowed",
     "404": "there is no such model",
     "405": "the address does not take this method",
-    "409": "the job has not ended",
     "408": "the upload stopped",
+    "409": "the job has not ended",
     "413": "the upload or the recording is too long",
     "415": "the body is no form",
     "429": "too many requests wait already; Retry-After says for how long",
     "500": "a fault of the server",
-    "507": "the disk of the server is full",
     "503": "the server is starting or shutting down",
+    "507": "the disk of the server is full",
 }
 
 

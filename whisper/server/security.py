@@ -106,7 +106,8 @@ class Gate:
     def _check_key(self, headers: Headers) -> None:
         if not self._digests:
             return
-        scheme, given = headers.get("authorization", "").partition(" ")[0], _digest(_given_key(headers))
+        scheme, key = _authorization(headers)
+        given = _digest(key)
         # all are compared, in constant time, so that the time tells nothing of any
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
@@ -120,11 +121,13 @@ class Gate:
 
 def owner_of(headers: Headers, has_keys: bool) -> str:
     """Return who sent a request, by a digest of the key; all are one where none is needed."""
-    return _digest(_given_key(headers)).hex() if has_keys else ""
+    return _digest(_authorization(headers)[1]).hex() if has_keys else ""
 
 
-def _given_key(headers: Headers) -> str:
-    return headers.get("authorization", "").partition(" ")[2].strip()
+def _authorization(headers: Headers) -> tuple[str, str]:
+    """Return the scheme and the key that a request gives."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return scheme, key.strip()
 
 
 def _digest(key: str) -> bytes:

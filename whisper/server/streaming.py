@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from anyio import from_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
+from starlette.datastructures import Headers
 from starlette.types import Send
 
 from ..options.language_names import code_of
@@ -23,12 +24,12 @@ from .responses import diarized_segment, logprobs, usage
 from .work import Work
 
 KEEPALIVE = 15.0  # seconds without an event, after which a comment is sent
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would keep the events back
-]
-_COMMENT = b": keepalive\n\n"
+COMMENT = b": keepalive\n\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would keep the events back
+}
 Event = Mapping[str, Any]
 
 
@@ -143,7 +144,7 @@ async def _relay(
     async def put(data: bytes) -> None:
         nonlocal has_started
         if not has_started:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": Headers(HEADERS).raw})
             has_started = True
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -155,7 +156,7 @@ async def _relay(
                 except anyio.EndOfStream:
                     break
             if waiting.cancelled_caught:
-                await put(_COMMENT)
+                await put(COMMENT)
                 continue
             if isinstance(event, Exception):
                 if not has_started:

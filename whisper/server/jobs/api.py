@@ -21,8 +21,9 @@ from ..fields import collect
 from ..observing import note
 from ..requests import check_format, read_request
 from ..security import owner_of
+from ..streaming import HEADERS
 from ..uploads import check_headers, receive_form
-from .following import HEADERS, lines
+from .following import lines
 from .store import Job
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class JobsApi:
         job, last = await self._asked(request), request.headers.get("last-event-id", "0")
         if not (last.isdecimal() and last.isascii() and len(last) < 16):
             raise invalid("the header Last-Event-ID must be the id of an event of this job")
-        return StreamingResponse(lines(self.jobs, job, int(last)), headers=HEADERS, media_type="text/event-stream")
+        return StreamingResponse(lines(self.jobs, job, int(last)), headers=HEADERS)
 
     async def delete(self, request: Request) -> Response:
         """End a job, where it has not ended, and forget it."""

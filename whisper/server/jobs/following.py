@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..streaming import COMMENT, KEEPALIVE
 from .store import Job
 
 if TYPE_CHECKING:
     from .runner import Jobs
 
-KEEPALIVE = 15.0  # seconds without an event, after which a comment is sent
-HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx would keep the events back
 RETRY = b"retry: 1000\n\n"  # milliseconds after which a client that lost the connection comes back
-_COMMENT = b": keepalive\n\n"
 _DELETED = b'data: {"type": "job.deleted"}\n\n'
 
 
@@ -31,11 +29,9 @@ async def lines(jobs: Jobs, job: Job, last: int) -> AsyncIterator[bytes]:
         for number, data in await anyio.to_thread.run_sync(jobs.store.events, job, last):
             yield b"id: %d\ndata: %s\n\n" % (number, data.encode())
             last = number
-        if now.is_finished:  # it was before its events were read, so these were all
-            return
-        if jobs.is_ending:
+        if now.is_finished or jobs.is_ending:  # finished before its events were read, so these were all
             return
         with anyio.move_on_after(KEEPALIVE) as waiting:
             await changed.wait()
         if waiting.cancelled_caught:
-            yield _COMMENT
+            yield COMMENT

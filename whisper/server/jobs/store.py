@@ -132,7 +132,7 @@ class JobStore:
             try:
                 yield
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever ended it, also a cancel: no transaction stays open
                 with contextlib.suppress(sqlite3.Error):  # a full disk may have ended the transaction already
                     self._db.execute("ROLLBACK")
                 raise
