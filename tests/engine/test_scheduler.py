@@ -51,6 +51,17 @@ class World:
         if self.running:
             self.scheduler.remove(self.running.pop(i % len(self.running)))
 
+    def play(self, events: list[tuple], claim: Claim | None = None) -> None:
+        """Do what `EVENTS` say, and admit after each; with `claim` for all that is submitted."""
+        for what, value, n_rows in events:
+            if what == "submit":
+                self.submit(claim or value, n_rows)
+            elif what == "end":
+                self.end(value)
+            else:
+                self.now += value
+            self.admit()
+
     def check(self) -> None:
         """No ceiling is broken, but by a single request that is wider than it."""
         n_rows = sum(t.n_rows for t in self.running)
@@ -74,14 +85,7 @@ EVENTS = st.lists(
 @settings(deadline=None)
 def test_whatever_happens_ceilings_hold_and_all_come_to_run_in_their_order(events: list[tuple]) -> None:
     world = World()
-    for what, value, n_rows in events:
-        if what == "submit":
-            world.submit(value, n_rows)
-        elif what == "end":
-            world.end(value)
-        else:
-            world.now += value
-        world.admit()
+    world.play(events)
     while world.running:
         world.end(0)
         world.admit()
@@ -94,14 +98,7 @@ def test_whatever_happens_ceilings_hold_and_all_come_to_run_in_their_order(event
 @settings(deadline=None)
 def test_without_claims_the_order_is_that_of_submission(events: list[tuple]) -> None:
     world = World()
-    for what, value, n_rows in events:
-        if what == "submit":
-            world.submit(PLAIN, n_rows)
-        elif what == "end":
-            world.end(value)
-        else:
-            world.now += value
-        world.admit()
+    world.play(events, PLAIN)
     assert world.admitted == world.tickets[: len(world.admitted)]
 
 

@@ -48,18 +48,24 @@ def served(*arguments: str, **environment: str) -> Iterator[tuple[Any, str, list
 FIELDS = {"model": "whisper-1", "language": "en", "temperature": "[0]"}
 
 
+def transcribing(address: str, seconds: float) -> tuple[threading.Thread, list[Any]]:
+    """Ask for a transcription on a thread, and wait until it runs; the list gets the answer."""
+    answers: list[Any] = []
+
+    def ask() -> None:
+        files = {"file": sound(seconds)}
+        answers.append(httpx.post(address + TRANSCRIPTIONS, data=FIELDS, files=files, timeout=100))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for(lambda: "sotto_requests_running 1.0" in httpx.get(address + "/metrics").text)
+    return thread, answers
+
+
 @pytest.mark.slow
 def test_sigterm_lets_what_runs_finish() -> None:
     with served() as (process, address, log):
-        answers: list[Any] = []
-
-        def ask() -> None:
-            files = {"file": sound(120)}
-            answers.append(httpx.post(address + TRANSCRIPTIONS, data=FIELDS, files=files, timeout=100))
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        wait_for(lambda: "sotto_requests_running 1.0" in httpx.get(address + "/metrics").text)
+        thread, answers = transcribing(address, 120)
         process.send_signal(signal.SIGTERM)
         thread.join(100)
         assert answers[0].status_code == 200
@@ -71,15 +77,7 @@ def test_sigterm_lets_what_runs_finish() -> None:
 @pytest.mark.slow
 def test_sigterm_ends_what_does_not_finish_in_time() -> None:
     with served("--graceful_timeout_s", "0.2") as (process, address, _):
-        answers: list[Any] = []
-
-        def ask() -> None:
-            files = {"file": sound(3000)}
-            answers.append(httpx.post(address + TRANSCRIPTIONS, data=FIELDS, files=files, timeout=100))
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        wait_for(lambda: "sotto_requests_running 1.0" in httpx.get(address + "/metrics").text)
+        thread, answers = transcribing(address, 3000)
         process.send_signal(signal.SIGTERM)
         thread.join(100)
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
