@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What each mode of Sotto does to a real model's transcripts: wrong languages, lost and inserted words, time.
+"""What modes of Sotto, and others, do to a real model's transcripts: wrong languages, lost and inserted words, time.
 
-    python benchmarks/modes.py --model base.pt --data dev/manifest.tsv --quick
+    scripts/peers openai-whisper faster-whisper
+    python benchmarks/modes.py --model base=base.pt,base-ct2 --quick --plot modes.png
 
 Clips and joined recordings are transcribed once in each mode, one mode after the other on the same sound, so that the
 ratios of their times hold on a busy machine. Each result is written down at once: a run that was stopped goes on where
@@ -10,7 +11,10 @@ it stopped. Give each model, precision and state of the code a `--cache` of its 
   language  clips, language not given: detected as another than that of the manifest, also by set; alone, and as
             parts of a list (worked out from what each was alone: texts are not decoded again)
   long      ten minutes of joined clips of each set, language given: word error, deletions and insertions
-  silent    clips without speech: recordings with text
+  silent    clips without speech, made-up noises, and ten minutes of each kind: recordings with text
+
+The modes run here, with one model; "Sotto, float32" and the other systems in processes and environments of their own,
+with the same weights, greedy, and otherwise their defaults. Time is that of the processor.
 
 A clip is "turned wrong" where the default has its language and a mode has not. The last line is one JSON object.
 """
@@ -27,7 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from constructed import Clips, joined, natural
+import speech
+from constructed import FULL, QUICK, Clips, joined, natural
+from constructed import silent as silent_recordings
+from speech import Weights
 
 MODES: dict[str, dict[str, Any]] = {  # options beside the defaults
     "default": {},
@@ -37,10 +44,17 @@ MODES: dict[str, dict[str, Any]] = {  # options beside the defaults
     "batched": {"batch_size": 4, "audit": False},
     "audit, batched": {"batch_size": 4, "audit": True},
 }
-OF_ROW = {  # the modes that a row compares
+SYSTEMS = {  # other implementations, by their names in speech_work.py
+    "Sotto, float32": "sotto float32",
+    "openai-whisper": "openai-whisper",
+    "faster-whisper": "faster-whisper int8",
+    "faster-whisper, VAD": "faster-whisper int8 vad",
+    "faster-whisper, batched": "faster-whisper int8 batched",
+}
+OF_ROW = {  # what a row compares
     "language": ("default", "verify_language", "audit"),
-    "long": ("default", "audit", "batched", "audit, batched"),
-    "silent": ("default", "vad_filter", "audit"),
+    "long": ("default", "audit", "batched", "audit, batched", *SYSTEMS),
+    "silent": ("default", "vad_filter", "audit", *SYSTEMS),
 }
 ENGLISH = ("speechocean762", "commonvoice_en", "vctk", "librispeech_test_other")
 JOINED = (
@@ -67,6 +81,11 @@ class Job:
     text: str
     language: str | None  # known
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every system is told beside its mode."""
+        return {"language": self.language} if self.row == "long" else {}
+
 
 Told = dict[str, Any]
 
@@ -87,17 +106,16 @@ def jobs(clips: Clips, rows: list[str], sets: dict[str, list[str]], quick: bool)
             samples = recording.samples.astype(np.float32) / 32768
             yield Job("long", group, group, samples, " ".join(part.text for part in recording.parts), "en")
     if "silent" in rows:
-        for clip in clips.silent()[::every]:
-            yield Job("silent", "silent", clip.name, clip.samples, "", None)
+        for recording in silent_recordings(clips, QUICK if quick else FULL):
+            samples = recording.samples.astype(np.float32) / 32768
+            yield Job("silent", "silent", recording.name, samples, "", None)
 
 
 def transcribe(model: Any, job: Job, mode: str) -> Told:
     """Transcribe one recording in one mode."""
     from whisper import transcribe_with_report
 
-    options = {"audit": False, "seed": 0, **MODES[mode]}
-    if job.row == "long":
-        options["language"] = job.language
+    options = {"audit": False, "seed": 0, **job.options, **MODES[mode]}
     began = time.process_time()
     transcript, report = transcribe_with_report(model, job.samples, **options)
     cpu = time.process_time() - began
@@ -126,20 +144,44 @@ def run(arguments: argparse.Namespace) -> list[Told]:
     path = Path(arguments.cache) / "results.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {tuple(one["key"]) for one in told}
-    wanted = []
-    model = load_model(arguments.model, device="cpu", compute_type=arguments.compute_type)
+    done = {tuple(one["key"]): one for one in told}
+    found: list[Told] = []
+    model = load_model(str(arguments.model.pt), device="cpu", compute_type=arguments.compute_type)
     sets = {"language": arguments.language_sets, "long": arguments.long_sets}
-    for job in jobs(Clips(Path(arguments.data)), arguments.rows, sets, arguments.quick):
-        for mode in OF_ROW[job.row]:
-            key = (job.row, job.group, job.name, mode)
-            wanted.append(key)
-            if mode not in arguments.modes or key in done:
-                continue
-            told.append(transcribe(model, job, mode))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(told[-1]) + "\n")
-    return [one for one in told if tuple(one["key"]) in set(wanted) and one["key"][3] in arguments.modes]
+    of_others = []
+    for job in jobs(Clips(arguments.data), arguments.rows, sets, arguments.quick):
+        for mode in [mode for mode in OF_ROW[job.row] if mode in arguments.modes and mode in MODES]:
+            one = done.get((job.row, job.group, job.name, mode))
+            if one is None:
+                one = transcribe(model, job, mode)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(one) + "\n")
+            found.append(one)
+        if job.row != "language":
+            of_others.append(stored(job, Path(arguments.cache)))
+    return found + [one for mode in SYSTEMS if mode in arguments.modes for one in run_other(mode, of_others, arguments)]
+
+
+def stored(job: Job, cache: Path) -> dict[str, Any]:
+    """Write a recording down for other processes; return the job without its samples."""
+    path = (cache / "sound" / f"{job.row}-{job.name.replace('/', '_')}-{len(job.samples)}.npy").resolve()
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        np.save(path, job.samples)
+    key = [job.row, job.group, job.name]
+    return {"key": key, "name": path.stem, "path": str(path), "options": job.options, "said": job.text,
+            "true": job.language, "seconds": len(job.samples) / 16000}  # fmt: skip
+
+
+def run_other(mode: str, jobs: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Told]:
+    """Let another system transcribe what it has not yet; return its results in the form of ours."""
+    asked = [{key: job[key] for key in ("name", "path", "options")} for job in jobs]
+    told = speech.run(SYSTEMS[mode], arguments.model, asked, Path(arguments.cache), arguments.threads)
+    return [
+        {**job, "key": [*job["key"], mode], "text": one["text"], "language": one["language"], "cpu": one["cpu"]}
+        for job, one in zip(jobs, told, strict=True)
+        if one is not None and "error" not in one
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -272,22 +314,61 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(figures: dict[str, Any], name: str, path: Path) -> None:
+    """Draw the rows, a panel each, with a bar for each mode and system."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    panels: list[tuple[str, dict[str, list[float]]]] = []
+    if rows := figures["long"]:
+        parts = {mode: [f["deletions"], f["insertions"]] for mode, f in rows.items()}
+        parts = {mode: [*p, rows[mode]["word error"] - sum(p)] for mode, p in parts.items()}
+        panels.append(("words lost, inserted and other ones, % of an hour of speech", parts))
+    if rows := figures["silent"]:
+        shares = {mode: [100 * len(f["with text"]) / f["of"]] for mode, f in rows.items()}
+        panels.append(("recordings without speech that have a text, %", shares))
+    if rows := figures["language"]:
+        wrong = {mode: [100 * f["english wrong"] / max(f["english"], 1)] for mode, f in rows.items()}
+        panels.append(("English clips read in a wrong language, %", wrong))
+    size = (4.6 * len(panels) + 1.4, 0.42 * max(len(bars) for _, bars in panels) + 1.1)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, (title, bars) in zip(axes[0], panels, strict=True):
+        for row, (mode, values) in enumerate(bars.items()):
+            theirs = mode in SYSTEMS and not mode.startswith("Sotto")
+            colours = ("#5a5a5a", "#8a8a8a", "#c4c4c4") if theirs else ("#0b4f6c", "#3a8fb7", "#b7d7e8")
+            for value, left, colour in zip(values, np.cumsum([0, *values]), colours, strict=False):
+                axis.barh(row, value, left=left, color=colour, height=0.7)
+            axis.text(sum(values), row, f" {sum(values):.1f}", va="center", fontsize=8)
+        axis.set_yticks(range(len(bars)), list(bars), fontsize=9)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set_title(title, fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{name}: Sotto's modes (blue) and others (grey)", fontsize=10, x=0.01, ha="left")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="name or file of a multilingual model")
+    parser.add_argument("--model", type=Weights.parse, required=True, metavar="NAME=FILE.pt,FOLDER")
     parser.add_argument("--compute-type", default="auto", help="precision of the model")
-    parser.add_argument("--data", required=True, help="folder with a manifest.tsv, such as dev")
+    parser.add_argument("--data", type=Path, default=speech.DATA, help="a folder with manifest.tsv")
     parser.add_argument("--cache", default="build/modes", help="folder of the results")
     parser.add_argument("--rows", nargs="+", default=list(OF_ROW), choices=list(OF_ROW))
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), metavar="MODE")
+    parser.add_argument("--modes", nargs="+", default=[*MODES, *SYSTEMS], choices=[*MODES, *SYSTEMS], metavar="MODE")
     parser.add_argument("--language-sets", nargs="+", default=[*ENGLISH, "multilingual"], metavar="SET")
     parser.add_argument("--long-sets", nargs="+", default=list(JOINED), metavar="SET")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plot", type=Path, help="draw into this PNG (needs matplotlib)")
     parser.add_argument("--quick", action="store_true", help="an eighth of the clips, two minutes of two long ones")
     arguments = parser.parse_args()
     told = run(arguments)
     figures = {"language": languages(told), "long": long_ones(told), "silent": silent(told)}
     print(table(figures))
+    if arguments.plot:
+        draw(figures, arguments.model.name, arguments.plot)
     print(json.dumps(figures, ensure_ascii=False))
 
 

@@ -14,6 +14,7 @@ from whisper.audit.coverage import (
     TEXT_TIME_TOLERANCE,
     ends_in_repetition,
     is_echo,
+    shares_run,
     text_spans,
     uncovered_speech,
 )
@@ -100,3 +101,12 @@ def test_an_echo_stands_in_its_neighbours_text() -> None:
 )
 def test_repetition_across_windows(texts: list[str], expected: bool) -> None:
     assert ends_in_repetition(texts) is expected
+
+
+def test_a_run_of_tokens_is_found_wherever_it_stands() -> None:
+    earlier = list(range(100, 130))
+    assert shares_run([1, 2, *range(110, 122), 3], earlier)
+    assert not shares_run([1, 2, *range(110, 121), 3], earlier)
+    assert not shares_run([*range(110, 116), 7, *range(116, 122)], earlier)
+    assert not shares_run([], earlier)
+    assert not shares_run(earlier, [])

@@ -249,3 +249,18 @@ def test_the_same_text_window_after_window_is_tried_without_its_prompt() -> None
         " and so it goes on and on", " and so it goes on and on", " new text, as recognised at 6000",
         " and so it goes on and on",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alone", "kept"), [(-0.1, " what was really said there"), (-0.4, "the copy")])
+def test_a_text_that_repeats_its_prompt_gives_way_to_a_likelier_one(alone: float, kept: str) -> None:
+    copy = " a man who looks for something beyond his reach is said to look for gold"
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        if window.seek == 0 or options.prompt:
+            return result((0.0, 29.9, copy), logprob=-0.3)
+        return result((0.0, 29.9, " what was really said there"), logprob=alone)
+
+    done = audit(say, [(0.0, 4.0), (30.0, 34.0)], seconds=60.0)
+    assert [text for _, text in done.texts] == [copy, copy if kept == "the copy" else kept]
+    assert [(w.seek, bool(o.prompt)) for w, o in done.asked] == [(0, False), (3000, True), (3000, False)]
+    assert done.found == []

@@ -15,6 +15,7 @@ from ..speech.rates import MIN_TEXT_BYTES_PER_SECOND
 TEXT_TIME_TOLERANCE = 0.5  # seconds by which times of text may be wrong
 MIN_UNCOVERED_SECONDS = 0.8  # of speech without text, beside speech with text
 MIN_SPEECH_SEGMENT_SECONDS = 0.6  # without any text; padded, so a third of it is speech
+COPIED_TOKENS = 12  # about ten words: of what was said before, people seldom say so many again
 MAX_JOINED_GAP = 1.0  # seconds: uncovered spans closer to each other are one
 
 
@@ -111,6 +112,12 @@ def is_echo(text: str, neighbour: str) -> bool:
     if not a or not b:
         return False
     return SequenceMatcher(None, a, b, autojunk=False).find_longest_match().size >= 0.7 * len(a)
+
+
+def shares_run(tokens: Sequence[int], earlier: Sequence[int], length: int = COPIED_TOKENS) -> bool:
+    """Whether `length` tokens in a row also occur in a row in an earlier text."""
+    runs = {tuple(earlier[i : i + length]) for i in range(len(earlier) - length + 1)}
+    return any(tuple(tokens[i : i + length]) in runs for i in range(len(tokens) - length + 1))
 
 
 def ends_in_repetition(texts: Sequence[str], min_repetitions: int = 3) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, text_spans, uncovered_speech
+from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, shares_run, text_spans, uncovered_speech
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from .audit_checks import MIN_CHUNK_SECONDS, AuditChecks, SpeechCutter
@@ -90,6 +90,7 @@ class AuditStrategy:
             self._history.reset()
             half = await self._decode_whole(self._cutter.shorten(window, window.duration / 2), last_speech)
             return replace(half, findings=(loop, *half.findings))
+        decoded = await self._unless_copied(prepared, decoded)
         result = await self._decoder.to_result(prepared, decoded, last_speech)
         texts = [*self._texts, *(s["text"] for s in result.segments)]
         if self._history.prompt() and ends_in_repetition(texts):
@@ -128,6 +129,21 @@ class AuditStrategy:
         kind: Kind = "loop" if best.is_loop else "doubtful"
         reason = f"no attempt passed; log-probability {best.avg_logprob:.2f}"
         return best, (finding(kind, (window.start, window.end), best.text, reason),)
+
+    async def _unless_copied(self, prepared: PreparedWindow, decoded: DecodingResult) -> DecodingResult:
+        """Decode a text that repeats much of its prompt again without the prompt; return the likelier text.
+
+        A model may copy the prompt instead of listening. What was said is lost then, with a good log-probability.
+        """
+        prompt = self._history.prompt()[-self._history.max_prompt :]
+        text, earlier = ([t for t in tokens if t < prepared.tokenizer.eot] for tokens in (decoded.tokens, prompt))
+        if not shares_run(text, earlier):
+            return decoded
+        alone = await self._decode_without_prompt(prepared, self._decoder.settings.decoding.beam_size)
+        if not self._checks.passes(alone, prepared.window) or alone.avg_logprob <= decoded.avg_logprob:
+            return decoded
+        self._history.reset()
+        return alone
 
     def _without_hallucinations(self, result: WindowResult, language: str) -> WindowResult:
         """Drop hallucinations, each with a finding."""
