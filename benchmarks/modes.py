@@ -176,7 +176,7 @@ def stored(job: Job, cache: Path) -> dict[str, Any]:
 def run_other(mode: str, jobs: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Told]:
     """Let another system transcribe what it has not yet; return its results in the form of ours."""
     asked = [{key: job[key] for key in ("name", "path", "options")} for job in jobs]
-    told = speech.run(SYSTEMS[mode], arguments.model, asked, Path(arguments.cache), arguments.threads)
+    told = speech.run(SYSTEMS[mode], arguments.model, asked, Path(arguments.cache), arguments.threads, at_once=1)
     return [
         {**job, "key": [*job["key"], mode], "text": one["text"], "language": one["language"], "cpu": one["cpu"]}
         for job, one in zip(jobs, told, strict=True)

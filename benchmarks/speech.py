@@ -149,7 +149,13 @@ def read_results(path: Path, version: str) -> dict[str, Told]:
 
 
 def run(
-    implementation: str, weights: Weights, jobs: list[Job], cache: Path, threads: int = 1, only_read: bool = False
+    implementation: str,
+    weights: Weights,
+    jobs: list[Job],
+    cache: Path,
+    threads: int = 1,
+    only_read: bool = False,
+    at_once: int = AT_ONCE,
 ) -> list[Told | None]:
     """Do the jobs that are not yet done, and return the results of all.
 
@@ -159,6 +165,8 @@ def run(
         Each with the ``name`` of a recording, the ``path`` of its samples, and ``options`` by openai-whisper's names.
     only_read
         Run nothing; what is not yet done is None.
+    at_once
+        Recordings in one call of an implementation that runs several side by side.
 
     Raises
     ------
@@ -178,7 +186,7 @@ def run(
         asked.write_text(json.dumps({"weights": weights.files(), "jobs": left}), encoding="utf-8")
         command = [python_of(implementation), str(ROOT / "benchmarks" / "speech_work.py"), implementation]
         command += [str(asked), str(results), "--threads", str(threads)]
-        command += ["--at-once", str(AT_ONCE if batched else 1)]
+        command += ["--at-once", str(at_once if batched else 1)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT) if ours else ""}
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cache)
         asked.unlink()
