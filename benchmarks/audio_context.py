@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What does a short audio context cost in accuracy, and what does it gain? Word errors, doubts and time by margin.
 
-    python benchmarks/audio_context.py --manifest data/train --models base.pt tiny.en.pt --variants full 2 3 4 6
-    python benchmarks/audio_context.py --manifest data/dev --models base.pt --variants full 3 "3 raw" --only_table
+    python benchmarks/audio_context.py --manifest data/train --models base tiny.en --variants full 0.5 1
+    python benchmarks/audio_context.py --manifest data/dev --models base.pt --variants full 0.5 "0.5 raw" --only_table
 
-Every clip is transcribed by itself in each variant in turn, so that ratios of their times hold on a busy machine: with
-"full" contexts, or with so many seconds of padding after the sound ("3"). What stands behind the number:
+The clips of a language are transcribed `--at_once` in each variant in turn, so that ratios of their times hold on a
+busy machine: with "full" contexts, or with so many seconds of whole padding after the sound ("0.5"; what follows is
+thinned out, see `runtime.interface.PADDING_STRIDE`). What stands behind the number:
 
   raw      a doubtful text is not decoded again on 30 s: shows the edge that the margin must keep away from
-  silence  the padding is digital silence, and not the zeros that openai-whisper puts there
   detect   the language is not given; the table counts a wrong one as an error of its own
 
 A line of JSON is written for each transcript at once, and what the file holds already is not computed again: a run that
@@ -26,10 +26,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ class Transcript:
     text: str
     language: str
     temperature: float  # the highest of its segments
-    n_doubts: int  # windows that were decoded again on 30 s
+    doubts: float  # windows that were decoded again on 30 s, for each of the clips that were transcribed together
     last: float  # end of the last segment, seconds
     seconds: float  # of the processor
 
@@ -103,42 +105,53 @@ HEADER = (
 def patched(variant: str, count: Callable[[], None]) -> Iterator[dict[str, Any]]:
     """Make the package what a variant says, and give the options of `transcribe` for it."""
     margin, *flags = variant.split()
-    before = audio_context.MARGIN, audio_context.AudioContext.mel, window_decoder.is_doubtful
-    kept_mel, judge = before[1:]
+    before = audio_context.AudioContext, window_decoder.is_doubtful
+    judge = before[1]
 
     def judged(*arguments: Any) -> bool:
         doubtful = judge(*arguments)
         count() if doubtful else None
         return doubtful and "raw" not in flags
 
-    def in_silence(self: Any, features: Any, seek: int, size: int) -> torch.Tensor:
-        mel: torch.Tensor = kept_mel(self, features, seek, size).clone()
-        mel[:, size:] = float(features.window(features.n_frames, FRAMES_PER_SECOND)[:, 10:].min())
-        return mel
-
     try:
-        audio_context.MARGIN = 0 if margin == FULL else round(float(margin) * FRAMES_PER_SECOND)
+        if margin != FULL:
+            frames = round(float(margin) * FRAMES_PER_SECOND)
+            audio_context.AudioContext = partial(before[0], margin=frames)  # type: ignore[misc,assignment]
         window_decoder.is_doubtful = judged
-        if "silence" in flags:
-            audio_context.AudioContext.mel = in_silence  # type: ignore[method-assign]
         yield {"audio_context": "full" if margin == FULL else "short"}
     finally:
-        audio_context.MARGIN, audio_context.AudioContext.mel, window_decoder.is_doubtful = before  # type: ignore[method-assign]
+        audio_context.AudioContext, window_decoder.is_doubtful = before  # type: ignore[misc]
 
 
-def transcribe(model: Any, name: str, variant: str, folder: Path, clip: ManifestEntry, samples: Any) -> Transcript:
-    """Transcribe one clip in one variant."""
+def transcribe(model: Any, name: str, variant: str, clips: Sequence[ManifestEntry], sounds: Any) -> list[Transcript]:
+    """Transcribe clips of one language in one variant."""
     doubts: list[None] = []
-    language = None if "detect" in variant.split() and model.is_multilingual else clip.language
+    language = None if "detect" in variant.split() and model.is_multilingual else clips[0].language
     with patched(variant, lambda: doubts.append(None)) as options:
         begin = time.process_time()
-        result = model.transcribe(samples, language=language, seed=0, **options)
-        seconds = time.process_time() - begin
-    segments = result["segments"]
-    heat, last = (max((segment[key] for segment in segments), default=0.0) for key in ("temperature", "end"))
-    return Transcript(
-        name, variant, clip.path, result["text"], result["language"], heat, len(doubts), last, round(seconds, 4)
-    )
+        results = model.transcribe(sounds, language=language, seed=0, **options)
+        shares = len(doubts) / len(clips), round((time.process_time() - begin) / len(clips), 4)
+    transcripts = []
+    for clip, result in zip(clips, results, strict=True):
+        heat, last = (max((s[key] for s in result["segments"]), default=0.0) for key in ("temperature", "end"))
+        told = result["text"], result["language"], heat, shares[0], last, shares[1]
+        transcripts.append(Transcript(name, variant, clip.path, *told))
+    return transcripts
+
+
+def groups_of(clips: Sequence[ManifestEntry], n: int) -> list[list[ManifestEntry]]:
+    """Return groups of up to `n` clips of one language, in an order in which a part of them stands for all."""
+    by_language: dict[str | None, list[ManifestEntry]] = {}
+    for clip in clips:
+        by_language.setdefault(clip.language, []).append(clip)
+    groups = [same[i : i + n] for same in by_language.values() for i in range(0, len(same), n)]
+    random.Random(0).shuffle(groups)
+    return groups
+
+
+def name_of(checkpoint: str) -> str:
+    """Return the name of a model that is named or whose checkpoint is."""
+    return checkpoint.rpartition("/")[2].removesuffix(".pt")
 
 
 def read_results(path: Path) -> dict[tuple[str, str, str], Transcript]:
@@ -150,18 +163,18 @@ def transcribe_missing(
     checkpoint: str, options: argparse.Namespace, folder: Path, clips: Sequence[ManifestEntry]
 ) -> None:
     """Transcribe what is not in the file of results yet, clip after clip, and write each text there at once."""
-    name, done = Path(checkpoint).stem, read_results(options.out)
+    name, done = name_of(checkpoint), read_results(options.out)
     left = [c for c in clips if any((name, variant, c.path) not in done for variant in options.variants)]
     if not left:
         return
     model = whisper.load_model(checkpoint, device="cpu", compute_type=options.compute_type)
     with open_to_append(options.out) as file:
-        for clip in tqdm(left, desc=name, mininterval=10):
-            samples = load_audio(str(folder / clip.path))
+        for group in tqdm(groups_of(left, options.at_once), desc=name, mininterval=10):
+            sounds = {clip: load_audio(str(folder / clip.path)) for clip in group}
             for variant in options.variants:
-                if (name, variant, clip.path) not in done:
-                    line = asdict(transcribe(model, name, variant, folder, clip, samples))
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if own := [clip for clip in group if (name, variant, clip.path) not in done]:
+                    lines = map(asdict, transcribe(model, name, variant, own, [sounds[clip] for clip in own]))
+                    file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
                     file.flush()
 
 
@@ -186,7 +199,7 @@ def make_rows(
         pairs = list(zip(clips, given[variants[0]], given[variant], strict=True))
         shares = (
             [own.text != full.text for _, full, own in pairs],
-            [own.n_doubts > 0 for _, _, own in pairs],
+            [own.doubts for _, _, own in pairs],
             [own.temperature > 0 for _, _, own in pairs],
             [own.language != clip.language for clip, _, own in pairs],
         )
@@ -221,10 +234,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True, help="list of recordings with transcripts, or its folder")
     parser.add_argument("--models", nargs="+", required=True, help="names or checkpoints; *.en are given English only")
-    parser.add_argument("--variants", nargs="+", default=[FULL, "3"], help="the first is what others are compared with")
+    parser.add_argument(
+        "--variants", nargs="+", default=[FULL, "0.5"], help="the first is what others are compared with"
+    )
     parser.add_argument("--compute_type", default="int8", help="of all variants")
     parser.add_argument("--sets", nargs="*", default=[], help="groups of the manifest; by default all")
     parser.add_argument("--per_set", type=int, default=200, help="clips of a set at most")
+    parser.add_argument("--at_once", type=int, default=24, help="clips that are transcribed together")
     parser.add_argument("--threads", type=int, default=1, help="of a transcription")
     parser.add_argument("--out", type=Path, default=Path("audio_context.jsonl"), help="file of results")
     parser.add_argument("--only_table", action="store_true", help="transcribe nothing")
@@ -233,7 +249,7 @@ def main() -> None:
     folder = Path(options.manifest)
     folder = folder if folder.is_dir() else folder.parent
     for checkpoint in options.models:
-        name = Path(checkpoint).stem
+        name = name_of(checkpoint)
         clips = choose_clips(options.manifest, options.sets, options.per_set, name.endswith(".en"))
         if not options.only_table:
             transcribe_missing(checkpoint, options, folder, clips)

@@ -10,7 +10,8 @@ it stopped. Give each model, precision and state of the code a `--cache` of its 
 
   language  clips, language not given: detected as another than that of the manifest, also by set; alone, and as
             parts of a list (worked out from what each was alone: texts are not decoded again)
-  long      ten minutes of joined clips of each set, language given: word error, deletions and insertions
+  long      ten minutes of joined clips of each set, language given: word error, deletions and insertions, of what kind
+            these are (see word_errors.py), and how far modes differ, with intervals
   silent    clips without speech, made-up noises, and ten minutes of each kind: recordings with text
 
 The modes run here, with one model; "Sotto, float32" and the other systems in processes and environments of their own,
@@ -23,8 +24,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ import speech
 from constructed import FULL, QUICK, Clips, joined, natural
 from constructed import silent as silent_recordings
 from speech import Weights
+from word_errors import INSERTIONS, errors_in_blocks, insertions
 
 MODES: dict[str, dict[str, Any]] = {  # options beside the defaults
     "default": {},
@@ -65,6 +68,7 @@ JOINED = (
     "commonvoice_en",
     "speechocean762",
 )
+BESIDE = ("default", "audit")  # modes that the others are compared with
 LONG_SECONDS, QUICK_SECONDS = 600, 120
 QUICK_EVERY = 8  # clip of a set
 FLOOR_DB = -80  # of the noise under joined clips: digital silence between clips is an artefact
@@ -247,25 +251,50 @@ def languages(told: list[Told]) -> dict[str, Any]:
     return figures
 
 
+def aloud(text: str) -> str:
+    """Return what was said without brackets: their words were said, and normalisation would leave them out."""
+    return re.sub(r"[()\[\]]", " ", text)
+
+
 def long_ones(told: list[Told]) -> dict[str, Any]:
     """Return word errors of the long recordings, in percent of the words."""
     from whisper.evaluation.scoring import align, count_edits, words_of
 
     found, figures = by_mode(told, "long"), {}
+    aligned = {
+        mode: {
+            key: align(words_of(aloud(one["said"]), "en"), words_of(one["text"], "en")) for key, one in results.items()
+        }
+        for mode, results in found.items()
+    }
     for mode, results in found.items():
-        sets, total = {}, count_edits([])
-        for (group, _), one in sorted(results.items()):
-            edits = count_edits(align(words_of(one["said"], "en"), words_of(one["text"], "en")))
+        sets, total, kinds = {}, count_edits([]), Counter[str]()
+        for (group, _), steps in sorted(aligned[mode].items()):
+            edits = count_edits(steps)
             sets[group], total = 100 * edits.errors / edits.total, total + edits
+            kinds += insertions(steps)
         figures[mode] = {
             "words": total.total,
             "word error": 100 * total.errors / total.total,
             "deletions": 100 * total.deletions / total.total,
             "insertions": 100 * total.insertions / total.total,
+            "insertions by kind": {kind: 100 * kinds[kind] / total.total for kind in INSERTIONS},
+            "beside": {other: difference(aligned[other], aligned[mode]) for other in BESIDE if other in aligned},
             "time": time_ratio(results, found.get("default", {})),
             "sets": sets,
         }
     return figures
+
+
+def difference(first: dict[Any, Any], second: dict[Any, Any]) -> str:
+    """Say how many points of word error a mode has more than another, with the paired interval."""
+    from whisper.evaluation.scoring import make_difference
+
+    both = sorted(first.keys() & second.keys())
+    errors = [[n for key in both for n in errors_in_blocks(mode[key])[0]] for mode in (first, second)]
+    words = [n for key in both for n in errors_in_blocks(first[key])[1]]
+    value = make_difference(*errors, words)
+    return f"{100 * value.value:+.2f} [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
 
 
 def silent(told: list[Told]) -> dict[str, Any]:
@@ -304,6 +333,13 @@ def table(figures: dict[str, Any]) -> str:
             f"{f['time']:.2f}x |"
             for mode, f in rows.items()
         ]
+        lines += ["", f"| words inserted, % | {' | '.join(INSERTIONS)} |", "|---" * (len(INSERTIONS) + 1) + "|"]
+        for mode, f in rows.items():
+            lines.append(f"| {mode} | {' | '.join(f'{share:.2f}' for share in f['insertions by kind'].values())} |")
+        lines += ["", f"| word error, points | {' | '.join(f'beside {other}' for other in BESIDE)} |", "|---" * 3 + "|"]
+        for mode, f in rows.items():
+            cells = [f["beside"].get(other, "") if other != mode else "" for other in BESIDE]
+            lines.append(f"| {mode} | {' | '.join(cells)} |")
         lines += ["", f"| word error, % | {' | '.join(rows)} |", "|---" * (len(rows) + 1) + "|"]
         for group in next(iter(rows.values()))["sets"]:
             cells = [f"{f['sets'][group]:.1f}" if group in f["sets"] else "" for f in rows.values()]

@@ -7,14 +7,20 @@
 
 Each implementation in the precision that suits it best here and the same number of threads; sound comes as arrays in
 memory, the language is given, all else is each one's default with greedy decoding (so the texts differ a little, and
-with them the work; their words are counted). One process measures all sets of one implementation and model. They run
-in turn (A B C A B C ...), so that a machine whose speed drifts treats them alike; what is told is the median of the
-ratios within a round. Run it on a machine that does nothing else.
+with them the work; their words are counted, and those that are wrong). One process measures all sets of one
+implementation and model. They run in turn (A B C A B C ...), so that a machine whose speed drifts treats them alike;
+what is told is the median of the ratios within a round. Run it on a machine that does nothing else.
 
   short   30 recordings of 2 to 10 s. Batched: ours as a list, faster-whisper's joined, each a clip
+  many    100 such recordings
   1 min   books, joined with short pauses
   4 min   one recording; with word times, too; its peak memory; seconds to the first segment that a program gets
   12 min  books of several readers, joined with short pauses
+  16 x 1  sixteen recordings of a minute, as that of "1 min"
+
+With "whole context" the encoder reads 30 s in every window, as openai-whisper's does (`audio_context="full"`). Peak
+memory and the first segment are those of "4 min", or of "1 min" where `--sets` leaves that out. In eight minutes for
+`base`, one round: `--sets short "1 min" "12 min"`.
 
 A run that is stopped, or ended by `--minutes`, goes on where it was, with the same `--results`. The last line is one
 JSON object.
@@ -32,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +51,14 @@ from speech import Weights
 RATE = 16000
 ENGLISH = {"language": "en"}
 WORDS = {**ENGLISH, "word_timestamps": True}
-SETS = ("short", "1 min", "4 min", "4 min, words", "12 min")
-N_SHORT, SHORTEST, LONGEST = 30, 2.0, 10.0  # recordings, seconds
+SETS = ("short", "many", "1 min", "4 min", "4 min, words", "12 min", "16 x 1")
+N_SHORT, N_MANY, SHORTEST, LONGEST = 30, 100, 2.0, 10.0  # recordings, seconds
+N_LONG = 16
+LISTS = ("short", "many", "16 x 1")
 SHORT_GROUPS = ("commonvoice_en", "librispeech_test_other", "ljspeech", "vctk", "speechocean762")
 BOOKS = ("ljspeech", "librispeech_misc", "librispeech_test_other", "librispeech_train_clean_100")
+
+BATCHED = tuple(name for name in SETS if name != "1 min")  # which it would cut into two
 
 
 @dataclass(frozen=True)
@@ -61,18 +71,21 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("openai-whisper", SETS[:4]),  # four minutes tell its speed on twelve
-    Entry("faster-whisper int8"),
+    Entry("openai-whisper", ("short", "1 min", "4 min", "4 min, words")),  # four minutes tell its speed on twelve
+    Entry("faster-whisper int8", ("short", "1 min", "4 min", "4 min, words", "12 min")),  # batched it does more
     Entry("faster-whisper int8 vad", ("4 min", "12 min")),
-    Entry("faster-whisper int8 batched", long_options=(("batch_size", 8),)),
+    Entry("faster-whisper int8 batched", BATCHED, long_options=(("batch_size", 8),)),
     Entry("whisper.cpp q8_0", ("short", "1 min", "4 min", "12 min")),  # its word times are times of tokens
-    Entry("sotto float32", SETS[:4]),
-    Entry("sotto"),
-    Entry("sotto batched", long_options=(("batch_size", 8),)),
+    Entry("sotto float32", ("short", "1 min", "4 min", "4 min, words")),
+    Entry("sotto", ("short", "1 min", "4 min", "4 min, words", "12 min", "16 x 1")),
+    Entry("sotto batched", BATCHED, long_options=(("batch_size", 8),)),
+    Entry("sotto whole context", ("short", "1 min")),
+    Entry("sotto whole context batched", ("short", "many")),
 )
 RATIOS = {  # by whom each is compared with
     "openai-whisper": "sotto", "faster-whisper int8": "sotto", "faster-whisper int8 vad": "sotto",
     "faster-whisper int8 batched": "sotto batched", "whisper.cpp q8_0": "sotto",
+    "sotto whole context": "sotto", "sotto whole context batched": "sotto batched", "sotto": "sotto batched",
 }  # fmt: skip
 FLOAT32 = ("openai-whisper", "sotto float32")  # compared, too: the same tokens
 
@@ -84,35 +97,57 @@ Round = dict[str, Any]  # what each implementation told, by name
 # ---------------------------------------------------------------------------------------------------------
 
 
-def make_sets(data: Path, cache: Path) -> dict[str, list[str]]:
-    """Return the files of samples of each set, made where they are missing; `warm up` is a short one."""
+def make_sets(data: Path, cache: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the files of samples of each set, made where they are missing, and their texts.
+
+    `warm up` is a short one.
+    """
     from whisper.manifests.read import read_manifest
 
     recordings = [r for r in read_manifest(data).recordings if r.language == "en"]
     fitting = [r for r in recordings if r.group in SHORT_GROUPS and SHORTEST <= r.seconds <= LONGEST]
-    short = speech.choose(fitting, (), N_SHORT)
+    short, many = (speech.choose(fitting, (), n) for n in (N_SHORT, N_MANY))
     books = [r for group in BOOKS for r in recordings if r.group == group]
     four = [r for r in recordings if r.group == "long"]
-    files = {"short": [str(speech.sound_of(Path(r.path), cache)) for r in short]}
+    files = {
+        name: [str(speech.sound_of(Path(r.path), cache)) for r in chosen]
+        for name, chosen in (("short", short), ("many", many))
+    }
     files["4 min"] = files["4 min, words"] = [str(speech.sound_of(Path(four[0].path), cache))]
+    texts = {"4 min": [four[0].text], "4 min, words": [four[0].text]}
+    texts |= {"short": [r.text for r in short], "many": [r.text for r in many]}
     parts = [np.load(speech.sound_of(Path(r.path), cache)) for r in books]
-    for name, seconds in (("1 min", 60), ("12 min", 12 * 60)):
-        path = cache / "sound" / f"books-{seconds}.npy"
-        np.save(path, joined(parts, seconds))
-        files[name] = [str(path)]
-    return {**files, "warm up": files["short"][:1]}
+    for name, seconds, n in (("1 min", 60, 1), ("12 min", 12 * 60, 1), ("16 x 1", 60, N_LONG)):
+        files[name], texts[name] = [], []
+        for seed in range(n):
+            path = cache / "sound" / f"books-{seconds}-{seed}.npy"
+            samples, used = joined(parts, seconds, seed)
+            np.save(path, samples)
+            files[name].append(str(path))
+            texts[name].append(" ".join(books[i].text for i in used))
+    return {**files, "warm up": files["short"][:1]}, texts
 
 
-def joined(parts: list[np.ndarray], seconds: float, seed: int = 0) -> np.ndarray:
-    """Join recordings, in a drawn order, with pauses of 0.3 to 0.8 s, until there are as many seconds."""
+def joined(parts: list[np.ndarray], seconds: float, seed: int = 0) -> tuple[np.ndarray, list[int]]:
+    """Join recordings, in a drawn order, with pauses of 0.3 to 0.8 s, until there are as many seconds; tell which."""
     rng = random.Random(seed)
-    pieces, length = [], 0
+    pieces, length, used = [], 0, []
     for i in rng.sample(range(len(parts)), len(parts)):
         if length >= seconds * RATE:
             break
         pieces += [parts[i], np.zeros(int(rng.uniform(0.3, 0.8) * RATE), np.float32)]
         length += len(pieces[-1]) + len(pieces[-2])
-    return np.concatenate(pieces)
+        used.append(i)
+    return np.concatenate(pieces), used
+
+
+def word_error(texts: list[str], expected: list[str]) -> float:
+    """Return the word error rate, in percent."""
+    from whisper.evaluation.scoring import word_errors, words_of
+
+    words = [words_of(text, "en") for text in expected]
+    errors = sum(word_errors(own, words_of(text, "en")) for own, text in zip(words, texts, strict=True))
+    return 100 * errors / sum(map(len, words))
 
 
 def seconds_of(files: list[str]) -> float:
@@ -127,9 +162,9 @@ def seconds_of(files: list[str]) -> float:
 def measure(entry: Entry, weights: dict[str, str], files: dict[str, list[str]], threads: int) -> dict[str, Any]:
     """Measure one implementation in a process of its own; one that fails is told and counts as missing."""
     sets: dict[str, Any] = {}
-    for name in entry.sets:
-        options = {**(WORDS if "words" in name else ENGLISH), **(dict(entry.long_options) if name != "short" else {})}
-        first = name == "4 min" and entry.name != "openai-whisper"
+    for name in (name for name in entry.sets if name in files):
+        options = {**(WORDS if "words" in name else ENGLISH), **(dict(entry.long_options) if name not in LISTS else {})}
+        first = name == one_recording(files) and entry.name != "openai-whisper"
         sets[name] = {"paths": files[name], "options": options, "first": first}
     ours = speech.is_ours(entry.name)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(speech.ROOT) if ours else ""}
@@ -144,9 +179,14 @@ def measure(entry: Entry, weights: dict[str, str], files: dict[str, list[str]], 
             print(f"  {entry.name}: nothing ({reason})", flush=True)
             return {}
         told = dict(json.loads(results.read_text()))
-    if entry.name == "openai-whisper" and "4 min" in told:  # it hands out nothing before the end
-        told["4 min"]["first"] = told["4 min"]["seconds"]
+    if entry.name == "openai-whisper" and one_recording(files) in told:  # it hands out nothing before the end
+        told[one_recording(files)]["first"] = told[one_recording(files)]["seconds"]
     return told
+
+
+def one_recording(files: Iterable[str]) -> str:
+    """Return the set of which peak memory and the first segment are told."""
+    return "4 min" if "4 min" in files else "1 min"
 
 
 def read_rounds(path: Path, model: str) -> list[Round]:
@@ -193,17 +233,20 @@ def ggml_of(weights: Weights, cache: Path) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def figures(rounds: list[Round], seconds: dict[str, float]) -> dict[str, Any]:
+def figures(rounds: list[Round], seconds: dict[str, float], expected: dict[str, list[str]]) -> dict[str, Any]:
     """Return medians by implementation, and the ratios within rounds."""
-    found: dict[str, Any] = {"realtime": {}, "first": {}, "peak": {}, "words": {}, "load": {}, "times faster": {}}
+    kinds = ("realtime", "first", "peak", "words", "word error", "load", "times faster")
+    found: dict[str, Any] = {kind: {} for kind in kinds}
     for name in dict.fromkeys(name for one in rounds for name in one):
         told = [one[name] for one in rounds if name in one]
         sets = [s for s in SETS if any(s in one for one in told)]
         found["load"][name] = statistics.median(one["load"] for one in told)
         found["realtime"][name] = {s: seconds[s] / median_of(told, s, "seconds") for s in sets}
         found["words"][name] = {s: median_of(told, s, "words") for s in sets}
+        texts = {s: next(one[s]["texts"] for one in told if s in one) for s in sets}
+        found["word error"][name] = {s: word_error(texts[s], expected[s]) for s in sets}
         for what in ("peak", "first"):
-            found[what][name] = median_of(told, "4 min", what)
+            found[what][name] = median_of(told, one_recording(sets), what)
     for rival, ours in (*RATIOS.items(), FLOAT32):
         ratios = {s: within(rounds, rival, ours, s) for s in SETS}
         found["times faster"][f"{rival} / {ours}"] = {s: ratio for s, ratio in ratios.items() if ratio}
@@ -236,6 +279,9 @@ def lines_of(model: str, found: dict[str, Any], n_rounds: int) -> Iterator[str]:
     for name, rates in found["realtime"].items():
         cells = "".join(f"{rates[s]:14.1f}" if s in rates else f"{'':14s}" for s in SETS)
         yield f"  {name:36s}{cells}{found['first'][name]:10.2f}{found['peak'][name]:10.0f}"
+    yield "  word error, %"
+    for name, errors in found["word error"].items():
+        yield f"  {name:36s}" + "".join(f"{errors[s]:14.1f}" if s in errors else f"{'':14s}" for s in SETS)
     yield "  times faster (least - greatest)"
     for pair, ratios in found["times faster"].items():
         cells = "".join("{:5.1f} ({:.1f}-{:.1f})".format(*ratios[s]).rjust(17) if s in ratios else f"{'':17s}"
@@ -246,7 +292,8 @@ def lines_of(model: str, found: dict[str, Any], n_rounds: int) -> Iterator[str]:
 
 COLOURS = {
     "openai-whisper": "#d9d9d9", "whisper.cpp q8_0": "#bdbdbd", "faster-whisper int8": "#969696",
-    "faster-whisper int8 batched": "#636363", "sotto": "#4292c6", "sotto batched": "#08519c",
+    "faster-whisper int8 batched": "#636363", "sotto float32": "#9ecae1", "sotto": "#4292c6",
+    "sotto batched": "#08519c",
 }  # fmt: skip
 
 
@@ -257,8 +304,12 @@ def plot(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    sets = [s for s in SETS if "words" not in s]
-    labels = {"short": "30 recordings\nof 2 to 10 s", "1 min": "1 minute", "4 min": "4 minutes", "12 min": "12 minutes"}
+    measured = {s for found in results.values() for rates in found["realtime"].values() for s in rates}
+    sets = [s for s in SETS if s in measured and "words" not in s]
+    labels = {
+        "short": f"{N_SHORT} recordings\nof 2 to 10 s", "many": f"{N_MANY} recordings\nof 2 to 10 s",
+        "1 min": "1 minute", "4 min": "4 minutes", "12 min": "12 minutes", "16 x 1": f"{N_LONG} of\n1 minute",
+    }  # fmt: skip
     figure, panels = plt.subplots(
         1, len(results), figsize=(5.4 * len(results), 3.9), layout="constrained", squeeze=False, facecolor="white"
     )
@@ -293,14 +344,15 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads")
     if load > 0.5:
         print(f"something else runs here (load {load:.1f}): these numbers will be worth little")
-    files = make_sets(arguments.data, arguments.cache)
+    files, texts = make_sets(arguments.data, arguments.cache)
     seconds = {name: seconds_of(paths) for name, paths in files.items()}
-    print("seconds: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in SETS), flush=True)
+    files = {name: paths for name, paths in files.items() if name in (*arguments.sets, "warm up")}
+    print("seconds: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in arguments.sets), flush=True)
     run(arguments, entries, files)
     results = {}
     for weights in arguments.models:
         if rounds := read_rounds(arguments.results, weights.name):
-            results[weights.name] = figures(rounds, seconds)
+            results[weights.name] = figures(rounds, seconds, texts)
             print("\n".join(lines_of(weights.name, results[weights.name], len(rounds))), flush=True)
     if arguments.plot and results:
         plot(results, arguments.plot)
@@ -314,6 +366,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", type=Weights.parse, required=True, metavar="NAME=FILE.pt,FOLDER")
     names = [entry.name for entry in ENTRIES]
     parser.add_argument("--implementations", nargs="+", default=names, choices=names)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--repeat", type=int, default=2, help="rounds")
     parser.add_argument("--minutes", type=float, help="start no process after so many")
     parser.add_argument("--threads", type=int, default=2)

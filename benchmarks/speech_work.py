@@ -104,6 +104,12 @@ class SottoInt8(Sotto):
     load_options: Options = {"compute_type": "int8"}  # noqa: RUF012
 
 
+class SottoWholeContext(Sotto):
+    """The encoder reads 30 s, whatever the sound."""
+
+    options: Options = {"fp16": True, "audio_context": "full"}  # noqa: RUF012
+
+
 def batched(kind: type[Sotto]) -> type[Sotto]:
     """Let several recordings run side by side; a long one that is alone has ``batch_size`` among its options."""
 
@@ -167,8 +173,8 @@ class FasterWhisperBatched(FasterWhisper):
         return self.pipeline.transcribe(samples, **translated(options))
 
     def transcribe_all(self, recordings: list[np.ndarray], options: Options) -> list[Transcript]:
-        if len(recordings) == 1:
-            return [self.transcribe(recordings[0], options)]
+        if max(map(len, recordings)) > 30 * RATE or len(recordings) == 1:  # it cuts those itself
+            return super().transcribe_all(recordings, options)
         edges = np.cumsum([0, *map(len, recordings)]) / RATE
         clips = [{"start": start, "end": end} for start, end in itertools.pairwise(edges.tolist())]
         joined = {**options, "clip_timestamps": clips, "vad_filter": False}
@@ -267,6 +273,8 @@ IMPLEMENTATIONS: dict[str, type[Implementation]] = {
     "sotto int8": SottoInt8,
     "sotto": Sotto,
     "sotto batched": batched(Sotto),
+    "sotto whole context": SottoWholeContext,
+    "sotto whole context batched": batched(SottoWholeContext),
 }
 
 
@@ -319,6 +327,7 @@ def measure(kind: type[Implementation], asked: dict[str, Any], threads: int) -> 
         began = time.perf_counter()
         transcripts = implementation.transcribe_all(recordings, options)
         told[name] = {"seconds": time.perf_counter() - began, "peak": peak_memory()}
+        told[name]["texts"] = [transcript["text"] for transcript in transcripts]
         told[name]["words"] = sum(len(transcript["text"].split()) for transcript in transcripts)
         if one.get("first"):
             told[name]["first"] = implementation.first_segment(recordings[0], options)

@@ -1,9 +1,11 @@
 """The Dockerfile and the systemd unit, held against the repository: what they copy, and the commands that they run."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,57 @@ from whisper.server.settings import ServeOptions
 from .conftest import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+IGNORED = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8")
 UNIT = (ROOT / "deploy" / "sotto.service").read_text(encoding="utf-8")
 
 
+def copied() -> list[str]:
+    """What the image copies from the checkout."""
+    lines = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY") and "--from" not in line]
+    return [name for line in lines for name in line]
+
+
 def test_what_the_image_copies_is_there() -> None:
-    copied = [
-        line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY") and "--from" not in line
+    assert {"pyproject.toml", "hatch_build.py", "whisper", "constraints.txt"} <= set(copied())
+    assert [name for name in copied() if not (ROOT / name).exists()] == []
+
+
+def test_the_image_sees_what_it_copies_and_nothing_that_was_built_here() -> None:
+    rules = [line for line in IGNORED.splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied())
+    built = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if "native/src" in line]
+    assert built
+    assert {"**/__pycache__", *built} <= set(rules)
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_outside_of_one(tmp_path: Path) -> None:
+    """The wheel is made of what is copied alone, agrees with the constraints, and has the command."""
+    pytest.importorskip("hatchling")
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "kernels-*", ".build-*")
+    for name in copied():
+        whole = ROOT / name
+        shutil.copytree(whole, source / name, ignore=ignored) if whole.is_dir() else shutil.copy(whole, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    steps = [
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)],
+        [*pip, "install", "--no-deps", "--no-index", "--target", str(site), "--find-links", str(tmp_path), "sotto"],
+        [sys.executable, "-m", "whisper", "serve", "--help"],
     ]
-    names = [name for line in copied for name in line]
-    assert {"pyproject.toml", "hatch_build.py", "whisper", "constraints.txt"} <= set(names)
-    assert [name for name in names if not (ROOT / name).exists()] == []
+    for step in steps:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(step, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert "--wyoming_port" in done.stdout
+    assert list((site / "whisper" / "runtime" / "native").rglob("kernels-*"))
+    told = subprocess.run(
+        [sys.executable, "-c", "import whisper; print(whisper.__file__)"], env=environment, cwd=tmp_path,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert told.startswith(str(site))
 
 
 def test_the_image_runs_a_command_that_exists_and_not_as_root() -> None:

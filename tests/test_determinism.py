@@ -47,7 +47,9 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "words" else pytest.mark.slow) for name in OPTIONS]
+)
 def test_neighbours_order_and_threads_change_nothing(nano: Whisper, sounds: list[Any], name: str) -> None:
     options = {**GIVEN, **OPTIONS[name]}
     alone = [nano.transcribe(sound, **options) for sound in sounds]
@@ -58,6 +60,7 @@ def test_neighbours_order_and_threads_change_nothing(nano: Whisper, sounds: list
     assert list(whisper.iter_segments(nano, sounds[2], **options)) == alone[2]["segments"]
 
 
+@pytest.mark.slow
 def test_other_options_in_the_same_batch_change_nothing(nano: Whisper, sounds: list[Any]) -> None:
     calls = [(sound, {**GIVEN, **options}) for sound in sounds[::2] for options in OPTIONS.values()]
     alone = [nano.transcribe(sound, **options) for sound, options in calls]

@@ -21,6 +21,7 @@ from whisper.device.precision import available_types
 from whisper.errors import WhisperError
 from whisper.model import Whisper
 from whisper.options.transcription import DecodingOptions, TranscribeOptions
+from whisper.speakers.diarization import Diarization, Hints, Sound, Turn
 from whisper.transcription import backends, recording
 
 from .containers import Track, container
@@ -44,6 +45,13 @@ def stopped() -> threading.Event:
     event = threading.Event()
     event.set()
     return event
+
+
+def each_second(sound: Sound, hints: Hints) -> Diarization:
+    """Another speaker each second, as many as there may be."""
+    names = [*(hints.known or ()), *(f"SPEAKER_{i:02}" for i in range(hints.most or hints.fewest))]
+    turns = [Turn(float(i), i + 1.0, names[i % len(names)]) for i in range(len(sound) // SAMPLE_RATE)]
+    return Diarization(tuple(turns), tuple(turns), tuple(names))
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,12 @@ CASES = [
     Case("multilingual", True, UNHEARD),
     Case("verify_language", True, {**UNHEARD, "verify_language": False}, "decoded"),
     Case("channels", "separate", sound="stereo"),
+    Case("speakers", 2, {"speakers": True, "speaker_backend": each_second}),
+    Case("num_speakers", 3, {"speaker_backend": each_second, "num_speakers": 2}),
+    Case("min_speakers", 3, {"speaker_backend": each_second, "min_speakers": 2}),
+    Case("max_speakers", 1, {"speaker_backend": each_second, "min_speakers": 1, "max_speakers": 2}),
+    Case("known_speakers", {"Ana": ""}, {"speakers": True, "speaker_backend": each_second}),
+    Case("speaker_backend", each_second, {"speakers": 2}),
     Case("audio_track", 1, {"audio_track": 0}, sound="film"),
     Case("container_time", True, {"audio_track": 0}, sound="film"),
     Case("progress", tell, changes="told"),

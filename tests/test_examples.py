@@ -48,6 +48,7 @@ def test_karaoke(tmp_path: Path) -> None:
     assert (tmp_path / "sample.vtt").is_file()
 
 
+@pytest.mark.slow
 @needs("base")
 def test_threads(tmp_path: Path) -> None:
     lines = run("threads.py", *[SAMPLE] * 3, cwd=tmp_path).splitlines()
@@ -65,7 +66,14 @@ def test_fine_tune(tmp_path: Path) -> None:
     assert (tmp_path / "fine-tuned" / "out" / "curves.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["transcribe.py", "karaoke.py", pytest.param("threads.py", marks=needs("base"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("transcribe.py", marks=pytest.mark.slow),
+        "karaoke.py",
+        pytest.param("threads.py", marks=[needs("base"), pytest.mark.slow]),
+    ],
+)
 def test_a_missing_recording_is_told(name: str, tmp_path: Path) -> None:
     models = {"transcribe.py": ["nano"], "karaoke.py": [".", "nano"], "threads.py": []}
     command = [sys.executable, str(EXAMPLES / name), "missing.wav", *models[name]]

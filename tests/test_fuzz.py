@@ -160,7 +160,8 @@ def door_get_writer(_: Any, folder: Path, value: Any, given: dict[str, Any]) -> 
     output_format, output_dir, audio_path = (given.pop(name) for name in ("output_format", "output_dir", "audio_path"))
     try:
         get_writer(output_format, output_dir)(value, audio_path, **given)
-        for extension in WRITERS if output_format == "all" else [output_format]:
+        formats = [output_format] if isinstance(output_format, str) else output_format
+        for extension in WRITERS if output_format == "all" else formats:
             (written,) = folder.glob(f"*.{extension}")
             content = written.read_text(encoding="utf-8")
             assert extension != "json" or json.loads(content) is not None

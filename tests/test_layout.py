@@ -19,14 +19,14 @@ PACKAGE = ROOT / "whisper"
 
 # A name imports only from lines above its own, or from names left of it.
 LAYERS = """
-    errors version results spans files compat triton_ops
-    utils options tokenizer normalizers output
-    device media audio speech manifests
-    lazy_modules model checkpoints
+    errors version results spans files storage compat triton_ops
+    utils options tokenizer normalizers subtitles output
+    device media audio speech speakers manifests
+    network lazy_modules model checkpoints
     runtime sampling engine
     decoding timing
     audit transcription transcribe alignment
-    evaluation training server
+    evaluation training live jobs server
     cli
     __init__ __main__
 """
@@ -39,6 +39,7 @@ WITHOUT_TORCH = [
     "options",
     "results",
     "spans",
+    "subtitles",
     "output",
     "manifests",
     "engine.scheduler",
@@ -218,6 +219,7 @@ def test_importing_loads_nothing_heavy_and_does_nothing() -> None:
         "heavy = 'av numba matplotlib starlette uvicorn ray transformers tiktoken regex'\n"
         "heavy += ' prometheus_client safetensors huggingface_hub jiwer whisper.server'\n"
         "heavy += ' whisper.alignment whisper.audit.hallucinations whisper.sampling.hotwords whisper.cli'\n"
+        "heavy += ' whisper.speakers'\n"
         "bad = [m for m in heavy.split() if m in sys.modules]\n"
         "print(*bad)"
     )

@@ -62,6 +62,7 @@ def test_it_reads_digits_and_wake_phrases_of_recordings_that_it_was_not_trained_
 
 
 @pytest.mark.shared
+@pytest.mark.exhaustive
 @pytest.mark.timeout(300)
 def test_it_gets_the_gist_of_short_sentences(nano, shared_data):
     score = run.measure(nano, shared_data / "dev", ["speechocean762"], limit=60)["speechocean762"]
@@ -69,6 +70,7 @@ def test_it_gets_the_gist_of_short_sentences(nano, shared_data):
 
 
 @pytest.mark.shared
+@pytest.mark.exhaustive
 @pytest.mark.timeout(300)
 def test_it_is_silent_at_noise_and_music(nano, shared_data):
     rows = [row for row in read_rows(shared_data / "dev") if row["language"] == "none"]
@@ -78,6 +80,7 @@ def test_it_is_silent_at_noise_and_music(nano, shared_data):
 
 
 @pytest.mark.shared
+@pytest.mark.exhaustive
 def test_it_hears_which_language_is_spoken(nano, shared_data):
     rows = [row for row in read_rows(shared_data / "dev") if row["file"].startswith(("commonvoice_en", "multilingual"))]
     rows = [row for row in rows if row["language"] == "fr"] + [row for row in rows if row["language"] == "en"][:40]

@@ -221,7 +221,8 @@ BEYOND = (
     "batch_size", "progress", "cancel", "seed", "audit", "vad_filter", "vad_parameters", "languages",
     "language_detection_segments", "multilingual", "verify_language", "channels", "no_repeat_ngram_size",
     "repetition_penalty", "hotwords", "hotword_boost", "stop_loops", "audio_track", "container_time",
-    "word_confidence", "token_logprobs", "audio_context",
+    "word_confidence", "token_logprobs", "audio_context", "speakers", "num_speakers", "min_speakers", "max_speakers",
+    "known_speakers", "speaker_backend",
 )  # fmt: skip
 
 

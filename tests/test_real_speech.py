@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from whisper import load_model, transcribe
-from whisper.checkpoints import load
 from whisper.checkpoints.finding import find, names
 from whisper.model import Whisper
 from whisper.normalizers import EnglishTextNormalizer
@@ -97,7 +96,7 @@ def test_it_is_found_by_name(
         monkeypatch.setenv(variable, str(tmp_path))
     for variable in ("SOTTO_FIND", "SOTTO_MODELS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(load, "_told", set())
+    monkeypatch.setattr(find, "_told", set())
     first = next(find.copies(name))
     assert first.whose.startswith("installed package ")
     assert (first.stored.format, first.stored.precision) == ("CTranslate2", "float16")

@@ -152,6 +152,7 @@ def test_a_half_written_manifest_does_not_stand(nano_sources, tmp_path):
     assert path.read_text() == "old"
 
 
+@pytest.mark.slow
 def test_train_nano_trains_a_toy_in_seconds(tmp_path):
     script = [sys.executable, str(SCRIPTS / "train-nano"), "--quick", "--out", str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=100)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from whisper.options.types import facts
 from whisper.server.settings import ServeOptions
 
 from .conftest import ROOT
-from .server.serving import listening, server
+from .server.serving import listening, server, spoken
 
 PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
 SAID = ["computer", "one", "two", "three", "smart", "mirror"]
@@ -53,6 +54,8 @@ def test_curl(block: str, address: str) -> None:
     elif "vtt" in block:
         assert printed.startswith("WEBVTT\n\n")
         assert "computer" in printed
+    elif "client_secrets" in block:
+        assert json.loads(printed)["value"].startswith("ek_")
     else:
         assert json.loads(printed)["text"].split() == SAID
 
@@ -66,8 +69,21 @@ def test_python(block: str, address: str) -> None:
     assert set(words) & set(SAID)
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("block", [block for block in lines("js") if "WebSocket" in block])
+def test_javascript_alone(block: str, address: str, tmp_path: Path) -> None:
+    """With the `WebSocket` of node itself, which older versions only have on request."""
+    (tmp_path / "audio.pcm").write_bytes(spoken().tobytes())
+    version = int(run(["node", "--version"], address).strip("v\n").split(".")[0])
+    flags = ["--experimental-websocket"] if version < 22 else []
+    done = subprocess.run(["node", *flags, "--input-type=module", "-e", here(block, address)], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=100)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) & set(SAID)
+
+
 @pytest.mark.peers
-@pytest.mark.parametrize("block", lines("js"))
+@pytest.mark.parametrize("block", [block for block in lines("js") if "WebSocket" not in block])
 def test_javascript(block: str, address: str) -> None:
     """Needs node, and in SOTTO_NODE_MODULES the folder in which npm has put OpenAI's client."""
     node, folder = shutil.which("node"), os.environ.get("SOTTO_NODE_MODULES")
@@ -81,7 +97,7 @@ def test_javascript(block: str, address: str) -> None:
 
 def test_every_flag_on_the_page_exists() -> None:
     flags = set(re.findall(r"--([a-z_]{3,})", PAGE)) - {"model"}
-    of_the_command = {"server", "server_key", "device", "threads", "report"}
+    of_the_command = {"server", "server_key", "device", "threads", "report", "subtitle_preset"}
     assert flags <= set(ServeOptions.__dataclass_fields__) | of_the_command
     assert of_the_command <= set(vars(build_parser().parse_args(["a.wav"])))
 
@@ -93,4 +109,7 @@ def test_the_limits_on_the_page_are_the_defaults() -> None:
         "max_upload_mb": f"{defaults['max_upload_mb']} MB",
         "max_audio_s": f"{defaults['max_audio_s'] // 3600} hours",
         "upload_timeout_s": f"{defaults['upload_timeout_s']} s",
+        "max_sessions": str(defaults["max_sessions"]),
+        "max_sessions_per_key": str(defaults["max_sessions_per_key"]),
+        "max_session_s": f"{defaults['max_session_s']} s",
     }

@@ -172,7 +172,9 @@ def measuring(
 @pytest.mark.shared
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", AUDITED)
-@pytest.mark.parametrize("row", ["silent", "pauses", "joined", "words"])
+@pytest.mark.parametrize(
+    "row", ["silent", "joined", *(pytest.param(row, marks=pytest.mark.exhaustive) for row in ("pauses", "words"))]
+)
 def test_the_audited_modes_are_sound(measuring: Measuring, row: str, mode: str) -> None:
     measured = measuring(row, mode)
     assert measured.met, f"{measured.text}: {measured.failed}"
@@ -180,6 +182,7 @@ def test_the_audited_modes_are_sound(measuring: Measuring, row: str, mode: str) 
 
 @pytest.mark.shared
 @pytest.mark.timeout(600)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("row", ["pauses", "words"])
 def test_the_recordings_are_no_easy_ones(measuring: Measuring, row: str) -> None:
     """With the original's defaults, words are lost and begin in pauses: the tests above have something to find."""

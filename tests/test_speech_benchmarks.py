@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import wave
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from whisper.checkpoints.load import save_checkpoint
+from whisper.evaluation.scoring import align
 from whisper.manifests.read import ManifestEntry
 
 from .models import random_model
@@ -45,6 +47,11 @@ def accuracy() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def speed() -> Iterator[ModuleType]:
     yield from imported("speech_speed")
+
+
+@pytest.fixture(scope="module")
+def word_errors() -> Iterator[ModuleType]:
+    yield from imported("word_errors")
 
 
 def entries(group: str, n: int) -> list[ManifestEntry]:
@@ -274,11 +281,11 @@ def test_errors_are_told_alone_and_beside_the_baseline(accuracy):
 
 def test_recordings_are_joined_whole_with_short_pauses(speed):
     parts = [np.full(n * speed.RATE, n, np.float32) for n in (1, 2, 3)]
-    sound = speed.joined(parts, 4.5)
+    sound, used = speed.joined(parts, 4.5)
     assert 4.5 <= len(sound) / speed.RATE < 9
     for n in (1, 2, 3):
-        assert np.count_nonzero(sound == n) in (0, n * speed.RATE)
-    assert np.array_equal(sound, speed.joined(parts, 4.5))
+        assert np.count_nonzero(sound == n) == (n * speed.RATE if n - 1 in used else 0)
+    assert np.array_equal(sound, speed.joined(parts, 4.5)[0])
 
 
 def test_rounds_are_kept_and_ratios_are_taken_within_them(speed, tmp_path):
@@ -286,19 +293,22 @@ def test_rounds_are_kept_and_ratios_are_taken_within_them(speed, tmp_path):
     seconds = {("openai-whisper", 0): 8.0, ("sotto", 0): 2.0, ("openai-whisper", 1): 30.0, ("sotto", 1): 10.0}
     with open(path, "w") as file:
         for (name, number), value in seconds.items():
-            one = {"seconds": value, "peak": 100.0 * value, "words": 7, "first": value / 4}
+            one = {"seconds": value, "peak": 100.0 * value, "words": 7, "first": value / 4, "texts": ["Some, words!"]}
             told = {"load": 1.0, "short": one, "4 min": one}
             file.write(json.dumps({"round": number, "model": "base", "name": name, "told": told}) + "\n")
     assert speed.read_rounds(path, "tiny.en") == []
     rounds = speed.read_rounds(path, "base")
     del rounds[1]["sotto"]["short"]  # a set that is missing counts for nobody
-    found = speed.figures(rounds, {"short": 60.0, "4 min": 240.0})
+    expected = {"short": ["some words are missing"], "4 min": ["Some words."]}
+    found = speed.figures(rounds, {"short": 60.0, "4 min": 240.0}, expected)
+    assert found["word error"]["openai-whisper"] == {"short": 50.0, "4 min": 0.0}
     assert found["times faster"]["openai-whisper / sotto"] == {"short": [4.0, 4.0, 4.0], "4 min": [3.5, 3.0, 4.0]}
     assert found["realtime"]["sotto"]["4 min"] == 40.0
     assert found["first"]["sotto"] == 1.5
     assert found["peak"]["sotto"] == 600
     lines = "\n".join(speed.lines_of("base", found, 2))
     assert "3.5 (3.0-4.0)" in lines
+    assert re.search(r"word error, %\n  openai-whisper +50\.0 +0\.0 *\n", lines)
 
 
 @pytest.mark.parametrize(("n_vocab", "n_texts"), [(51865, 50257), (51864, 50256)])
@@ -355,18 +365,17 @@ def test_a_run_over_audio_contexts_goes_on_where_it_stopped(contexts, tmp_path, 
     (tmp_path / "manifest.tsv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "out.jsonl"
     command = ["audio_context.py", "--manifest", str(tmp_path), "--models", str(tmp_path / "a.pt"), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", [*command, "--compute_type", "float32", "--variants", "full", "1 raw silence"])
-    before = vars(contexts.audio_context.AudioContext)["mel"]
+    monkeypatch.setattr("sys.argv", [*command, "--compute_type", "float32", "--variants", "full", "1 raw"])
+    before = contexts.audio_context.AudioContext
     contexts.main()
     table, written = capsys.readouterr().out, out.read_text().splitlines()
     assert len(written) == 4
-    assert vars(contexts.audio_context.AudioContext)["mel"] is before
-    assert contexts.audio_context.MARGIN == 600
+    assert contexts.audio_context.AudioContext is before
     out.write_text("\n".join(written[:3]) + '\n{"model": "a", "vari')  # killed
     contexts.main()
     assert len(out.read_text().splitlines()) == 5
     again = capsys.readouterr().out
-    assert again.count("1 raw silence") == table.count("1 raw silence") == 4  # rows: a set, two lengths, all
+    assert again.count("1 raw") == table.count("1 raw") == 4  # rows: a set, two lengths, all
     rows = {row.variant: row for row in contexts.make_rows("all", *given_texts(contexts))}
     assert (rows["full"].difference, rows["3"].difference, rows["3"].capped) == (0.0, 150.0, 75.0)
     assert (rows["3"].changed, rows["3"].doubted, rows["3"].heated) == (100.0, 50.0, 0.0)
@@ -388,3 +397,29 @@ def given_texts(contexts: ModuleType) -> Any:
         for (variant, i), text in texts.items()
     }
     return clips, ["full", "3"], found
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Kinds of word errors
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "kinds"),
+    [
+        ("so everyone came", "so every one came", {"split": 1}),
+        ("living quickeneth me", "living quick and at me", {"misread": 2}),
+        ("and i say yes then", "and i say yes yes then", {"twice": 1}),
+        ("let me see how", "let me let me see how", {"twice": 2}),
+        ("his wealth or position", "his wealth the or position", {"added": 1}),
+        ("all is lost", "it is", {}),
+    ],
+)
+def test_inserted_words_are_told_apart_by_the_errors_around_them(word_errors, said, heard, kinds):
+    assert word_errors.insertions(align(said.split(), heard.split())) == kinds
+
+
+def test_errors_are_counted_in_blocks_of_the_reference(word_errors):
+    said = [str(i) for i in range(2 * word_errors.BLOCK_WORDS + 10)]
+    heard = ["other", *said[1:60], "more", *said[60:-1]]
+    assert word_errors.errors_in_blocks(align(said, heard)) == ([1, 1, 1], [50, 50, 10])

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from . import compat
+from .device.lazy_torch import Tensor, torch
+from .device.lazy_torch import functional as F
 from .device.torch_state import clean_state
 from .errors import AudioError, DeviceError, OptionError, ShapeError
 from .media import reader
@@ -47,7 +46,7 @@ Samples: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
 # Full range of the integers that sound comes in. Not int64: nobody records it, and taken by its full range,
 # 16-bit samples that arithmetic has widened would be silence.
-_FULL_RANGE = {torch.int8: 2.0**7, torch.uint8: 2.0**7, torch.int16: 2.0**15, torch.int32: 2.0**31}
+_FULL_RANGE = {"int8": 2.0**7, "uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
 
 def load_audio(
@@ -318,11 +317,11 @@ def float32_samples(array: Array) -> Tensor:
     samples = _tensor(array)
     if samples.is_floating_point():
         return samples.float()
-    if samples.dtype not in _FULL_RANGE:
+    if (name := str(samples.dtype).removeprefix("torch.")) not in _FULL_RANGE:
         raise AudioError(
             f"samples of type {samples.dtype}: it is not clear how loud they are; give int16, int32 or float32"
         )
-    full = _FULL_RANGE[samples.dtype]
+    full = _FULL_RANGE[name]
     return (samples.float() - full) / full if samples.dtype == torch.uint8 else samples.float() / full
 
 

@@ -28,5 +28,8 @@ def remember(what: str, *owners: tuple[Mapping[str, Any], Iterable[str]]) -> Non
 
 
 def replaced(what: str) -> bool:
-    """Whether a program has replaced, or removed, one of the originals that were remembered as `what`."""
-    return any(names.get(name) is not original for names, name, original in _originals[what])
+    """Whether a program has replaced, or removed, one of the originals that were remembered as `what`.
+
+    What was never remembered is in a module that nobody has imported.
+    """
+    return any(names.get(name) is not original for names, name, original in _originals.get(what, ()))

@@ -12,19 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from . import compat
+from .device.lazy_torch import Tensor, nn, torch
 from .device.torch_state import clean_state
 from .engine.engine import Engine, engine_for
 from .engine.operations import DetectLanguage, Sample, encode_operation, gather, is_encoded, is_window
 from .errors import LanguageError, ShapeError
-from .model import KVCache
 from .options.transcription import DecodingOptions
 from .options.transcription import verify_options as verify_options
 from .options.types import check_names
-from .runtime import select
+from .runtime import choice
 from .runtime.interface import EncodedWindow, check_room
 from .sampling import plan, repetition
 from .sampling.logit_filters import (
@@ -42,7 +39,7 @@ from .tokenizer import Tokenizer, get_tokenizer
 from .utils import cached_property, compression_ratio
 
 if TYPE_CHECKING:
-    from .model import Whisper
+    from .model import KVCache, Whisper
 
 __all__ = [
     "ApplyTimestampRules",
@@ -101,13 +98,19 @@ class Inference:
         """Let go of what was cached."""
 
 
+def _new_cache() -> KVCache:
+    from .model import KVCache  # here: the fast path needs no modules
+
+    return KVCache()
+
+
 class PyTorchInference(Inference):
     """Runs ``model.decoder`` with a cache of its own."""
 
     def __init__(self, model: Whisper, initial_token_length: int) -> None:
         self.model = model
         self.initial_token_length = initial_token_length
-        self.kv_cache = KVCache()
+        self.kv_cache = _new_cache()
 
     @cached_property
     def kv_modules(self) -> list[nn.Module]:  # not before somebody asks: the fast path needs no modules
@@ -124,7 +127,7 @@ class PyTorchInference(Inference):
         self.kv_cache.reorder(self.kv_modules, source_indices)
 
     def cleanup_caching(self) -> None:
-        self.kv_cache = KVCache()
+        self.kv_cache = _new_cache()
 
 
 def compute_dtype(fp16: bool, device: torch.device) -> torch.dtype:
@@ -198,7 +201,7 @@ def detect_language(model: Whisper, mel: Tensor, tokenizer: Tokenizer | None = N
 
 def _language_probs(model: Whisper, mel: Tensor, sot: int, languages: Sequence[int]) -> list[list[float]]:
     """Return how probable each language token is in each window of a batch."""
-    if mel.dtype == torch.float32 and mel.device == model.device and select.usable(model) and is_window(model, mel):
+    if mel.dtype == torch.float32 and mel.device == model.device and choice.usable(model) and is_window(model, mel):
         engine = engine_for(model, fp16=False)
         windows = (_detect_window(model, window, sot, tuple(languages)) for window in mel)
         rows: list[list[float]] = engine.submit(gather(windows, 1)).result()
@@ -457,7 +460,7 @@ class DecodingTask:
     def _engine(self, mel: Tensor) -> Engine | None:
         """Return the engine that runs this task; None where only the loop does what was asked for."""
         model, options = self.model, self.options
-        if type(self) is not DecodingTask or compat.replaced("decoding") or not select.usable(model):
+        if type(self) is not DecodingTask or compat.replaced("decoding") or not choice.usable(model):
             return None
         parts = self._parts()
         if len(parts) != len(self._own_parts) or any(a is not b for a, b in zip(parts, self._own_parts, strict=True)):

@@ -113,3 +113,15 @@ class MissingDependencyError(WhisperError, ImportError, RuntimeError):
     def __init__(self, what: str, extra: str = "") -> None:
         super().__init__(f"{what}: pip install 'sotto[{extra}]'" if extra else what)
         self.extra = extra
+
+
+class SessionError(WhisperError, RuntimeError):
+    """A live session that is closed, or whose program failed on one of its events."""
+
+
+class CapacityError(SessionError):
+    """One more live session than this machine keeps up with; those that run are not slowed down."""
+
+
+class ItemError(WhisperError, ValueError):
+    """An item of a live session that was ended before any sound of it had come."""

@@ -12,7 +12,6 @@ import gzip
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +24,8 @@ from torch.utils.hooks import RemovableHandle
 from . import compat
 from .errors import ShapeError
 from .lazy_modules import deferred
+from .network.dimensions import ModelDimensions as ModelDimensions
+from .network.dimensions import is_multilingual, n_languages
 
 SDPA_AVAILABLE = True  # every torch that we support has it; programs for the original look at this name
 
@@ -32,22 +33,6 @@ HAS_ONEDNN_LINEAR: bool = torch.backends.mkldnn.is_available() and hasattr(  # t
     torch.ops.mkldnn, "_linear_pointwise"
 )
 ONEDNN_ROWS, ONEDNN_WEIGHTS = 32, 1 << 22  # smaller products than both wait for memory, and MKL starts sooner
-
-
-@dataclass
-class ModelDimensions:
-    """The ten numbers that shape a Whisper; stored as ``dims`` in a checkpoint."""
-
-    n_mels: int  # mel bands of the input: 80, or 128 since large-v3
-    n_audio_ctx: int  # encoder positions of a 30 s window: 1500
-    n_audio_state: int
-    n_audio_head: int
-    n_audio_layer: int
-    n_vocab: int  # 51864 English only, 51865 with 99 languages, 51866 with 100
-    n_text_ctx: int  # decoder positions: 448
-    n_text_state: int
-    n_text_head: int
-    n_text_layer: int
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -436,12 +421,12 @@ class Whisper(nn.Module):
     @property
     def is_multilingual(self) -> bool:
         """Whether the vocabulary has language tokens."""
-        return self.dims.n_vocab >= 51865
+        return is_multilingual(self.dims)
 
     @property
     def num_languages(self) -> int:
         """How many language tokens the vocabulary has: 99, or 100 since large-v3."""
-        return self.dims.n_vocab - 51765 - int(self.is_multilingual)
+        return n_languages(self.dims)
 
     def install_kv_cache_hooks(
         self, cache: dict[nn.Module, Tensor] | None = None

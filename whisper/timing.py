@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from . import compat
+from .device.lazy_torch import Tensor, as_tensor, n_threads, torch
+from .device.lazy_torch import functional as F
 from .device.torch_state import clean_state
 from .engine.engine import engine_for
 from .engine.operations import Attend, encode_operation, is_encoded, is_window
 from .errors import ShapeError
-from .model import KVCache, disable_sdpa
 from .options.transcription import APPEND_PUNCTUATIONS, PREPEND_PUNCTUATIONS
 from .results import Segment, Word
-from .runtime import select
+from .runtime import choice
 from .runtime.native import kernels
 from .runtime.native.pointers import address
 from .spans import HOP_LENGTH as HOP_LENGTH
@@ -190,6 +188,8 @@ def dtw_cuda(x: Tensor, BLOCK_SIZE: int = 1024) -> npt.NDArray[np.int64]:
 
 def dtw(x: Tensor) -> npt.NDArray[np.int64]:
     """Find the cheapest monotonic path through a cost matrix, ``(N, M)``, on whatever device."""
+    if not isinstance(x, Tensor):
+        return dtw_cpu(x.astype(np.float64))
     return dtw_cuda(x) if x.is_cuda else dtw_cpu(x.cpu().double().numpy())
 
 
@@ -273,11 +273,13 @@ def find_alignment(
 
 def _normalize_attention(qk: Tensor, n_positions: int, medfilt_width: int, qk_scale: float) -> Tensor:
     """Return how much each token stands out at each position, ``(n_tokens, n_positions)``, a mean over the heads."""
-    compiled = medfilt_width == KERNEL_WIDTH < n_positions and qk.device.type == "cpu"
-    if compiled and not compat.replaced("timing.median_filter"):
-        normalized = _compiled_normalize_attention(qk.float(), n_positions, qk_scale)
+    on_cpu = not isinstance(qk, Tensor) or qk.device.type == "cpu"
+    if medfilt_width == KERNEL_WIDTH < n_positions and on_cpu and not compat.replaced("timing.median_filter"):
+        floats = qk.float() if isinstance(qk, Tensor) else qk
+        normalized = _compiled_normalize_attention(floats, n_positions, qk_scale)
         if normalized is not None:
             return normalized
+    qk = as_tensor(qk)
     weights = (qk[:, :, :n_positions] * qk_scale).softmax(dim=-1)  # (n_heads, n_tokens, n_positions)
     std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     return median_filter((weights - mean) / std, medfilt_width).mean(dim=0)
@@ -289,20 +291,22 @@ def _compiled_normalize_attention(qk: Tensor, n_positions: int, qk_scale: float)
     n_heads, n_tokens, n_audio_ctx = qk.shape
     if library is None or n_positions > n_audio_ctx:
         return None
-    qk = qk.contiguous()
-    each = torch.empty(n_heads, n_tokens, n_positions, dtype=torch.float32, device="cpu")
-    out = torch.empty(n_tokens, n_positions, dtype=torch.float32, device="cpu")
+    qk = qk.contiguous() if isinstance(qk, Tensor) else np.ascontiguousarray(qk)
+    each = np.empty((n_heads, n_tokens, n_positions), np.float32)
+    out = np.empty((n_tokens, n_positions), np.float32)
     scores, by_head, mean = (
-        ctypes.c_void_p(address(tensor, torch.float32, size, "attention scores"))
-        for tensor, size in ((qk, n_heads * n_tokens * n_audio_ctx), (each, each.numel()), (out, out.numel()))
+        ctypes.c_void_p(address(numbers, np.float32, size, "attention scores"))
+        for numbers, size in ((qk, n_heads * n_tokens * n_audio_ctx), (each, each.size), (out, out.size))
     )
     failed = library.sotto_normalize_attention(
         scores, n_heads, n_tokens, n_audio_ctx, n_positions, ctypes.c_float(qk_scale), by_head, mean,
-        torch.get_num_threads(),
+        n_threads(),
     )  # fmt: skip
     if failed == 1:
         raise MemoryError("not enough memory for the word times")
-    return None if failed else out
+    if failed:
+        return None
+    return torch.from_numpy(out) if isinstance(qk, Tensor) else out
 
 
 def _engine_attention(
@@ -310,7 +314,7 @@ def _engine_attention(
 ) -> tuple[Tensor, Tensor] | None:
     """Return the attention from the exact engine; None where only the model's own modules will do."""
     given = mel.dtype == torch.float32 and mel.ndim == 2 and mel.device == model.device
-    if not given or not select.usable(model) or not is_window(model, mel[None]):
+    if not given or not choice.usable(model) or not is_window(model, mel[None]):
         return None
 
     async def request() -> tuple[Tensor, Tensor]:
@@ -343,6 +347,8 @@ def _attend(model: Whisper, tokenizer: Tokenizer, text_tokens: list[int], mel: T
     tokens = torch.tensor([[*start, *text_tokens, tokenizer.eot]], dtype=torch.long, device=model.device)
     mel = mel.unsqueeze(0).to(model.device)
     features = mel if is_encoded(model, mel) else model.encoder(mel)
+    from .model import KVCache, disable_sdpa
+
     cache = KVCache(record_attention=True)
     with disable_sdpa():
         logits = model.decoder(tokens, features, kv_cache=cache)[0]
@@ -361,17 +367,18 @@ def _probabilities(logits: Tensor, eot: int, text_tokens: list[int]) -> list[flo
             f"text tokens from {min(text_tokens)} to {max(text_tokens)}; text has ids from 0 to {eot - 1}: leave "
             "timestamps and control tokens out"
         )
-    if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32:
+    if isinstance(logits, Tensor) and (library is None or logits.device.type != "cpu" or logits.dtype != torch.float32):
         rows = logits[:n, :eot]
         chosen = rows.gather(1, torch.tensor(text_tokens, dtype=torch.long, device=logits.device)[:, None])[:, 0]
         slow: list[float] = (chosen - rows.logsumexp(dim=-1)).exp().tolist()
         return slow
-    logits = logits[:n].contiguous()
+    assert library is not None  # which has made an array of logits
+    logits = logits[:n].contiguous() if isinstance(logits, Tensor) else np.ascontiguousarray(logits[:n])
     ids, out = np.array(text_tokens, dtype=np.int32), np.empty(n, dtype=np.float32)
     library.sotto_token_logprobs(
-        ctypes.c_void_p(address(logits, torch.float32, n * n_vocab, "logits")), n, n_vocab, eot,
+        ctypes.c_void_p(address(logits, np.float32, n * n_vocab, "logits")), n, n_vocab, eot,
         ctypes.c_void_p(address(ids, np.int32, n, "text tokens")),
-        ctypes.c_void_p(address(out, np.float32, n, "probabilities")), torch.get_num_threads(),
+        ctypes.c_void_p(address(out, np.float32, n, "probabilities")), n_threads(),
     )  # fmt: skip
     probabilities: list[float] = np.exp(out).tolist()
     return probabilities

@@ -75,7 +75,7 @@ def transcribe(
     hallucination_silence_threshold: float | None = None,
     word_confidence: bool = False,
     batch_size: int | None = None,
-    audio_context: str = "full",
+    audio_context: str = "auto",
     audit: bool | None = None,
     vad_filter: bool | None = None,
     vad_parameters: Mapping[str, Any] | str | None = None,
@@ -84,6 +84,12 @@ def transcribe(
     multilingual: bool = False,
     verify_language: bool | None = None,
     channels: str = "mix",
+    speakers: bool | int | tuple[int, int] | None = None,
+    num_speakers: int | None = None,
+    min_speakers: int | None = None,
+    max_speakers: int | None = None,
+    known_speakers: Mapping[str, Any] | str | None = None,
+    speaker_backend: Any = "light",
     audio_track: int | str | None = None,
     container_time: bool = False,
     progress: Callable[[float, float], object] | None = None,
@@ -142,15 +148,15 @@ def transcribe(
         of recordings that run at once.
     audio_context
         How much the encoder reads of a window with less than 30 s of sound: "full" is 30 s, "short"
-        the sound and a few seconds, which is faster; a doubtful text is then decoded again on 30 s.
-        "auto" is short in int8 and bfloat16 on a CPU, else full.
+        the sound and a part of the padding, which is faster; a doubtful text is then decoded again
+        on 30 s. "auto" is short in int8 and bfloat16 on a CPU, else full.
     audit
         Compare speech and text, window by window: silence is skipped, repetition loops are stopped,
         hallucinations dropped, and speech without text is decoded again. None is True where
         `batch_size` is above 1. See `transcribe_with_report`.
     vad_filter
-        Skip pauses longer than 1.9 s, but for those up to 4 s within one window, and move word
-        times into speech. None does what `audit` does.
+        Skip pauses longer than 1.9 s, but for those up to 4 s within one window or with audited
+        `batch_size`, and move word times into speech. None does what `audit` does.
     vad_parameters
         Settings of voice activity detection: fields of `vad.VadOptions`.
     languages
@@ -166,6 +172,19 @@ def transcribe(
     channels
         "separate" transcribes each channel on its own; segments have a ``channel`` then. "mix"
         mixes them.
+    speakers
+        Tell speakers apart: True, their number, or the fewest and the most, ``(2, 5)``. Each segment
+        and word has its ``speaker`` then, segments end where it changes, ``overlap`` is True where
+        two speak, and the transcript has ``speakers`` and ``turns``. Implies `word_timestamps`. See
+        docs/speakers.md.
+    num_speakers, min_speakers, max_speakers
+        The same, by other names; each implies `speakers`.
+    known_speakers
+        Names, each with a recording of its speaker or a `Voice` of `enrol`: who sounds like one gets
+        the name.
+    speaker_backend
+        How: "light", with the networks in the package; "channels", each channel as one speaker;
+        the name of an installed backend; or a function (`speakers.diarization.Backend`).
     audio_track
         Of a file with several audio tracks, the number of one, from 0, or its language.
     container_time
@@ -222,6 +241,12 @@ def transcribe(
         "multilingual": multilingual,
         "verify_language": verify_language,
         "channels": channels,
+        "speakers": speakers,
+        "num_speakers": num_speakers,
+        "min_speakers": min_speakers,
+        "max_speakers": max_speakers,
+        "known_speakers": known_speakers,
+        "speaker_backend": speaker_backend,
         "audio_track": audio_track,
         "container_time": container_time,
         "progress": progress,
@@ -300,16 +325,56 @@ def iter_segments(model: Whisper, audio: Source, **options: Any) -> Generator[Se
     AudioError, OptionError, CancelledError
         See `transcribe`; for wrong options at once, for the others during iteration.
     """
-    if isinstance(audio, (list, tuple)):
-        raise OptionError("iter_segments() takes one recording, and not a list: call it for each, or transcribe()")
-    settings = _settings(model, "iter_segments", options)
-    call = Call(settings, backend_for(model, settings.decoding.fp16))
+    settings = _settings(model, "iter_segments", options)  # here: a warning names the line that calls
+    segments_and_report = _iterating(settings, audio)
 
     def segments() -> Generator[Segment, None, Transcript]:
+        return (yield from segments_and_report)[0]
+
+    return segments()
+
+
+def iter_segments_with_report(
+    model: Whisper, audio: Source, **options: Any
+) -> Generator[Segment, None, tuple[Transcript, Report]]:
+    """Transcribe like `iter_segments`, and return a transcript with the report of its audit.
+
+    Parameters
+    ----------
+    model, audio
+        See `transcribe`; a list is not accepted here.
+    **options
+        Those of `transcribe`.
+
+    Yields
+    ------
+    Segment
+        As soon as it is final.
+
+    Returns
+    -------
+    transcript, report
+        See `transcribe_with_report`.
+
+    Raises
+    ------
+    AudioError, OptionError, CancelledError
+        See `iter_segments`.
+    """
+    return _iterating(_settings(model, "iter_segments_with_report", options), audio)
+
+
+def _iterating(settings: TranscribeSettings, audio: Source) -> Generator[Segment, None, tuple[Transcript, Report]]:
+    """Transcribe one recording, segment by segment."""
+    if isinstance(audio, (list, tuple)):
+        raise OptionError("iter_segments() takes one recording, and not a list: call it for each, or transcribe()")
+    call = Call(settings, backend_for(settings.model, settings.decoding.fp16))
+
+    def segments() -> Generator[Segment, None, tuple[Transcript, Report]]:
         request = _start(call, audio)
         yield from request
-        transcript: Transcript = request.result()[0]
-        return transcript
+        result: tuple[Transcript, Report] = request.result()
+        return result
 
     return segments()
 

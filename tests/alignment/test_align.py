@@ -133,6 +133,7 @@ audios = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(audios, st.lists(st.text(max_size=60), min_size=1, max_size=6))
 @example([("silence", 1)], ["a"])

@@ -14,6 +14,7 @@ from whisper.audit.coverage import (
     TEXT_TIME_TOLERANCE,
     ends_in_repetition,
     is_echo,
+    repeats_start,
     shares_run,
     text_spans,
     uncovered_speech,
@@ -110,3 +111,12 @@ def test_a_run_of_tokens_is_found_wherever_it_stands() -> None:
     assert not shares_run([*range(110, 116), 7, *range(116, 122)], earlier)
     assert not shares_run([], earlier)
     assert not shares_run(earlier, [])
+
+
+def test_three_segments_that_begin_alike_are_found() -> None:
+    earlier = [[1, 2, 3, 4], [7, 8, 9, 9], [1, 2, 3, 5, 6]]
+    assert repeats_start([[8, 8, 8, 8], [1, 2, 3, 9]], earlier)
+    assert repeats_start([[1, 2, 3, 4]] * 3, [])
+    assert not repeats_start([[1, 2, 3, 4]], earlier[:2])
+    assert not repeats_start([[7, 8, 8, 8]], [*earlier, [1, 2, 3, 7]])  # none of this text
+    assert not repeats_start([[1, 2, 3]] * 3, [])  # whole short segments: yes, yes, yes

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,9 @@ from whisper.audit.report import Report
 from whisper.cli import main as cli_module
 from whisper.cli.main import build_parser, cli
 from whisper.errors import AudioError, CheckpointError, DownloadError
+from whisper.output.writers import OUTPUT_FORMATS
+from whisper.subtitles.formats.names import EXTENSIONS
+from whisper.subtitles.rules import RuleOptions
 
 SPOKEN = {
     "text": " Hello you.",
@@ -85,7 +89,7 @@ def files(folder: str = "out") -> list[str]:
 # ---------------------------------------------------------------------------------------------------------
 
 DEFAULTS = {
-    "model": "turbo", "model_dir": None, "output_dir": ".", "output_format": "all", "verbose": True,
+    "model": "turbo", "model_dir": None, "output_dir": ".", "output_format": ("all",), "verbose": True,
     "task": "transcribe", "language": None, "temperature": 0, "best_of": 5, "beam_size": 5, "patience": None,
     "length_penalty": None, "suppress_tokens": "-1", "initial_prompt": None, "carry_initial_prompt": False,
     "condition_on_previous_text": True, "fp16": True, "temperature_increment_on_fallback": 0.2,
@@ -104,11 +108,16 @@ OURS = {  # options that openai-whisper does not have
     "vad_filter": None,
     "vad_parameters": None, "languages": None, "language_detection_segments": 1, "multilingual": False,
     "verify_language": None,
+    "speakers": None, "num_speakers": None, "min_speakers": None, "max_speakers": None, "known_speakers": None,
+    "speaker_backend": "light",
     "channels": "mix", "no_repeat_ngram_size": None, "repetition_penalty": 1.0, "hotwords": None, "hotword_boost": 2.0,
     "stop_loops": False, "sample_len": None, "suppress_blank": True, "without_timestamps": False,
     "max_initial_timestamp": 1.0, "audio_track": None, "container_time": False, "escape_cues": None,
-    "audio_context": "full",
+    "audio_context": "auto", "embed": False, "karaoke": False, "cue_settings": None, "frame_rate": "25",
     "server": None, "server_key": None,
+    "subtitle_preset": None, "max_cps": None, "min_duration": None, "max_duration": None, "min_gap": None, "fps": None,
+    "close_gaps": None, "max_lead_out": None, "max_pause": None, "line_shape": None, "speaker_style": None,
+    "sounds": None, "cuts": None,
 }  # fmt: skip
 
 
@@ -186,6 +195,9 @@ def test_every_option_is_the_originals(original: Original, tmp_path: Path, monke
     for name in ("version", "doctor", *OURS):
         assert ours.pop(name)["options"] == [f"--{name}"]
     assert (ours["device"].pop("default"), theirs["device"].pop("default")) in [("auto", "cpu"), ("auto", "cuda")]
+    theirs_of_files = theirs.pop("output_format")
+    assert ours.pop("output_format")["default"] == (theirs_of_files["default"],)
+    assert {*OUTPUT_FORMATS} > {*theirs_of_files["choices"]}  # theirs, and more
     assert ours == theirs
 
 
@@ -197,6 +209,26 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(f"--{name} " in out for name in DEFAULTS)
     assert out.endswith("sotto 0.1.0 (openai-whisper interface 20250625)\n")
+
+
+def test_a_preset_lays_subtitles_out_by_rules(fakes: Fakes, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    run = [str(tmp_path / "a.wav"), "--output_dir", str(tmp_path), "--subtitle_preset", "social"]
+    assert cli([*run, "--max_words_per_line", "1", "--highlight_words", "True"]) == 0
+    assert fakes.options["word_timestamps"] is True
+    assert "subtitle_preset" not in fakes.options
+    assert (tmp_path / "a.vtt").read_text(encoding="utf-8") == (
+        "WEBVTT\n\n00:00.000 --> 00:01.000\n<u>Hello</u>\n\n00:01.000 --> 00:02.000\n<u>you.</u>\n\n"
+    )
+
+
+def test_a_translation_is_written_as_english(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPOKEN, "language", "ja")
+    run = [str(tmp_path / "a.wav"), "--subtitle_preset", "netflix", "-f", "ttml,json"]
+    for task, language in (("transcribe", "ja"), ("translate", "en")):
+        assert cli([*run, "--task", task]) == 0
+        assert f'xml:lang="{language}"' in (tmp_path / "a.ttml").read_text(encoding="utf-8")
+        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["language"] == "ja"
 
 
 USAGE_ERRORS = [
@@ -212,9 +244,17 @@ USAGE_ERRORS = [
     (["--languages", "en,Klingon"], "Unsupported language: 'Klingon'"),
     (["--channels", "both"], "invalid choice: 'both' (choose from"),
     (["--hotwords", "one,,two"], "hotwords must be words"),
-    (["--output_format", "doc"], "invalid choice: 'doc'"),
+    (["--output_format", "doc"], "output_format must be one or more of txt, vtt"),
+    (["--output_format", "srt,doc"], "output_format must be one or more of txt, vtt"),
+    (["--output_format", "srt,ctm"], "--output_format ctm requires --word_timestamps True"),
+    (["--karaoke", "True"], "--karaoke requires --word_timestamps True"),
+    (["--cue_settings", "below"], "cue_settings must be settings of WebVTT"),
+    (["--frame_rate", "26"], "invalid choice: '26'"),
     (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
     (["--max_line_width", "42"], "--max_line_width requires --word_timestamps True"),
+    (["--max_cps", "12", "--cuts", "a.txt"], "--max_cps and --cuts require --subtitle_preset"),
+    (["--subtitle_preset", "bbc", "--min_duration", "9"], "max_duration must be more than min_duration"),
+    (["--subtitle_preset", "bbc", "--cuts", "/no/such/list"], "the list of cuts /no/such/list cannot be read"),
     (["--word_timestamps", "True", "--max_words_per_line", "-2"], "max_words_per_line must be a whole number"),
     (["--temperature_increment_on_fallback", "0"], "must be a number of at least 0.001, or None, not 0.0"),
     (["--temperature", "-1"], "temperature must be"),
@@ -247,12 +287,24 @@ def test_models_by_path_and_hub_name(fakes: Fakes) -> None:
     ]
 
 
+def test_further_formats_are_written_under_their_endings(fakes: Fakes) -> None:
+    words = ["--word_timestamps", "True", "--karaoke", "True"]
+    for name, ending in EXTENSIONS.items():
+        if name == "docx" and importlib.util.find_spec("docx") is None:
+            continue
+        assert cli(["a.wav", "-o", name, "-f", name, *words]) == 0
+        assert files(name) == [f"a.{ending}"]
+    assert "Hello <00:00:01.000>you." in Path("vtt", "a.vtt").read_text()
+    assert "{\\k100}Hello{\\k100} you." in Path("ass", "a.ass").read_text()
+
+
 def test_what_transcribe_is_given(fakes: Fakes) -> None:
     """All options of the command that are not its own, with their defaults."""
     own = {
         "model", "model_dir", "output_dir", "output_format", "threads", "temperature_increment_on_fallback",
         "highlight_words", "max_line_width", "max_line_count", "max_words_per_line", "compute_type", "quantized",
-        "report", "escape_cues", "server", "server_key",
+        "report", "escape_cues", "server", "server_key", "embed", "karaoke", "cue_settings", "frame_rate",
+        *(f.name for f in fields(RuleOptions)),
     }  # fmt: skip
     assert cli(["a.wav", "-o", "out"]) == 0
     expected = {name: value for name, value in {**DEFAULTS, **OURS}.items() if name not in own}

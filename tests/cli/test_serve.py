@@ -1,5 +1,6 @@
 """The command ``whisper serve``: its arguments, and what it hands to the server."""
 
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,3 +74,24 @@ def test_what_cannot_be_meant(arguments: Sequence[str], words: str, capsys: pyte
         serve.main(["--model", "nano", *arguments])
     assert error.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli(["serve", "--model", "nano", "--port", str(port)]) == 1
+    err = capsys.readouterr().err
+    assert f"error: serve: port {port} of 127.0.0.1 cannot be used: address already in use; --port gives another" in err
+    assert '"level"' not in err
+
+
+def test_the_page_is_named_where_there_is_one(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    for page in (True, False):
+        assert cli(["serve", "--model", "nano", "--page", str(page)]) == 0
+        assert ("the page on http://127.0.0.1:8000/" in capsys.readouterr().err) is page
+
+
+def test_a_library_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert cli(["serve", "--model", "nano", "--port", "0", "--library", str(tmp_path / "file")]) == 1
+    assert "file cannot be used: it is a file, not a folder" in capsys.readouterr().err

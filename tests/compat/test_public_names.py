@@ -21,30 +21,43 @@ from .test_contract import NAMES as NAMES_OF_OPENAI
 
 # What README and guide promise, by module; a package of which this is all that one sees is a face.
 NAMES = {
-    "": "align iter_segments transcribe_with_report identify_language",
+    "": "align diarize enrol iter_segments transcribe_with_report identify_language",
     "alignment": "align",
     "audit.report": "Report Finding",
     "checkpoints": "available_models load_model save_checkpoint",
     "checkpoints.bundled": "pack unpack read_card",
     "cli": "cli",
-    "engine": "Engine Priority claiming configure",
-    "errors": "WhisperError AudioError CancelledError CheckpointError DataError DeviceError DownloadError "
-    "LanguageError MissingDependencyError ModelNotFoundError NumberError OptionError ProcessError ResultError "
-    "ServerError ShapeError TrainingError UnknownLanguageTokenError UnknownOptionError",
+    "engine": "Engine Priority busy_seconds claiming configure",
+    "errors": "WhisperError AudioError CancelledError CapacityError CheckpointError DataError DeviceError "
+    "DownloadError ItemError LanguageError MissingDependencyError ModelNotFoundError NumberError "
+    "OptionError ProcessError ResultError ServerError SessionError ShapeError TrainingError "
+    "UnknownLanguageTokenError UnknownOptionError",
     "evaluation": "choose compare evaluate",
     "evaluation.html_report": "make_report",
     "evaluation.results": "Evaluation",
     "evaluation.scoring": "score_words",
+    "jobs": "JobResult run",
     "manifests": "read_manifest",
     "manifests.read": "Manifest ManifestEntry",
     "results": "Segment Transcript Word",
+    "speakers.diarization": "Diarization Turn",
+    "speakers.voices": "Voice",
+    "subtitles": "lay_out Cue TimedWord read write",
     "speech.vad": "Speech VadOptions find_speech",
+    "subtitles.checking": "Finding check",
     "training": "FitOptions fit",
     "training.trainer": "Settings Stage train",
     "transcription.languages": "Detection",
 }
 FACES = [module for module in NAMES if module and hasattr(importlib.import_module(f"whisper.{module}"), "__path__")]
-DOCUMENTS = ["README.md", "docs/guide.md", "docs/model-card.md", "docs/soundness.md", "docs/architecture.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/guide.md",
+    "docs/model-card.md",
+    "docs/soundness.md",
+    "docs/architecture.md",
+    "docs/jobs.md",
+]
 
 
 def module_of(name: str) -> types.ModuleType:
@@ -77,8 +90,8 @@ def undocumented(function: Callable[..., Any], doc: str) -> Iterator[str]:
 def test_a_face_shows_what_is_promised_and_no_more(face: str) -> None:
     shown = {
         name
-        for name, value in vars(module_of(face)).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(module_of(face))
+        if not name.startswith("_") and not isinstance(getattr(module_of(face), name), types.ModuleType)
     }
     assert shown == set(NAMES[face].split())
 

@@ -8,11 +8,17 @@ from whisper.device import precision
 from whisper.errors import OptionError
 
 
-@pytest.mark.parametrize(("int8", "bfloat16", "auto"),
-                         [(True, True, "int8"), (False, True, "bfloat16"), (False, False, "float32")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("machine", "int8", "bfloat16", "auto"),
+    [
+        ("x86_64", True, True, "int8"), ("x86_64", False, True, "bfloat16"), ("x86_64", False, False, "float32"),
+        ("arm64", True, True, "float32"),  # whose kernels have no instructions for either
+    ],
+)  # fmt: skip
 def test_the_precision_that_a_processor_does_well(
-    int8: bool, bfloat16: bool, auto: str, monkeypatch: pytest.MonkeyPatch
+    machine: str, int8: bool, bfloat16: bool, auto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precision, "machine", lambda: machine)
     monkeypatch.setattr(precision, "has_int8", lambda: int8)
     monkeypatch.setattr(precision, "has_bfloat16", lambda: bfloat16)
     assert precision.resolve("auto", "cpu") == auto

@@ -198,7 +198,7 @@ def _changing(draw: random.Random, names: list[str]) -> Iterator[None]:
 
 @needs_kernels
 @pytest.mark.parametrize("weights", SIZES, indirect=True)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_states_that_change_at_random_in_the_middle(seed: int, weights: str) -> None:
     change_at_random(seed, [*STATES], CALLS, 10, weights)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper.engine.engine import Engine, Handle, configure, engine_for
+import whisper
+from whisper.engine.engine import Engine, Handle, busy_seconds, configure, engine_for
 from whisper.engine.operations import Deliver, DetectLanguage, Encode, NextDelivery, RequestCoroutine, Sample, Spawn
 from whisper.engine.scheduler import Group
 from whisper.errors import CancelledError, OptionError
@@ -165,6 +167,7 @@ def outcome(handle: Handle) -> Any:
 # -- one thread ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(works, min_size=1, max_size=6), st.integers(1, 20), st.integers(1, 4), st.randoms(use_true_random=False)
@@ -338,6 +341,7 @@ def in_threads(functions: list[Callable[[], None]]) -> None:
         raise errors[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(works, max_size=4), min_size=2, max_size=5), st.integers(1, 24))
 def test_threads_share_batches_and_each_gets_its_own(todo: list[list[Work]], max_rows: int) -> None:
@@ -434,6 +438,14 @@ def test_two_thousand_requests(n_rounds: int) -> None:
 
 
 # -- the engine of a model ----------------------------------------------------------------------------------
+
+
+def test_the_time_of_the_device_is_counted() -> None:
+    model = random_model(0)
+    assert busy_seconds(model) == 0
+    began = time.perf_counter()
+    whisper.transcribe(model, np.zeros(16000, np.float32), language="en", temperature=0.0, sample_len=4)
+    assert 0 < busy_seconds(model) < time.perf_counter() - began
 
 
 def test_configure(monkeypatch: pytest.MonkeyPatch) -> None:

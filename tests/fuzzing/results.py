@@ -47,7 +47,7 @@ def results() -> Iterator[Case]:
     }  # fmt: skip
     for i, (name, result) in enumerate(made.items()):
         formats = ["txt", "vtt", "srt", "tsv", "json", "all"]
-        for format in {formats[i % 6], formats[(i + 2) % 6]}:
+        for format in (formats[i % 6], formats[(i + 2) % 6]):
             options = given({"output_format": format})
             yield Case(f"{format}-{name}", "get_writer", lambda _, result=result: result, options)
     wrong: list[dict[str, Any]] = [

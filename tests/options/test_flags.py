@@ -10,9 +10,17 @@ import pytest
 
 from whisper.cli.common import FallbackOptions, ModelOptions
 from whisper.cli.evaluate import EvalOptions
+from whisper.cli.jobs import FurtherOptions
+from whisper.cli.live import LiveFileOptions
 from whisper.cli.main import FileOptions, ServerOptions
+from whisper.cli.subtitles.align import AlignedFiles
+from whisper.cli.subtitles.burn import BurnOptions
+from whisper.cli.subtitles.convert import ConvertOptions
 from whisper.engine.scheduler import Limits
 from whisper.errors import OptionError
+from whisper.jobs.options import JobOptions
+from whisper.live.options import LiveOptions
+from whisper.live.sources import SourceOptions
 from whisper.options.flags import add_flags, take
 from whisper.options.types import (
     FLAG,
@@ -29,19 +37,31 @@ from whisper.options.types import (
     whole,
 )
 from whisper.output.writers import Layout
+from whisper.server.cluster.settings import ClusterOptions
 from whisper.speech.vad import VadOptions
+from whisper.subtitles.formats.document import FormatOptions
 from whisper.training.options import FitOptions
 
 DECLARED = (
     ModelOptions,
+    ClusterOptions,
     FallbackOptions,
     FileOptions,
     ServerOptions,
     Layout,
+    AlignedFiles,
+    BurnOptions,
+    ConvertOptions,
     EvalOptions,
     FitOptions,
+    FormatOptions,
+    JobOptions,
+    FurtherOptions,
     VadOptions,
     Limits,
+    LiveOptions,
+    LiveFileOptions,
+    SourceOptions,
 )
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import Original
 from whisper.errors import OptionError
 from whisper.output import writers
-from whisper.output.writers import WriteSRT, get_writer
+from whisper.output.writers import WriteSRT, formats_of, get_writer
 
 from ..transcripts import FOX, Result, result, segment, spoken, without_words
 
@@ -68,6 +68,14 @@ def test_all_writes_one_file_of_each_format(tmp_path: Path) -> None:
         assert (tmp_path / f"talk.part1.{extension}").read_text(encoding="utf-8") == expected
 
 
+@pytest.mark.parametrize("asked", ["srt,ass", "ass, srt,srt", ["ass", "srt"], ("srt", "ass")])
+def test_several_formats(asked: Any, tmp_path: Path) -> None:
+    get_writer(asked, tmp_path)(FOX, "talk.mp3")
+    assert sorted(os.listdir(tmp_path)) == ["talk.ass", "talk.srt"]
+    assert (tmp_path / "talk.srt").read_text(encoding="utf-8") == written(FOX, "srt")
+    assert formats_of(["all", "ass", "txt"]) == ("txt", "vtt", "srt", "tsv", "json", "ass")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_write_that_breaks_off_leaves_what_was_there(
     error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,8 +110,11 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"'doc'.*txt, vtt, srt, tsv, json, all"):
+    with pytest.raises(OptionError, match=r"'doc'.*txt, vtt, srt, tsv, json, .*ass, .*all"):
         get_writer("doc", ".")
+    for wrong in ("", "srt,", [], ["srt", 1], 1):
+        with pytest.raises(OptionError, match="there are txt"):
+            get_writer(wrong, ".")  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -188,3 +199,47 @@ def test_every_layout_of_every_result_is_the_originals(original: Original, tmp_p
         folder.mkdir()
         get_writer("all", folder)(made, "x/talk.v2.mp3", max_line_width=42, max_line_count=2)
         assert {f.name: f.read_bytes().hex() for f in folder.iterdir()} == theirs["files"][i], f"result {i}"
+
+
+def said_by(speaker: str | None, start: float, end: float, text: str, **more: Any) -> dict[str, Any]:
+    """A segment of one word by somebody."""
+    named = {} if speaker is None else {"speaker": speaker}
+    words = [{"word": text, "start": start, "end": end, "probability": 0.9}]
+    return {"start": start, "end": end, "text": text, "words": words, **named, **more}
+
+
+def test_speakers_are_named_where_segments_have_them(tmp_path):
+    segments = [said_by("Ann", 0, 1, " Hello <b>."), said_by("O'B & Co", 0.9, 2, " Hi."), said_by(None, 2, 3, " So.")]
+    result = {"text": "", "segments": segments, "language": "en"}
+    get_writer("all", tmp_path)(result, "a.wav")
+    assert (tmp_path / "a.txt").read_text() == "Ann: Hello <b>.\nO'B & Co: Hi.\nSo.\n"
+    assert "\nAnn: Hello <\u2060b>.\n" in (tmp_path / "a.srt").read_text()
+    assert (tmp_path / "a.vtt").read_text().split("\n")[3::3] == [
+        "<v Ann>Hello &lt;b&gt;.", "<v O'B &amp; Co>Hi.", "So.",
+    ]  # fmt: skip
+    table = (tmp_path / "a.tsv").read_text().splitlines()
+    assert table[0] == "start\tend\ttext\tspeaker"
+    assert [line.split("\t")[3] for line in table[1:]] == ["Ann", "O'B & Co", ""]
+
+
+def test_a_speaker_stands_for_the_channel_and_beside_the_language(tmp_path):
+    segments = [said_by("Ann", 0, 1, " Hallo.", channel=0, language="de"), said_by(None, 2, 3, " Hi.", channel=1)]
+    get_writer("all", tmp_path)({"text": "", "segments": segments, "language": "de"}, "a.wav")
+    assert (tmp_path / "a.txt").read_text() == "[de] Ann: Hallo.\n[channel 1] Hi.\n"
+    assert "<v Ann><lang de>Hallo.</lang>" in (tmp_path / "a.vtt").read_text()
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt", "sbv", "ass"])
+def test_cues_that_are_filled_up_end_with_a_turn(tmp_path, name):
+    """A cue that went on behind the turn of another would show words long before they are said."""
+    segments = [
+        said_by("A", 0, 1, " one"),
+        said_by("A", 1, 2, " two"),
+        said_by("B", 2, 3, " three"),
+        said_by("A", 3, 4, " four"),
+    ]
+    options = {"max_line_width": 40, "max_line_count": 2, "max_words_per_line": None}
+    get_writer(name, tmp_path)({"text": "", "segments": segments, "language": "en"}, "a.wav", options)
+    text = (tmp_path / f"a.{name}").read_text()
+    assert [word for word in ("one two", "three", "four") if word in text] == ["one two", "three", "four"]
+    assert "two four" not in text.replace("\n", " ")

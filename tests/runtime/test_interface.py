@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from whisper import load_model
@@ -28,6 +27,7 @@ from whisper.sampling.token_rules import RowRules, rules
 from whisper.tokenizer import get_tokenizer
 
 from ..models import random_model
+from .short_windows import encode_by_modules, in_full, repeats
 
 START = [2958, 2959, 359]
 TEXTS = [[*START, 64, 440, 1001, 7], [*START, 63, 9, 8], [61, 11, 12, 13, 14, 15, *START, 64, 5], START]
@@ -279,19 +279,7 @@ def test_nine_rows_give_what_one_gives(runner: Runner, features: list[Tensor], e
     runner.free_rows(rows)
 
 
-LENGTHS = [3000, 74, 1000, 2998, 1000]  # frames of windows that are encoded together; odd and even positions
-
-
-@torch.no_grad()
-def encode_by_modules(model: Whisper, mel: Tensor) -> Tensor:
-    """What the encoder's modules make of a window of any length; its own `forward` takes only full ones."""
-    encoder = model.encoder
-    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel[None])))).transpose(1, 2)
-    x = x + encoder.positional_embedding[: x.shape[1]]
-    for block in encoder.blocks:
-        x = block(x)
-    encoded: Tensor = encoder.ln_post(x)[0]
-    return encoded
+LENGTHS = [3000, 24, 1008, 2976, 1008]  # frames of windows that are encoded together
 
 
 def test_windows_of_any_length_are_encoded_together(runner: Runner, model: Whisper) -> None:
@@ -300,7 +288,7 @@ def test_windows_of_any_length_are_encoded_together(runner: Runner, model: Whisp
     mels = [torch.randn(model.dims.n_mels, n, generator=generator) for n in LENGTHS]
     together = [encoded.clone() for encoded in runner.encode(mels)]
     for mel, encoded in zip(mels, together, strict=True):
-        assert encoded.shape == (mel.shape[1] // 2, model.dims.n_audio_state)
+        assert encoded.shape == (len(repeats(mel.shape[1] // 2)), model.dims.n_audio_state)
         assert_close(runner, encoded, encode_by_modules(model, mel))
     for i in (1, 0, 3, 2, 4):
         alone = runner.encode([mels[i]])[0]
@@ -311,7 +299,8 @@ def test_windows_of_any_length_in_one_batch(
     runner: Runner, model: Whisper, features: list[Tensor], exact: bool
 ) -> None:
     """A full window after short ones is what it was before; of short ones no position behind their end is read."""
-    own = [features[0], features[1][:37], features[0][:500], features[1][:1499], features[0][:1]]
+    sizes = [1500, 24, 504, 1488, 12]
+    own = [features[i % 2][: len(repeats(n_own))] for i, n_own in enumerate(sizes)]
     before = runner.project(features[0])
     rows = runner.take_rows(6)
     at_first = read(runner, rows[5], TEXTS[0], before)
@@ -319,7 +308,7 @@ def test_windows_of_any_length_in_one_batch(
     items = [(token, rows[i], p, windows[i]) for i in range(5) for p, token in enumerate(TEXTS[0])]
     together = runner.forward(Batch(*_columns(items), range(len(items)))).clone().view(5, len(TEXTS[0]), -1)
     for i, f in enumerate(own):
-        assert_close(runner, together[i], reference(model, f, TEXTS[0]))
+        assert_close(runner, together[i], reference(model, in_full(f, sizes[i]), TEXTS[0]))
         alone = read(runner, rows[5], TEXTS[0], windows[i])
         assert torch.equal(alone, together[i]) if exact else True
     windows.clear()
@@ -329,14 +318,15 @@ def test_windows_of_any_length_in_one_batch(
 
 
 def test_attention_over_a_short_window(runner: Runner, model: Whisper, features: list[Tensor]) -> None:
-    n, tokens, heads = 333, [*START, 63, *range(500, 520), 57], [(model.dims.n_text_layer - 1, 1), (0, 0)]
-    cache = KVCache(record_attention=True)
+    n_own, tokens, heads = 336, [*START, 63, *range(500, 520), 57], [(model.dims.n_text_layer - 1, 1), (0, 0)]
+    own, cache = features[1][: len(repeats(n_own))], KVCache(record_attention=True)
     with disable_sdpa(), torch.no_grad():
-        model.decoder(torch.tensor([tokens]), features[1][None, :n], kv_cache=cache)
+        model.decoder(torch.tensor([tokens]), in_full(own, n_own)[None], kv_cache=cache)
     assert cache.cross_qk is not None
     expected = torch.stack([cache.cross_qk[layer][0, head] for layer, head in heads])
-    qk, _ = runner.attention_scores(runner.project(features[1][:n]), tokens, heads, 3, 21)
-    assert qk.shape == (2, len(tokens), n)
+    qk, _ = runner.attention_scores(runner.project(own), tokens, heads, 3, 21)
+    assert qk.shape == (2, len(tokens), len(own))
+    qk, expected = (scores[..., :n_own] for scores in (qk, expected))
     qk, expected = (scores - scores.mean(dim=-1, keepdim=True) for scores in (qk, expected))
     assert_close(runner, qk, expected)
 

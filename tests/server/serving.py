@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
 import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from whisper.checkpoints import load_model
 from whisper.media.isolated.decoders import Decoders
 from whisper.model import Whisper
 from whisper.server.app import Server, build_app
+from whisper.server.realtime.sessions import live_session
 from whisper.server.settings import ServeOptions
 
 from ..conftest import ROOT
@@ -71,9 +74,14 @@ def sound(seconds: float = 2.0, n_channels: int = 1, start: float = 0.0) -> byte
     return file.getvalue()
 
 
-def server(load: Callable[[str], Whisper] = load_nano, keys: tuple[str, ...] = (), **options: Any) -> Server:
+def server(
+    load: Callable[[str], Whisper] = load_nano,
+    keys: tuple[str, ...] = (),
+    make_session: Any = live_session,
+    **options: Any,
+) -> Server:
     """A server that counts as loaded."""
-    made = Server(ServeOptions(**options), ["nano"], load, keys, decoders=decoders())
+    made = Server(ServeOptions(**options), ["nano"], load, keys, decoders=decoders(), make_session=make_session)
     made.is_loaded = True
     return made
 
@@ -101,19 +109,32 @@ def error_of(answer: Any) -> dict[str, Any]:
     return error
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key; needs openssl."""
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-keyout", key, "-out", made, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made, key
+
+
 @contextlib.contextmanager
-def listening(of: Server) -> Iterator[str]:
-    """Run a server on a free port of loopback; gives its address."""
+def listening(of: Server, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Run a server on a free port of loopback, perhaps with a certificate and its key; gives its address."""
+    files = {} if tls is None else {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]}
     config = uvicorn.Config(
-        build_app(of), host="127.0.0.1", port=0, ws="none", http="h11", loop="asyncio", log_config=None
-    )
+        build_app(of), host="127.0.0.1", port=0, ws="websockets-sansio", http="h11", loop="asyncio", log_config=None,
+        **files,
+    )  # fmt: skip
     http = uvicorn.Server(config)
     thread = threading.Thread(target=http.run)
     thread.start()
     try:
         wait_for(lambda: http.started and of.is_loaded)
         port = http.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     finally:
         http.should_exit = True
         thread.join(30)

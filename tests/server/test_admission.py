@@ -1,9 +1,13 @@
 """Admission: places, the queue, and what a client is told that has to come back."""
 
+import asyncio
+import threading
+
 import anyio
 import pytest
 
-from whisper.server.admission import Admission
+from whisper.errors import CancelledError
+from whisper.server.admission import Admission, Place
 from whisper.server.errors import RequestError
 from whisper.server.metrics import Metrics
 
@@ -104,5 +108,44 @@ def test_with_a_single_place_long_recordings_run_too() -> None:
         async with Admission(1, 1, Metrics()).running() as place:
             with anyio.fail_after(1):
                 await place.become_long()
+
+    anyio.run(check)
+
+
+def test_a_long_recording_that_is_given_up_while_it_waits_frees_its_thread() -> None:
+    """Also where the task that waits for the thread was cancelled before the thread asked."""
+
+    async def check() -> None:
+        admission = Admission(2, 8, Metrics())
+        cancel, has_left = threading.Event(), threading.Event()
+        outcomes: list[type] = []
+        loop = asyncio.get_running_loop()
+
+        def work(place: Place) -> None:
+            has_left.wait(10)  # the client is gone before the thread comes here
+            try:
+                place.become_long_from_thread(loop, cancel)
+            except CancelledError as error:
+                outcomes.append(type(error))
+
+        async def request() -> None:
+            async with admission.running() as place:
+                await anyio.to_thread.run_sync(work, place)
+
+        async with anyio.create_task_group() as tasks, admission.running() as other:
+            await other.become_long()  # the only place for long ones
+            tasks.start_soon(request)
+            await anyio.sleep(0.05)
+            tasks.cancel_scope.cancel()
+            asyncio.get_running_loop().call_later(0.05, has_left.set)
+            asyncio.get_running_loop().call_later(0.15, cancel.set)
+            with anyio.move_on_after(10, shield=True):
+                while not outcomes:
+                    await anyio.sleep(0.01)
+        assert outcomes == [CancelledError]
+        with anyio.fail_after(1):  # all places are free again
+            async with admission.running() as one:
+                await one.become_long()
+        assert admission.n_running == 0
 
     anyio.run(check)

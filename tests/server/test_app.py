@@ -11,8 +11,11 @@ import pytest
 
 from whisper.engine.priorities import Priority, current_claim
 from whisper.media.isolated.decoders import Decoders, _Process
+from whisper.output.further_formats import text_of
 from whisper.output.writers import WriteSRT, WriteTSV, WriteVTT
 from whisper.server import app, work
+from whisper.server.requests import WRITTEN
+from whisper.subtitles import transcript_files
 from whisper.transcribe import transcribe
 
 from ..conftest import is_same
@@ -63,6 +66,20 @@ def test_subtitles(name: str, writer: Any) -> None:
     answer = post(client(), audio, response_format=name, word_timestamps="true", max_words_per_line="1")
     assert answer.text == file.getvalue()
     assert answer.headers["content-type"] == f"text/{'vtt' if name == 'vtt' else 'plain'}; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt", "ttml"])
+def test_subtitles_by_the_rules_of_a_preset(name: str) -> None:
+    audio, rules = sound(8), {"subtitle_preset": "social", "max_words_per_line": 1}
+    transcript = expected(audio, word_timestamps=True)
+    answer = post(client(), audio, response_format=name, **{key: str(value) for key, value in rules.items()})
+    if name == "ttml":
+        assert answer.text == text_of(transcript, name, rules, "recording")
+        return
+    file = io.StringIO()
+    {"srt": WriteSRT, "vtt": WriteVTT}[name]("").write_result(transcript, file, {**rules, "escape_cues": True})
+    assert answer.text == file.getvalue()
+    assert answer.text.count("-->") > 1
 
 
 def test_channels_are_speakers() -> None:
@@ -330,6 +347,21 @@ def test_a_table_and_the_transcript_as_it_is() -> None:
         "text/tab-separated-values; charset=utf-8",
     )
     assert is_same(post(client(), audio, response_format="transcript").json(), expected(audio))
+
+
+def test_the_text_formats_of_the_command() -> None:
+    audio = sound()
+    words = {"word_timestamps": "true"}
+    made = expected(audio, word_timestamps=True)
+    for name in WRITTEN:
+        answer = post(client(), audio, response_format=name, **words)
+        assert answer.status_code == 200, answer.text
+        if name != "eaf":  # has the time at which it was written
+            assert answer.text == transcript_files.written(made, name, name="recording")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert post(client(), audio, response_format="csv").headers["content-type"] == "text/csv; charset=utf-8"
+    assert post(client(), audio, response_format="ctm").json()["error"]["param"] == "response_format"
+    assert post(client(), audio, response_format="docx").status_code == 400
 
 
 def test_a_recording_is_of_the_class_that_its_length_says(monkeypatch: pytest.MonkeyPatch) -> None:

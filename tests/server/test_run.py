@@ -16,9 +16,14 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+from whisper.jobs.shown import page_of
 
 from ..conftest import ROOT
-from .serving import TRANSCRIPTIONS, sound, wait_for
+from .library.keeping import job
+from .serving import TRANSCRIPTIONS, certificate, sound, spoken, wait_for
 
 
 @contextmanager
@@ -75,6 +80,17 @@ def test_sigterm_lets_what_runs_finish() -> None:
 
 
 @pytest.mark.slow
+def test_a_job_is_told_where_it_is_shown(tmp_path: Path) -> None:
+    scene = job(tmp_path, "a.wav")
+    with served("--job_folders", str(scene.out)) as (process, address, _):
+        assert page_of(scene.out) == address.replace("127.0.0.1", "localhost")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    assert page_of(scene.out) is None
+    assert not (scene.out / ".sotto" / "page.json").exists()
+
+
+@pytest.mark.slow
 def test_sigterm_ends_what_does_not_finish_in_time() -> None:
     with served("--graceful_timeout_s", "0.2") as (process, address, _):
         thread, answers = transcribing(address, 3000)
@@ -87,17 +103,12 @@ def test_sigterm_ends_what_does_not_finish_in_time() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_tls_and_keys_from_environment_and_file(tmp_path: Path) -> None:
-    certificate, key, keys = tmp_path / "certificate.pem", tmp_path / "key.pem", tmp_path / "keys"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    (made, key), keys = certificate(tmp_path), tmp_path / "keys"
     keys.write_text("# of a colleague\nof-the-file\n", encoding="utf-8")
-    flags = ("--tls_certificate", str(certificate), "--tls_key", str(key), "--key_file", str(keys))
+    flags = ("--tls_certificate", str(made), "--tls_key", str(key), "--key_file", str(keys))
     with served(*flags, SOTTO_API_KEYS="of-the-environment, second") as (_, address, log):
         assert address.startswith("https://")
-        trusted = httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=str(certificate)))
+        trusted = httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=str(made)))
         with trusted as to:
             for name, status in (("of-the-file", 200), ("of-the-environment", 200), ("second", 200), ("wrong", 401)):
                 answer = to.get("/v1/models", headers={"authorization": f"Bearer {name}"})
@@ -129,3 +140,37 @@ def test_a_job_outlives_a_killed_server(tmp_path: Path) -> None:
             result = httpx.get(f"{address}/v1/jobs/{made['id']}/result", params={"format": "text"})
             assert result.status_code == 200
             assert result.text.strip()
+
+
+@pytest.mark.slow
+def test_sigterm_gives_live_sessions_their_last_text() -> None:
+    update = {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {
+        "format": {"type": "audio/pcm", "rate": 16000}, "transcription": {"language": "en", "temperature": [0]},
+        "turn_detection": None,
+    }}}}  # fmt: skip
+    with served() as (process, address, log):
+        with connect(address.replace("http", "ws") + "/v1/realtime?model=nano&secret=1") as websocket:
+            assert json.loads(websocket.recv())["type"] == "session.created"
+            websocket.send(json.dumps(update))
+            websocket.send(spoken().tobytes())
+            assert json.loads(websocket.recv())["type"] == "session.updated"
+            wait_for(
+                lambda: (
+                    f"sotto_live_audio_seconds_total {len(spoken()) / 16000}" in httpx.get(address + "/metrics").text
+                )
+            )
+            process.send_signal(signal.SIGTERM)
+            by_kind = {}
+            while "error" not in by_kind:
+                event = json.loads(websocket.recv(60))
+                by_kind[event["type"]] = event
+            with pytest.raises(ConnectionClosedError) as closed:
+                websocket.recv(60)
+        assert "computer" in by_kind["conversation.item.input_audio_transcription.completed"]["transcript"]
+        assert by_kind["error"]["error"]["code"] == "shutting_down"
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    assert all(json.loads(line) for line in log if line.startswith("{"))
+    assert '"status": 101' in "".join(log)
+    assert "secret" not in "".join(log)

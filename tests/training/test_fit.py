@@ -50,6 +50,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "manifest.tsv"
 
 
+@pytest.mark.slow
 def test_from_scratch_to_a_model_that_loads(manifest, tmp_path):
     lines: list[str] = []
     fitted = fit(
@@ -102,7 +103,13 @@ def test_the_same_call_resumes_and_another_is_refused(manifest, tmp_path):
         fit(manifest, tmp_path, steps=8, seed=2, **MICRO)
 
 
-@pytest.mark.parametrize("changes", [{"lora_rank": 2, "optimiser": "muon"}, {"freeze_encoder": True, "average": 0.9}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora_rank": 2, "optimiser": "muon"},
+        pytest.param({"freeze_encoder": True, "average": 0.9}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_fine_tuning_resumes_to_the_same_model(manifest, tmp_path, changes):
     base = save_model(random_model(3, n_state=64, n_audio_layer=1, n_text_layer=1), tmp_path / "base.pt")
     options = {"model": base, "window_seconds": 2, "batch_seconds": 4, "steps": 4, "threads": 1, **changes}
@@ -121,6 +128,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path):
         fit(tmp_path / "manifest.tsv", tmp_path / "out", steps=2, **MICRO)
 
 
+@pytest.mark.slow
 def test_options_of_the_data_change_the_training_data(manifest, tmp_path):
     """`test_fit_options` holds the list of all options; these act on recordings, not on settings."""
     folder = manifest.parent

@@ -79,3 +79,23 @@ def raise_within(folder, number):
 def test_digests_tell_contents_apart():
     assert run_directory.digest([("a", 1), b"x"]) == run_directory.digest([("a", 1), b"x"])
     assert run_directory.digest([("a", 1)]) != run_directory.digest([("a", 2)])
+
+
+def test_a_training_that_fails_before_it_writes_leaves_no_folder(tmp_path):
+    with pytest.raises(TrainingError, match="no manifest"):
+        fail_within(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainingError):
+        fail_within(tmp_path / "a", "last.ckpt")
+    assert (tmp_path / "a" / "last.ckpt").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(TrainingError):
+        fail_within(tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir()
+
+
+def fail_within(folder, *files):
+    with run_directory.locked(folder):
+        for name in files:
+            (folder / name).write_text("")
+        raise TrainingError("no manifest")

@@ -251,7 +251,7 @@ def test_the_same_text_window_after_window_is_tried_without_its_prompt() -> None
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("alone", "kept"), [(-0.1, " what was really said there"), (-0.4, "the copy")])
+@pytest.mark.parametrize(("alone", "kept"), [(-0.1, " what was really said there"), (-0.45, "the copy")])
 def test_a_text_that_repeats_its_prompt_gives_way_to_a_likelier_one(alone: float, kept: str) -> None:
     copy = " a man who looks for something beyond his reach is said to look for gold"
 
@@ -264,3 +264,18 @@ def test_a_text_that_repeats_its_prompt_gives_way_to_a_likelier_one(alone: float
     assert [text for _, text in done.texts] == [copy, copy if kept == "the copy" else kept]
     assert [(w.seek, bool(o.prompt)) for w, o in done.asked] == [(0, False), (3000, True), (3000, False)]
     assert done.found == []
+
+
+@pytest.mark.parametrize(("alone", "is_kept"), [(-0.35, True), (-0.45, False)])
+def test_a_start_that_the_prompt_gives_to_segment_after_segment_is_left_out(alone: float, is_kept: bool) -> None:
+    def said(start: str) -> list[Said]:
+        return [(0.0, 2.0, start + " nobody was at home"), (2.0, 4.0, start + " we went on to the sea")]
+
+    def say(window: Window, options: DecodingOptions) -> DecodingResult:
+        if window.seek == 0 or options.prompt:
+            return result(*said(" Chapter one:"), logprob=-0.3)
+        return result(*said(" And then"), (4.0, 4.1, " so"), logprob=alone)
+
+    done = audit(say, [(0.0, 4.0), (30.0, 34.0)], seconds=60.0)
+    assert [(w.seek, bool(o.prompt)) for w, o in done.asked] == [(0, False), (3000, True), (3000, False)]
+    assert [text.startswith(" And then") for _, text in done.texts[2:4]] == [is_kept] * 2

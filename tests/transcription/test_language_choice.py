@@ -85,6 +85,14 @@ def test_a_detection_with_a_likely_text_stays() -> None:
     assert choose(probs, {"fr": result("le village", -0.5), "en": result("the village", -0.9)})[0].language == "fr"
 
 
+def test_a_text_that_is_likelier_by_little_overrules_the_detection_in_english_alone() -> None:
+    texts = {"hi": result("यह लवादा ले ले", -1.26), "ru": result("Дорвачка холи.", -0.86)}
+    assert choose({"hi": 0.31, "ru": 0.1}, texts)[0].language == "hi"
+    assert choose({"hi": 0.21, "ru": 0.2}, texts)[0].language == "ru"
+    texts = {"ja": result("あにとびじや", -1.3), "en": result("ani to biziar", -1.47)}
+    assert choose({"ja": 0.376, "en": 0.222}, texts)[0].language == "en"
+
+
 @pytest.mark.parametrize(
     "text",
     [

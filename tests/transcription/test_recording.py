@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from whisper.model import Whisper
+from whisper.speech.vad import Speech
+from whisper.transcription.recording import without_pauses
 
 from ..models import random_model
 
@@ -55,8 +57,20 @@ def test_a_replaced_spectrogram_is_used(model: Whisper, sound: np.ndarray, monke
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("function", ["transcribe", "transcribe_with_report", "iter_segments"])
+@pytest.mark.parametrize(
+    "function", ["transcribe", "transcribe_with_report", "iter_segments", "iter_segments_with_report"]
+)
 def test_warnings_about_options_are_for_the_line_that_calls(model: Whisper, sound: np.ndarray, function: str) -> None:
     with pytest.warns(UserWarning, match="carry_initial_prompt has no effect") as caught:
         getattr(TRANSCRIBE, function)(model, sound, carry_initial_prompt=True, **OPTIONS)
     assert caught[0].filename == __file__
+
+
+def test_pauses_are_skipped_from_4_s_on_where_windows_are_to_be_full() -> None:
+    spans = ((1.0, 20.0), (22.5, 40.0), (45.0, 60.0))  # pauses of 2.5 and 5 s, and 10 s at the end
+    speech = Speech(spans, np.zeros(0, np.float32), 70.0, "silero")
+    assert without_pauses(speech, 7000, fills_windows=True) == [(0, 4000), (4500, 6000)]
+    assert without_pauses(speech, 7000, fills_windows=False) == [(100, 2000), (2250, 4000), (4500, 6000)]
+    late = Speech(((5.0, 20.0),), np.zeros(0, np.float32), 21.0, "silero")
+    assert without_pauses(late, 2100, fills_windows=True) == [(500, 2000)]
+    assert without_pauses(Speech((), np.zeros(0, np.float32), 9.0, "silero"), 900, fills_windows=True) == []

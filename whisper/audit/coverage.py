@@ -5,6 +5,7 @@ Pure functions on seconds, segments and text; no audio, no model.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -16,6 +17,8 @@ TEXT_TIME_TOLERANCE = 0.5  # seconds by which times of text may be wrong
 MIN_UNCOVERED_SECONDS = 0.8  # of speech without text, beside speech with text
 MIN_SPEECH_SEGMENT_SECONDS = 0.6  # without any text; padded, so a third of it is speech
 COPIED_TOKENS = 12  # about ten words: of what was said before, people seldom say so many again
+# Segments that begin alike: a model that once wrote "Chapter X1" at a change of speakers writes it at each.
+STARTING_TOKENS, ALIKE_STARTS = 3, 3
 MAX_JOINED_GAP = 1.0  # seconds: uncovered spans closer to each other are one
 
 
@@ -118,6 +121,15 @@ def shares_run(tokens: Sequence[int], earlier: Sequence[int], length: int = COPI
     """Whether `length` tokens in a row also occur in a row in an earlier text."""
     runs = {tuple(earlier[i : i + length]) for i in range(len(earlier) - length + 1)}
     return any(tuple(tokens[i : i + length]) in runs for i in range(len(tokens) - length + 1))
+
+
+def repeats_start(texts: Sequence[Sequence[int]], earlier: Sequence[Sequence[int]]) -> bool:
+    """Whether `ALIKE_STARTS` segments begin with the same tokens, and one of them is among `texts`."""
+    starts = [
+        [tuple(text[:STARTING_TOKENS]) for text in some if len(text) > STARTING_TOKENS] for some in (texts, earlier)
+    ]
+    counts = Counter([*starts[0], *starts[1]])
+    return any(counts[start] >= ALIKE_STARTS for start in starts[0])
 
 
 def ends_in_repetition(texts: Sequence[str], min_repetitions: int = 3) -> bool:

@@ -20,10 +20,10 @@ from ..files import atomic_write
 from ..model import ModelDimensions, Whisper, sinusoids
 from .formats.tensor_files import read_safetensors
 from .lazy_tensors import KeptFile, StoredTensors, keep, left_in_files, views_of
+from .published import BUNDLED as BUNDLED
 from .weights import Weights, build, checked_dimensions, dimensions_of, dump_alignment_heads, parse_alignment_heads
 
 MAX_BYTES = 25_000_000
-BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "assets", "nano.safetensors")
 
 _HEADER = "sotto"  # the one key of the file's metadata: several would come in a new order each time
 _VERSION = 1

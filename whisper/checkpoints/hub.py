@@ -86,7 +86,7 @@ def fetch(name: str, download_root: str | None = None) -> str:
                 raise
             folder, wanted = cached, chosen(sorted(_files_of(cached)), name, file)
         else:
-            wanted = chosen(sorted(sibling.rfilename for sibling in found), name, file)
+            wanted = chosen(sorted(sibling.rfilename for sibling in found or ()), name, file)
             patterns = [re.sub(r"([*?\[])", r"[\1]", path) for path in wanted]
             folder = snapshot_download(repository, cache_dir=download_root, allow_patterns=patterns)
     except WhisperError:

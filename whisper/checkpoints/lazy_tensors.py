@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..media.spool import temporary_folder
+from .identity import Origin
 
 SMALL = 1 << 24  # bytes: files up to this size are held in memory
 MAPS = "/proc/self/maps"  # the memory mappings on Linux; elsewhere all files are held in memory
@@ -38,6 +39,7 @@ class StoredTensors(Mapping[str, Tensor]):
     """Named tensors, each read on every access; `views` have shapes and dtypes without reading."""
 
     views: Mapping[str, Tensor]
+    origin = Origin()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.views)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..model import ModelDimensions
+
+BUNDLED_NAME = "nano"  # of the model that comes with this package
+BUNDLED = str(Path(__file__).resolve().parent.parent / "assets" / "nano.safetensors")
 
 # Addresses, checksums (the folder before the file) and alignment heads are facts about the published models,
 # taken from openai-whisper 20250625 (MIT licence, see assets/LICENSE.openai-whisper).
@@ -63,3 +67,8 @@ _SHAPES = {  # n_audio_layer, n_text_layer, n_text_head, n_vocab: the published 
 def published_with(dims: ModelDimensions) -> tuple[str, ...]:
     """Return the names of the published models of these dimensions: none, one, or two that differ in training."""
     return _SHAPES.get((dims.n_audio_layer, dims.n_text_layer, dims.n_text_head, dims.n_vocab), ())
+
+
+def available_models() -> list[str]:
+    """Return the names that `load_model` knows: the published models, then the one in this package."""
+    return [*_MODELS, BUNDLED_NAME]

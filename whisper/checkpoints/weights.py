@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..device.torch_state import InFloat32, clean_state
+from ..device.torch_state import clean_state
 from ..errors import CheckpointError
 from ..lazy_modules import DeferredModules
 from ..model import ModelDimensions, Whisper, causal_mask, default_alignment_mask
+from ..network.dimensions import expected_shapes
 from .lazy_tensors import StoredTensors
 
 
@@ -135,6 +136,16 @@ def tensors_of(*modules: nn.Module) -> list[Tensor]:
     return tensors
 
 
+class InFloat32(TorchFunctionMode):
+    """Creates modules in float32, whatever torch's default dtype is, and without changing that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:  # makes the parameters of torch's modules
+            kwargs["dtype"] = kwargs.get("dtype") or torch.float32
+        return func(*args, **kwargs)
+
+
 class _Undrawn(TorchFunctionMode):
     """Skips random initialization, which on the meta device would import torch's compiler (1 s)."""
 
@@ -198,41 +209,6 @@ def _parts(weights: Weights, device: torch.device) -> dict[str, nn.Module]:
         model.load_state_dict(state, assign=True)
         model.decoder.mask = causal_mask(weights.dims.n_text_ctx, device=device)
     return {"encoder": model.encoder, "decoder": model.decoder}
-
-
-def expected_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a state dict of these dimensions, 100 times as fast as from the network."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def linear(name: str, n_in: int, n_out: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (n_out, n_in)
-        if bias:
-            shapes[f"{name}.bias"] = (n_out,)
-
-    def norm(name: str, n_state: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (n_state,)
-
-    def blocks(part: str, n_layer: int, n_state: int, attentions: tuple[str, ...]) -> None:
-        for block in (f"{part}.blocks.{i}" for i in range(n_layer)):
-            for name in attentions:
-                for projection in ("query", "key", "value", "out"):
-                    linear(f"{block}.{name}.{projection}", n_state, n_state, bias=projection != "key")
-                norm(f"{block}.{name}_ln", n_state)
-            linear(f"{block}.mlp.0", n_state, n_state * 4)
-            linear(f"{block}.mlp.2", n_state * 4, n_state)
-            norm(f"{block}.mlp_ln", n_state)
-
-    n_audio, n_text = dims.n_audio_state, dims.n_text_state
-    for name, n_in in (("conv1", dims.n_mels), ("conv2", n_audio)):
-        shapes[f"encoder.{name}.weight"], shapes[f"encoder.{name}.bias"] = (n_audio, n_in, 3), (n_audio,)
-    shapes["encoder.positional_embedding"] = (dims.n_audio_ctx, n_audio)
-    blocks("encoder", dims.n_audio_layer, n_audio, ("attn",))
-    norm("encoder.ln_post", n_audio)
-    shapes["decoder.token_embedding.weight"] = (dims.n_vocab, n_text)
-    shapes["decoder.positional_embedding"] = (dims.n_text_ctx, n_text)
-    blocks("decoder", dims.n_text_layer, n_text, ("attn", "cross_attn"))
-    norm("decoder.ln", n_text)
-    return shapes
 
 
 def _check_tensors(weights: Weights) -> None:

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..device.lazy_torch import set_n_threads
 from ..device.precision import COMPUTE_TYPES
-from ..errors import DownloadError, LanguageError, WhisperError
-from ..options.flags import add_flags
+from ..errors import DownloadError, LanguageError, OptionError, WhisperError
+from ..options.flags import add_flags, take
 from ..options.language_names import LANGUAGES, TO_LANGUAGE_CODE, code_of
 from ..options.transcription import RETRY, options_of_transcribe
-from ..options.types import FLAG, TEXT, check_values, number, one_of, option, whole
+from ..options.types import FLAG, TEXT, check_values, number, one_of, option, some_of, whole
 from ..output.console import show
+from ..output.layout import Layout
+from ..output.writers import OUTPUT_FORMATS
+from ..subtitles.rules import RuleOptions
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -37,7 +42,7 @@ def model_name(name: str) -> str:
     """Accept a known name, a path that exists, or the name of a hub model."""
     from ..checkpoints.finding import names
     from ..checkpoints.hub import is_hub_name
-    from ..checkpoints.load import available_models
+    from ..checkpoints.published import available_models
 
     if name in available_models() or name in names.DISTILLED or os.path.exists(name) or is_hub_name(name):
         return name
@@ -54,7 +59,7 @@ class _HelpFormatter(argparse.HelpFormatter):
         help, default = action.help or "", action.default
         if default is None or default is argparse.SUPPRESS or action.nargs == 0:
             return help
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        shown = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else str(default)
         return f"{help} (default: {shown.replace('%', '%%')})"
 
 
@@ -171,6 +176,19 @@ class FallbackOptions:
         return tuple(np.arange(first, 1.0 + 1e-6, increment).tolist()) or (first,)
 
 
+def formats_option(group: str, default: str, **more: Any) -> Any:
+    """Return the declaration of ``output_format``, which is the same for all commands but for its default."""
+    return option(
+        group,
+        (default,),
+        some_of(*OUTPUT_FORMATS),
+        f"kinds of file to write, with commas between: {', '.join(OUTPUT_FORMATS[:-1])}; all is one of each of the "
+        "first five",
+        cli={"flags": ("--output_format", "-f")},
+        **more,
+    )
+
+
 def add_options(parser: Parser, without: Collection[str] = (), **changed: Mapping[str, Any]) -> None:
     """Add a flag for each option of `transcribe` that can be given as text; see `add_flags`."""
     spoken = _Languages(sorted(LANGUAGES) + sorted(name.title() for name in TO_LANGUAGE_CODE))
@@ -191,14 +209,32 @@ def check_options(options: dict[str, Any]) -> None:
     check_without_model(options)
 
 
+def rules_of(given: dict[str, Any]) -> RuleOptions:
+    """Take the rules of subtitles out of the arguments; with a preset, words have times."""
+    layout = {f.name: given[f.name] for f in fields(Layout)}  # which are rules, too
+    rules = take(RuleOptions, given)
+    given.update(layout)
+    if unused := rules.without_effect():
+        names = " and ".join(f"--{name}" for name in unused)
+        raise OptionError(f"{names} {'requires' if len(unused) == 1 else 'require'} --subtitle_preset")
+    if rules.by_rules:
+        rules.rules(given["language"])  # whether they go together
+        given["word_timestamps"] = True
+    return rules
+
+
+def import_all() -> None:
+    """Import what the package leaves out while the command starts."""
+    importlib.import_module("whisper")._import_all()
+
+
 def load(options: ModelOptions, name: str) -> Whisper:
     """Load a model; where it cannot be downloaded, the error names those that are on this machine."""
+    import_all()
     from ..checkpoints import load_model
 
     if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+        set_n_threads(options.threads)
     device = None if options.device == "auto" else options.device
     try:
         return load_model(
@@ -247,10 +283,26 @@ def fail(what: str, why: str) -> None:
         traceback.print_exc()
 
 
+def counted(n: int, what: str) -> str:
+    """Return a number of things in words, such as ``1 cue`` or ``2 cues``."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+_OF_A_PATH = {
+    FileNotFoundError: "there is no such file",
+    IsADirectoryError: "this is a folder, where a file is needed",
+    PermissionError: "this user has no permission for it",
+}
+
+
 def explain(error: Exception) -> str:
     """Describe an error; unexpected ones with their type and how to get the traceback."""
     if isinstance(error, WhisperError):
         return str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, (str, os.PathLike)):
+        for kind, why in _OF_A_PATH.items():
+            if isinstance(error, kind):
+                return f"{os.fspath(error.filename)}: {why}"
     return f"{type(error).__name__}: {error} ({DEBUG_VARIABLE}=1 shows where)"
 
 

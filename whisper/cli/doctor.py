@@ -39,6 +39,7 @@ EXTRAS = {  # what is imported, for each extra of the distribution
     "hub": ("huggingface_hub",),
     "eval": ("rapidfuzz", "matplotlib"),
     "train": ("rapidfuzz", "pocketsphinx", "matplotlib", "tensorboard"),
+    "live": ("sounddevice",),
 }
 VARIABLES = (
     "SOTTO_KERNELS", "SOTTO_NO_KERNELS", "SOTTO_CUDA_GRAPHS", "SOTTO_DEBUG", "SOTTO_MODELS", "SOTTO_FIND",

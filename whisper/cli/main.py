@@ -8,6 +8,7 @@ written atomically, also at Ctrl-C. Everything but the transcript itself goes to
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, OptionError
@@ -23,11 +25,15 @@ from ..media.sources import check_read_once, may_be_there, shown
 from ..options.flags import add_flags, take
 from ..options.language_names import code_of
 from ..options.transcription import options_of_transcribe
-from ..options.types import FLAG, TEXT, check_values, facts, one_of, option
+from ..options.types import FLAG, TEXT, check_values, facts, option
 from ..output.console import show, standard_streams
 from ..output.layout import Layout
 from ..output.writable_paths import check_file, make_folder
-from ..output.writers import OUTPUT_FORMATS, WRITERS, Writer, get_writer
+from ..output.writers import Writer, formats_of, get_writer
+from ..results import in_its_language
+from ..subtitles.formats.document import FormatOptions
+from ..subtitles.formats.names import EXTENSIONS, NEED_WORDS
+from ..subtitles.rules import RuleOptions
 from ..version import __release__, __version__
 from .common import DEBUG_VARIABLE as DEBUG_VARIABLE
 from .common import (
@@ -38,8 +44,11 @@ from .common import (
     check_options,
     explain,
     fail,
+    formats_option,
+    import_all,
     load,
     plain_warnings,
+    rules_of,
     say,
     warn,
 )
@@ -52,8 +61,27 @@ EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 # each has a ``main(arguments) -> exit code``
-COMMANDS = {"eval": ".evaluate", "train": ".train", "models": ".models", "serve": ".serve"}
-SUBCOMMANDS = ("--compare", "get", "verify", "remove", "path", "convert")  # what follows a command and no recording
+COMMANDS = {
+    "eval": ".evaluate",
+    "train": ".train",
+    "models": ".models",
+    "serve": ".serve",
+    "live": ".live",
+    "jobs": ".jobs",
+    "search": ".search",
+    "diarize": ".diarize",
+    "speakers": ".speakers",
+    "align": ".subtitles.align",
+    "burn": ".subtitles.burn",
+    "convert": ".subtitles.convert",
+    "check": ".subtitles.check",
+}
+# what follows a command and no recording
+SUBCOMMANDS = frozenset({
+    "--compare", "get", "verify", "remove", "path", "convert",
+    "enrol", "run", "status", "list", "failures", "retry", "cancel", "export", "page",
+})  # fmt: skip
+SUBTITLES = (".srt", ".vtt")
 MANIFESTS = (".tsv", ".csv", ".json", ".jsonl", ".ndjson")
 
 FILES = "files"  # headings of the help
@@ -68,19 +96,22 @@ class FileOptions:
     output_dir: str = option(
         FILES, ".", TEXT, "folder for the files, made where it is missing", cli={"flags": ("--output_dir", "-o")}
     )
-    output_format: str = option(
-        FILES,
-        "all",
-        one_of(*OUTPUT_FORMATS),
-        "kind of file to write; all is one of each",
-        cli={"flags": ("--output_format", "-f")},
-    )
+    output_format: tuple[str, ...] = formats_option(FILES, "all")
     report: bool = option(
         FILES,
         False,
         FLAG,
         "with True, --audit is, too, unless it is given; what it finds is printed as a table and written to "
         "NAME.report.json and, where matplotlib is installed, NAME.report.png",
+        ours=True,
+    )
+    embed: bool = option(
+        FILES,
+        False,
+        FLAG,
+        "with True, a recording that is a file is also written again with its subtitles as a track, "
+        "NAME.subtitled.mkv or .mp4, and --container_time is True, so that times are those of the video; whisper burn "
+        "does this alone",
         ours=True,
     )
     escape_cues: bool | None = option(
@@ -98,8 +129,8 @@ class FileOptions:
 
     def extensions(self) -> list[str]:
         """Return the extensions of all files of a recording."""
-        formats = list(WRITERS) if self.output_format == "all" else [self.output_format]
-        return [*formats, "report.json", "report.png"] if self.report else formats
+        endings = [EXTENSIONS[name] for name in formats_of(self.output_format)]
+        return [*endings, "report.json", "report.png"] if self.report else endings
 
 
 @dataclass(frozen=True)
@@ -146,6 +177,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
             with plain_warnings():
                 arguments = sys.argv[1:] if argv is None else list(argv)
                 if command := command_of(arguments):
+                    import_all()
                     main = importlib.import_module(COMMANDS[command], __package__).main
                     return int(main(arguments[1:]))
                 parser = build_parser(has_server=any(a.partition("=")[0] == "--server" for a in arguments))
@@ -160,13 +192,13 @@ def cli(argv: Sequence[str] | None = None) -> int:
 def command_of(arguments: Sequence[str]) -> str | None:
     """Return the command that the first argument names; None where recordings are meant.
 
-    A file of the command's name that lies in the current folder is a recording, unless a manifest, a folder or one of
-    `SUBCOMMANDS` comes next. ``./eval`` is always a file.
+    A file of the command's name that lies in the current folder is a recording, unless a manifest, subtitles, a folder
+    or one of `SUBCOMMANDS` comes next. ``./eval`` is always a file.
     """
     first, second = (*arguments[:2], "", "")[:2]
     if first not in COMMANDS:
         return None
-    for_command = second in SUBCOMMANDS or second.lower().endswith(MANIFESTS) or os.path.isdir(second)
+    for_command = second in SUBCOMMANDS or second.lower().endswith((*MANIFESTS, *SUBTITLES)) or os.path.isdir(second)
     return first if for_command or not os.path.isfile(first) else None
 
 
@@ -180,9 +212,11 @@ def build_parser(*, has_server: bool = False) -> argparse.ArgumentParser:
     parser = Parser(
         what="RECORDING [RECORDING ...]",
         prog="whisper",
-        description="Write down what is said in recordings. To score a model on recordings whose text is known: "
-        "whisper eval --help; to train one: whisper train --help; to see which there are: whisper models; to serve "
-        "them over HTTP: whisper serve --help.",
+        description="Write down what is said in recordings. Other commands, each with a --help of its own: whisper "
+        "models (which there are), eval (score one on known texts), train, serve (over HTTP), live (captions while "
+        "somebody speaks), jobs (folders of recordings), search (in what was transcribed), diarize (who "
+        "speaks when), speakers (known voices), align (times of a known text), burn (subtitles into a video), convert "
+        "and check (subtitles).",
         first=openai_flags(),
     )
     parser.add_argument(
@@ -196,7 +230,7 @@ def build_parser(*, has_server: bool = False) -> argparse.ArgumentParser:
              "the exit code is 1 if something is broken",
     )  # fmt: skip
     changed = {"model": {"type": str}} if has_server else {}
-    for declared in (ModelOptions, ServerOptions, FileOptions, Layout):
+    for declared in (ModelOptions, ServerOptions, FileOptions, Layout, RuleOptions, FormatOptions):
         add_flags(parser, declared, as_openai=True, changed=changed)
     add_options(parser)
     return parser
@@ -216,6 +250,7 @@ class _Doctor(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import_all()
         from .doctor import main
 
         parser.exit(main())
@@ -244,6 +279,7 @@ class Arguments:
     files: FileOptions
     writer: Writer
     layout: dict[str, Any]
+    contents: FormatOptions
     options: dict[str, Any]  # for `transcribe`
     server: ServerOptions = ServerOptions()
     changed: frozenset[str] = frozenset()  # the names of what was given, and is not the default
@@ -255,12 +291,18 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     paths = given.pop("audio")
     changed = frozenset(name for name, value in given.items() if value != parser.get_default(name))
     try:
-        layout = _layout(given)
+        rules = rules_of(given)
+        if rules.by_rules:
+            changed |= {"word_timestamps"}
+        layout = layout_of(given, rules)
+        contents = contents_of(given)
         model, files = take(ModelOptions, given), take(FileOptions, given)
         server = take(ServerOptions, given)
         given["temperature"] = take(FallbackOptions, given).temperatures(given["temperature"])
         if files.report and given["audit"] is None:
             given["audit"] = True
+        if files.embed:
+            given["container_time"] = True
         check_options(given)
         make_output_folder(files)
         check_read_once(paths)
@@ -268,14 +310,15 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         check_files(files, recordings)
     except (OptionError, AudioError) as error:
         parser.error(str(error))
-    escape_cues = uses_our_modes(given) if files.escape_cues is None else files.escape_cues
+    escape_cues = uses_our_modes(given) or rules.by_rules if files.escape_cues is None else files.escape_cues
     return Arguments(
         recordings=recordings,
         n_missing=len(paths) - len(recordings),
         model=model,
         files=files,
-        writer=get_writer(files.output_format, files.output_dir),
-        layout={**asdict(layout), "escape_cues": escape_cues},
+        writer=get_writer(files.output_format, files.output_dir, is_translation=given["task"] == "translate"),
+        layout={**asdict(rules), **asdict(layout), "escape_cues": escape_cues},
+        contents=contents,
         options=given,
         server=server,
         changed=changed,
@@ -303,9 +346,11 @@ def uses_our_modes(options: dict[str, Any]) -> bool:
     return bool(options["audit"] or options["vad_filter"] or options["multilingual"] or separate or side_by_side)
 
 
-def _layout(given: dict[str, Any]) -> Layout:
+def layout_of(given: dict[str, Any], rules: RuleOptions | None = None) -> Layout:
     """Take the layout out of the arguments; warn of what has no effect."""
     layout = take(Layout, given)
+    if rules is not None and rules.by_rules:
+        return layout
     for name, value in asdict(layout).items():
         if value and not given["word_timestamps"]:
             raise OptionError(f"--{name} requires --word_timestamps True")
@@ -316,15 +361,32 @@ def _layout(given: dict[str, Any]) -> Layout:
     return layout
 
 
+def contents_of(given: dict[str, Any]) -> FormatOptions:
+    """Take what further formats hold out of the arguments."""
+    contents = take(FormatOptions, given)
+    if not given["word_timestamps"]:
+        if contents.karaoke:
+            raise OptionError("--karaoke requires --word_timestamps True")
+        for name in sorted(NEED_WORDS.intersection(given["output_format"])):
+            raise OptionError(f"--output_format {name} requires --word_timestamps True")
+    return contents
+
+
 def is_there(path: str) -> bool:
     """Whether there may be a recording at `path`; if not, reports it at once."""
     try:
         if may_be_there(path):
             return True
-        fail(shown(path), "there is no such file")
+        fail(shown(path), f"there is no such file{meant(path)}")
     except AudioError as error:  # nothing can be read from standard input
         fail(path, str(error))
     return False
+
+
+def meant(path: str) -> str:
+    """Return a hint where a path looks like a command that is misspelt."""
+    near = difflib.get_close_matches(path, COMMANDS, n=1, cutoff=0.7)
+    return f"; is the command whisper {near[0]} meant?" if near else ""
 
 
 def name_outputs(paths: Sequence[str]) -> list[Recording]:
@@ -380,8 +442,12 @@ def run(arguments: Arguments) -> int:
 def transcribing_here(arguments: Arguments) -> Callable[[Recording], Any]:
     """Load the model, and return what gives the transcript of a recording."""
     from ..transcribe import transcribe, transcribe_with_report
+    from . import quick_start
 
-    model = load(arguments.model, arguments.model.model)
+    name = arguments.model.model
+    model: Any = quick_start.load(
+        arguments.model, name, arguments.options["fp16"], partial(load, arguments.model, name)
+    )
     options = {**arguments.options, "language": spoken_language(arguments, model)}
 
     def transcribe_here(recording: Recording) -> Any:
@@ -420,7 +486,14 @@ def transcribe_one(transcribe: Callable[[Recording], Any], recording: Recording,
     """Transcribe one recording and write its files; report a failure and return False."""
     try:
         result = transcribe(recording)
-        arguments.writer(dict(result), recording.stem + ".", **arguments.layout)  # the writer takes off an extension
+        name = recording.stem + "."  # the writer takes off an extension
+        arguments.writer(dict(result), name, asdict(arguments.contents), **arguments.layout)
+        if arguments.files.embed:
+            from .subtitles.burn import embed_result
+
+            options = {**arguments.layout, **asdict(arguments.contents)}
+            text = in_its_language(result, arguments.options["task"] == "translate")
+            embed_result(text, recording.path, arguments.files.output_dir, options)
     except BrokenPipeError:
         raise
     except Exception as error:  # one bad recording must not stop the others

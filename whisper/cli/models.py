@@ -68,7 +68,7 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--measure", action="store_true", help="measure the speed of all models on this machine, anew")
     _add_folder(parser, None)
-    commands = parser.add_subparsers(title="subcommands", metavar="")
+    commands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
     _add(commands, "get", "MODEL", _get, "download a model into the cache folder, unless it is on this machine")
     _add(
         commands, "verify", "[MODEL ...]", _verify, "compare files with their SHA-256, or read them where none is known"

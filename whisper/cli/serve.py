@@ -35,12 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 when it was told to end, 1 when a model cannot be loaded or a package is missing.
+        The exit code: 0 when it was told to end, 1 when a model cannot be loaded, a package is missing, or the port is
+        taken.
 
     Raises
     ------
     SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``, with 1 where the port is taken.
+        With 2 for wrong arguments, with 0 after ``--help``.
     """
     try:
         from ..server.run import run
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return load(replace(models, model=name), name)
 
     scheme = "http" if options.tls_certificate is None else "https"
-    show(f"whisper: serving {', '.join(names)} on {scheme}://{options.host}:{options.port}/v1", sys.stderr)
+    address = f"{scheme}://{options.host}:{options.port}"
+    page = f", the page on {address}/" if options.page else ""
+    show(f"whisper: serving {', '.join(names)} on {address}/v1{page}", sys.stderr)
     try:
         run(options, names, load_named, keys)
     except Exception as error:  # reported in one line; the traceback only with SOTTO_DEBUG

@@ -10,8 +10,10 @@ import functools
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # torch's names, where they are not Linux's own
 _FROM_TORCH = {
@@ -48,6 +50,8 @@ def _from_linux() -> frozenset[str]:
 
 
 def _from_torch() -> frozenset[str]:
+    import torch
+
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return frozenset(_FROM_TORCH.get(name, name) for name, value in found.items() if value is True)
@@ -93,9 +97,24 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """Return on how many cores this process may compute; two threads that share one count once."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings = set()
+    for i in usable:
+        try:
+            text = Path(f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list").read_text(encoding="ascii")
+        except OSError:
+            text = str(i)
+        siblings.add(text)
+    return len(siblings)
+
+
 def free_memory(device: torch.device) -> int:
     """Return how many bytes are free on a device, 0 where the system does not say."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

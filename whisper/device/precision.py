@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from ..errors import OptionError
-from .hardware import has_bfloat16, has_int8
+from .hardware import has_bfloat16, has_int8, machine
+from .lazy_torch import torch
 
 COMPUTE_TYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -15,14 +14,21 @@ def available_types(device: torch.device | str) -> list[str]:
 
     On a CPU all of them work everywhere; which is first depends on the instructions that the processor has.
     """
-    kind = torch.device(device).type
+    kind = _kind(device)
     if kind == "cpu":
-        quick = {"int8": has_int8(), "bfloat16": has_bfloat16(), "float32": True}
+        used = machine() != "arm64"  # the kernels for ARM use its instructions for neither yet
+        quick = {"int8": used and has_int8(), "bfloat16": used and has_bfloat16(), "float32": True}
         slow = [name for name in ("bfloat16", "int8") if not quick[name]]
         return [name for name, is_quick in quick.items() if is_quick] + slow
     if kind == "cuda":
         return ["float16", "bfloat16", "float32"] if torch.cuda.is_bf16_supported() else ["float16", "float32"]
     return ["float16", "float32"]  # the reference path runs, and takes its precision from `fp16`
+
+
+def _kind(device: torch.device | str) -> str:
+    if not isinstance(device, str):
+        return device.type
+    return device if device == "cpu" else torch.device(device).type
 
 
 def resolve(compute_type: str, device: torch.device | str) -> str:
@@ -40,7 +46,7 @@ def resolve(compute_type: str, device: torch.device | str) -> str:
         return available[0]
     if compute_type not in available:
         raise OptionError(
-            f"compute_type {compute_type!r} does not run on {torch.device(device).type}; "
+            f"compute_type {compute_type!r} does not run on {_kind(device)}; "
             f"there it can be auto, {', '.join(available)}"
         )
     return compute_type

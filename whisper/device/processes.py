@@ -27,9 +27,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
 from ..errors import DeviceError
+from .lazy_torch import is_here, n_threads, set_n_threads, torch
 
 # imported on first use; in a child, a module that another thread was importing would stay incomplete
 _IMPORTED_LATE = frozenset({"whisper", "av", "tiktoken", "regex", "safetensors", "tqdm", "filelock", "numpy", "torch"})
@@ -169,6 +168,8 @@ def _renew_thread_pool() -> None:
 
     The first `torch.get_num_threads` of a new thread does it, if the number has been set.
     """
+    if not is_here():
+        return
     thread = threading.Thread(target=torch.get_num_threads)
     thread.start()
     thread.join()
@@ -187,7 +188,7 @@ def _pauses() -> Iterator[Callable[[int], int]]:
 
     The others (LLVM's, Intel's) handle a fork themselves.
     """
-    for library in (ctypes.CDLL(torch._C.__file__), *_LIBRARIES):
+    for library in (*([ctypes.CDLL(torch._C.__file__)] if is_here() else []), *_LIBRARIES):
         if hasattr(library, "GOMP_parallel") and not hasattr(library, "__kmpc_fork_call"):
             yield getattr(library, "omp_pause_resource_all", _cannot_pause)
 
@@ -199,8 +200,8 @@ def _cannot_pause(_kind: int) -> int:
 
 def _work_alone() -> None:
     """Let torch, and so the kernels, compute on this thread only, which needs no OpenMP team."""
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
+    if n_threads() > 1:
+        set_n_threads(1)
         warnings.warn(
             "this process was forked from one whose OpenMP threads cannot be started anew, so PyTorch computes on one "
             'thread here; start it with "spawn" for more',

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-import torch
-from torch.overrides import TorchFunctionMode
+from .lazy_torch import is_here, torch
 
 _AUTOCAST = ("cpu", "cuda", "mps")  # devices that a model runs on
 
@@ -24,6 +22,9 @@ def clean_state() -> Iterator[None]:
 
     Not around a ``yield`` of a generator: the caller would then run in this state.
     """
+    if not is_here():
+        yield
+        return
     autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
     intercepted = torch._C._len_torch_function_stack() > 0  # torch's functions, as by a device context
     if not autocast and not torch.is_inference_mode_enabled() and not intercepted:
@@ -37,13 +38,3 @@ def clean_state() -> Iterator[None]:
         for kind in autocast:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
-
-
-class InFloat32(TorchFunctionMode):
-    """Creates modules in float32, whatever torch's default dtype is, and without changing that."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.empty:  # makes the parameters of torch's modules
-            kwargs["dtype"] = kwargs.get("dtype") or torch.float32
-        return func(*args, **kwargs)

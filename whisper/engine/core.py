@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..device.lazy_torch import copied
 from ..device.torch_state import clean_state
 from ..errors import CancelledError
 from ..sampling.window_sampling import language_probs, release, step
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 Answer = tuple[Any, BaseException | None]  # a value, or an error to be raised in the request
 UNFINISHED = object()  # the answer of an operation that takes more than one job
+DETECTIONS = 16  # windows whose language is detected together: one token each, for which all weights are read
 DEVICE_OPERATIONS: tuple[type[Operation[Any]], ...] = (
     Encode,
     Project,
@@ -110,14 +112,20 @@ def _project(runner: Runner, operations: list[Project]) -> list[Any]:
 
 
 def _detect(runner: Runner, operations: list[DetectLanguage]) -> list[Any]:
-    return [language_probs(runner, [op.window], op.sot, op.languages)[0] for op in operations]
+    together: dict[tuple[int, tuple[int, ...]], list[DetectLanguage]] = {}
+    for op in operations:
+        together.setdefault((op.sot, op.languages), []).append(op)
+    answers: dict[DetectLanguage, list[float]] = {}
+    for question, ops in together.items():
+        answers.update(zip(ops, language_probs(runner, [op.window for op in ops], *question), strict=True))
+    return [answers[op] for op in operations]
 
 
 def _attend(runner: Runner, operations: list[Attend]) -> list[Any]:
     answers = []
     for op in operations:
         qk, logits = runner.attention_scores(op.window, op.tokens, op.heads, op.n_skipped, op.n_text)
-        answers.append((qk.clone(), logits.clone()))  # the runner's own buffers are overwritten by its next call
+        answers.append((copied(qk), copied(logits)))  # the runner's own buffers are overwritten by its next call
     return answers
 
 
@@ -312,7 +320,7 @@ class EngineCore:
         if kind is Sample:  # as many as the prefill of one step may read
             n = n_prompts([len(op.sampling.plan.initial_tokens) for op in begin.values()])
         else:
-            n = self._encoder_batch if kind is Encode else 1
+            n = {Encode: self._encoder_batch, DetectLanguage: DETECTIONS}.get(kind, 1)
         return {**decoding, **dict(itertools.islice(begin.items(), n))}
 
     def finish(self, job: DeviceJob) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 from ..device import processes
 from ..device.hardware import free_memory
 from ..errors import CancelledError, ProcessError
-from ..runtime import select
+from ..runtime import choice
 from .core import EngineCore, Request
 from .priorities import Claim, current_claim
 from .scheduler import Group, Limits, Scheduler
@@ -128,6 +129,7 @@ class Engine:
         self._pid = os.getpid()  # a child that is forked gets an engine of its own
         self._lock = processes.lock()  # of the core and of what follows
         self._waiting: dict[Caller, None] = {}  # callers with a thread that waits
+        self.busy_seconds = 0.0  # in which a job was on the device
 
     def set_limits(self, **limits: Any) -> None:
         """Change `max_rows` or `memory_limit`."""
@@ -227,12 +229,14 @@ class Engine:
             job = self.core.schedule()
             if job is None:
                 return woken
+            began = time.perf_counter()
             try:
                 with self._unlocked():
                     self.core.close_ended()
                     job.run(self.runner)
             finally:
                 self.core.finish(job)
+                self.busy_seconds += time.perf_counter() - began
             return True
         finally:
             processes.end()
@@ -341,9 +345,22 @@ def configure(model: Whisper, *, max_rows: int = _UNCHANGED, memory_limit: int |
         of_model.limits.update(given)
 
 
+def busy_seconds(model: Whisper) -> float:
+    """Return the seconds in which a model's engines had the device at work; the rest of the time it was idle.
+
+    Parameters
+    ----------
+    model
+        That of `transcribe`; 0.0 where it has not worked yet.
+    """
+    with _ENGINES_LOCK:
+        of_model = _ENGINES.get(model)
+        return 0.0 if of_model is None else sum(engine.busy_seconds for engine in of_model.engines.values())
+
+
 def engine_for(model: Whisper, fp16: bool) -> Engine:
-    """Return the engine of a model for which `select.usable`; all its transcriptions share it."""
-    runner = select.runner_for(model, fp16)
+    """Return the engine of a model for which `choice.usable`; all its transcriptions share it."""
+    runner = choice.runner_for(model, fp16)
     with _ENGINES_LOCK:
         of_model = _ENGINES.setdefault(model, _Engines())
         engine = of_model.engines.get(runner.compute_type)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from torch import Tensor
-
 from ..device import processes
+from ..device.lazy_torch import Tensor
 from ..device.torch_state import clean_state
 from .scheduler import Group
 

@@ -137,6 +137,7 @@ def read_manifest(
     languages: Collection[str] | None = None,
     max_seconds: float | None = None,
     require_text: bool = False,
+    must_exist: bool = True,
 ) -> Manifest:
     """Read a list of recordings from a file, or from a folder that holds one.
 
@@ -154,6 +155,8 @@ def read_manifest(
         kept.
     require_text
         Skip entries without a transcript, except non-speech entries.
+    must_exist
+        With False, entries whose file is not there stay, and addresses such as ``s3://bucket/file``.
 
     Returns
     -------
@@ -179,7 +182,7 @@ def read_manifest(
     recordings, skipped = list[ManifestEntry](), list[SkippedEntry]()
     for line in lines:
         try:
-            entry = _parse_entry(line, folder)
+            entry = _parse_entry(line, folder, must_exist)
             _check_filters(entry, wanted, max_seconds, require_text)
             recordings.append(entry)
         except _UnusableEntryError as error:  # noqa: PERF203 - entries fail one by one
@@ -202,13 +205,13 @@ def resolve_language(name: str) -> str | None:
 # -- entries ---------------------------------------------------------------------------------------
 
 
-def _parse_entry(line: _Line, folder: Path) -> ManifestEntry:
+def _parse_entry(line: _Line, folder: Path, must_exist: bool) -> ManifestEntry:
     """Check one entry; paths are relative to `folder`."""
     if line.problem:
         raise _UnusableEntryError(line.problem)
     found = {name: next((a for a in aliases if a in line.cells), None) for name, aliases in COLUMNS.items()}
     cells = {name: line.cells.get(alias) for name, alias in found.items() if alias is not None}
-    path = _find_audio(cells.get("path"), folder)
+    path = _find_audio(cells.get("path"), folder, must_exist)
     if isinstance(cells.get("text", ""), bytes | bool | int | float | list | dict):
         raise _UnusableEntryError(f"text is not a string: {cells['text']!r}")
     text = (cells.get("text") or "").strip()
@@ -225,11 +228,11 @@ def _parse_entry(line: _Line, folder: Path) -> ManifestEntry:
         end = start + duration  # NeMo's duration is that of the part, not of the file
     used = set(found.values())
     return ManifestEntry(
-        path=str(path),
+        path=path,
         text=text,
         language=language,
         speaker=_string(cells, "speaker"),
-        group=_string(cells, "group") or _first_folder(path, folder),
+        group=_string(cells, "group") or _first_folder(Path(path), folder),
         start=start,
         end=end,
         words=_parse_words(cells.get("words")),
@@ -238,15 +241,15 @@ def _parse_entry(line: _Line, folder: Path) -> ManifestEntry:
     )
 
 
-def _find_audio(value: Any, folder: Path) -> Path:
+def _find_audio(value: Any, folder: Path, must_exist: bool) -> str:
     if isinstance(value, dict):  # how Hugging Face `datasets` stores an audio column
         value = value.get("path")
     if not isinstance(value, str) or not value.strip():
         raise _UnusableEntryError("no audio file given")
     path = folder / value.strip()
-    if "\0" in value or not path.is_file():
+    if "\0" in value or (must_exist and not path.is_file()):
         raise _UnusableEntryError(f"missing file: {value.strip()}")
-    return path
+    return value.strip() if "://" in value and not path.exists() else str(path)
 
 
 def _first_folder(path: Path, folder: Path) -> str:

@@ -21,6 +21,7 @@ from .spool import Spool, SpoolReader
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
 
 # What the ffmpeg program, or the system, calls standard input; a file of such a name is ./- or ./pipe:0
+NAME_IN_MESSAGES = "name_in_messages"  # attribute of a file object that has a better name than its own
 _STANDARD_INPUT = frozenset({"-", "pipe:", "pipe:0", "fd:", "fd:0", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(,[^:]*)?:")  # two letters and more: a drive of Windows is none
 # A playlist that arrives as bytes (say, an upload) may not make us open files or addresses that it names.
@@ -58,7 +59,9 @@ def openable(source: Any) -> Opened:
             "or samples as an array"
         )
     else:
-        name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
+        own = getattr(source, "name", None)
+        name = repr(own) if own and isinstance(own, str) else f"the file object {own or type(source).__name__}"
+        name = str(getattr(source, NAME_IN_MESSAGES, name))
         file = _Foreign(source, name)
         if hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and file.ask("seekable"):
             return Opened(name, file, _CLOSED)
@@ -99,7 +102,7 @@ def may_be_there(name: str) -> bool:
         It is standard input, of which nothing can be read.
     """
     if is_standard_input(name):
-        _standard_input()
+        standard_input()
         return True
     if os.path.exists(name):
         return True
@@ -163,8 +166,8 @@ def _openable_path(path: str | bytes) -> Opened:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _standard_input() -> BinaryIO:
-    """Return standard input; an error if it is missing or a terminal."""
+def standard_input() -> BinaryIO:
+    """Return standard input; `AudioError` if it is missing or a terminal."""
     text = sys.stdin
     if text is None or getattr(text, "closed", False):
         raise AudioError("standard input is closed: give the path of a recording, or send one into it")
@@ -180,7 +183,7 @@ def _standard_input() -> BinaryIO:
 
 def _read_standard_input() -> BinaryIO:
     name = "standard input"
-    source = _Foreign(_standard_input(), name)
+    source = _Foreign(standard_input(), name)
     spool = _spooled(source)
     if spool.n_bytes == 0:
         raise AudioError(f"{name} is empty (0 bytes): nothing was sent into it, or it has been read already")

@@ -218,6 +218,11 @@ def code_of(name: object) -> str | None:
     return _code_of(str(name))
 
 
+def three_letters(code: str) -> str:
+    """Return the code of ISO 639-2 or -3 for one of Whisper's codes; empty for what is none of them."""
+    return next((more for more in _MORE_NAMES.get(code, ("",))[0].split() if len(more) == 3), "")
+
+
 def settled(name: Any) -> Any:
     """Return what is kept of an option: None for detection; a name that openai-whisper takes as it is; else the code.
 

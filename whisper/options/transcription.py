@@ -14,13 +14,16 @@ from typing import Any
 from ..errors import OptionError
 from ..utils import str2bool
 from .types import (
+    BACKEND,
     EVENT,
     FIELDS,
     FINITE,
     FLAG,
     FUNCTION,
     LANGUAGE,
+    NAMED_SOUNDS,
     NAMES,
+    SPEAKERS,
     TEMPERATURE,
     TEMPERATURES,
     TEXT,
@@ -50,6 +53,7 @@ GROUPS = (
     RETRY := "when a text is doubted and tried again",
     REPETITION := "repetition",
     TIMING := "times",
+    SPEAKING := "who speaks",
     RUNNING := "how it runs",
     DECODE := "of decode() alone",
 )
@@ -224,9 +228,9 @@ class TranscribeOptions:
     )  # fmt: skip
 
     audio_context: str = option(
-        RUNNING, "full", one_of("full", "auto", "short"), "how much the encoder reads of a window with less than 30 s "
-        "of sound: full, 30 s; short, the sound and a few seconds, which is faster; auto is short in int8 and bfloat16 "
-        "on a CPU", ours=True,
+        RUNNING, "auto", one_of("auto", "full", "short"), "how much the encoder reads of a window with less than 30 s "
+        "of sound: full, 30 s; short, the sound and a part of the padding, which is faster; auto is short in int8 and "
+        "bfloat16 on a CPU, else full", ours=True,
     )  # fmt: skip
 
     audit: bool | None = option(
@@ -255,6 +259,23 @@ class TranscribeOptions:
         "own, and says with each segment which", ours=True,
     )  # fmt: skip
 
+    speakers: bool | int | tuple[int, int] | None = option(
+        SPEAKING, None, SPEAKERS, "tell speakers apart: segments and words have a speaker, and the result its speakers "
+        "and turns; True, their number, or the fewest and the most; implies word_timestamps", ours=True,
+    )  # fmt: skip
+    num_speakers: int | None = option(SPEAKING, None, whole(1), "tell so many speakers apart", ours=True)
+    min_speakers: int | None = option(SPEAKING, None, whole(1), "tell at least so many speakers apart", ours=True)
+    max_speakers: int | None = option(SPEAKING, None, whole(1), "tell at most so many speakers apart", ours=True)
+    known_speakers: Mapping[str, Any] | str | None = option(
+        SPEAKING, None, NAMED_SOUNDS, "names of speakers with a recording of each, or a Voice: who sounds like one "
+        "gets the name", ours=True,
+    )  # fmt: skip
+    speaker_backend: Any = option(
+        SPEAKING, "light", BACKEND, "how speakers are told apart: light, by networks in the package; channels, each "
+        "channel as one speaker; the name of an installed backend, or a function", ours=True,
+        needs=("speakers", "num_speakers", "min_speakers", "max_speakers", "known_speakers"),
+    )  # fmt: skip
+
     audio_track: int | str | None = option(
         PARTS, None, TRACK, "of a file with several audio tracks, the number of one, counted from 0, or its language, "
         "such as eng; None is a default one, else that with most channels", ours=True,
@@ -277,6 +298,11 @@ class TranscribeOptions:
     def of_file(self) -> dict[str, Any]:
         """Return the options that `load_audio` takes, as keyword arguments."""
         return {"audio_track": self.audio_track, "container_time": self.container_time}
+
+    def tells_speakers(self) -> bool:
+        """Whether an option says anything of speakers."""
+        numbers = (self.num_speakers, self.min_speakers, self.max_speakers)
+        return any(given is not None for given in (self.speakers, *numbers, self.known_speakers))
 
     def temperatures(self) -> tuple[float, ...]:
         """Return the ladder of temperatures, at least one step."""

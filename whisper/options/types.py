@@ -163,6 +163,39 @@ def _number_or_text(given: Any) -> Any:
     return int(given) if is_whole(given) else settled(given)
 
 
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_whole, value)) and 1 <= value[0] <= value[1]
+    )
+
+
+def _read_speakers(text: str) -> Any:
+    """Convert text as from a command line: true, 3, or 2,5."""
+    parts = text.strip().strip("()[]").split(",")
+    if len(parts) == 1 and not parts[0].strip().isdecimal():
+        return str2bool(parts[0].strip().capitalize())
+    numbers = tuple(int(part) for part in parts)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _named(text: str) -> dict[str, str]:
+    """Take ``name=value,name=value`` apart."""
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise ValueError(text)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _tried(read: Callable[[str], Any], given: Any) -> Any:
+    """Convert text as from a command line, as far as it can be; keep what is no text."""
+    if not isinstance(given, str):
+        return tuple(given) if isinstance(given, list) else given
+    try:
+        return read(given)
+    except ValueError:
+        return given
+
+
 def _is_track(value: Any) -> bool:
     if is_whole(value):
         return bool(value >= 0)
@@ -200,7 +233,25 @@ FIELDS = Kind(
     "names with values in a dictionary, or as text name=value,name=value",
     lambda v: isinstance(v, (str, Mapping)) or is_dataclass(v), settle=_itself,
 )  # fmt: skip
+# of speakers: True, their number, or the fewest and the most
+SPEAKERS = Kind(
+    "True, False, a number of speakers, or the fewest and the most, such as 2,5",
+    lambda v: isinstance(v, bool) or (is_whole(v) and v >= 1) or _is_range(v),
+    _read_speakers, settle=lambda given: _tried(_read_speakers, given),
+    metavar="N",
+)  # fmt: skip
+NAMED_SOUNDS = Kind(
+    "names with recordings in a dictionary, or as text name=path,name=path",
+    lambda v: isinstance(v, Mapping) and bool(v) and all(isinstance(name, str) and name.strip() for name in v),
+    _named, settle=lambda given: _tried(_named, given),
+    metavar="NAME=FILE",
+)  # fmt: skip
 TRACK = Kind("the number of a track, from 0 on, or its language", _is_track, settle=_number_or_text)
+BACKEND = Kind(
+    "the name of a way to tell speakers apart (light, channels), or a function",
+    lambda v: (isinstance(v, str) and bool(v.strip())) or callable(v), settle=_itself,
+    metavar="NAME",
+)  # fmt: skip
 FUNCTION = Kind("a function of two numbers", callable, settle=_itself)
 EVENT = Kind(
     "something like a threading.Event, with is_set()",

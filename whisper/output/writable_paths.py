@@ -1,12 +1,13 @@
-"""Checks that output files can be written, before the work starts.
+"""Names of output files, and checks that they can be written, before the work starts.
 
-Leaves no file behind, and cannot foresee a disk that fills up later.
+The checks leave no file behind, and cannot foresee a disk that fills up later.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import reprlib
 
 from ..errors import OptionError
 from ..files import Path, temporary_beside
@@ -54,3 +55,16 @@ def check_file(path: Path) -> None:
 
 def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def stem_of(audio_path: object) -> str:
+    """Return the name that the output files of a recording have: its own, without folder and extension.
+
+    Raises
+    ------
+    OptionError
+        `audio_path` is neither text nor a path. (A ValueError.)
+    """
+    if not isinstance(audio_path, (str, os.PathLike)):
+        raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
+    return os.path.splitext(os.path.basename(os.fspath(audio_path)))[0]

@@ -1,7 +1,8 @@
-"""Output formats: transcripts as plain text, WebVTT, SubRip, tab-separated values, JSON.
+"""Output formats: transcripts as plain text, WebVTT, SubRip, tab-separated values, JSON, and further ones.
 
-Subtitles with word times are laid out by `layout`. The bytes are openai-whisper's, unless segments
-have a ``channel`` or a ``language``, which each format then shows, or escaping is requested: only
+Subtitles with word times are laid out by `layout`, or with ``subtitle_preset`` by the rules of the room
+`subtitles`. The bytes are then others; else they are openai-whisper's, unless segments
+have a ``speaker``, a ``channel`` or a ``language``, which each format then shows, or escaping is requested: only
 then arrows, tags and blank lines in a text are escaped, so that players do not interpret them. Files
 are written atomically. Knows no model, and does not change a result.
 """
@@ -13,7 +14,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TextIO
@@ -21,37 +22,51 @@ from typing import Any, NamedTuple, Protocol, TextIO
 from .. import utils
 from ..errors import OptionError, ResultError, WhisperError
 from ..files import atomic_write
+from ..options.types import check_names
+from ..results import in_its_language
+from ..subtitles.formats.document import FormatOptions
+from ..subtitles.formats.names import EXTENSIONS
+from ..subtitles.plain_text import WORD_JOINER, one_line
+from ..subtitles.rules import RuleOptions
 from .layout import Cue, Layout, break_lines, chunk_words, stack_cues, underline
+from .writable_paths import stem_of
 
 # ---------------------------------------------------------------------------------------------------------
 # What openai-whisper's segments do not have, and what its files do not escape
 # ---------------------------------------------------------------------------------------------------------
 
 Segments = Sequence[Mapping[str, Any]]
-WORD_JOINER = "\u2060"  # has no width; behind it, a tag is shown as text
 
-_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _ARROW = re.compile(r"-{2,}>")
 _OPENS_TAG = re.compile(r"<(?=[A-Za-z/!?]|$)|\{(?=\\|$)")  # also at the end of a word, since the next may complete it
 
 
 class Label(NamedTuple):
-    """Channel and language of a segment, if it has them."""
+    """Channel, language and speaker of a segment, if it has them."""
 
     channel: Any = None
     language: Any = None
+    speaker: Any = None
 
     @classmethod
     def of(cls, segment: Mapping[str, Any]) -> Label:
         """Read it off a segment."""
-        return cls(segment.get("channel"), segment.get("language"))
+        return cls(segment.get("channel"), segment.get("language"), segment.get("speaker"))
+
+    @property
+    def voice(self) -> str | None:
+        """Who says it: the speaker, or else the channel; None where it has neither."""
+        if self.speaker is not None:
+            return one_line(str(self.speaker))
+        return None if self.channel is None else f"channel {one_line(str(self.channel))}"
 
     @property
     def prefix(self) -> str:
-        """The label where a format has no place of its own for it: ``[channel 0] [de] ``."""
-        channel = "" if self.channel is None else f"[channel {one_line(str(self.channel))}] "
-        return channel + ("" if self.language is None else f"[{one_line(str(self.language))}] ")
+        """The label where a format has no place of its own for it: ``[channel 0] [de] ``, ``[de] Ann: ``."""
+        language = "" if self.language is None else f"[{one_line(str(self.language))}] "
+        if self.speaker is not None:
+            return f"{language}{self.voice}: "
+        return language if self.voice is None else f"[{self.voice}] {language}"
 
 
 def escapes(segments: Segments, options: Mapping[str, Any] | None, given: bool | None) -> bool:
@@ -64,11 +79,6 @@ def escapes(segments: Segments, options: Mapping[str, Any] | None, given: bool |
     return bool(asked)
 
 
-def one_line(text: str) -> str:
-    """Put a space for each line break, and nothing for what no text file should hold: controls, half characters."""
-    return _CONTROLS.sub("", _BREAKS.sub(" ", text)).encode("utf-8", "replace").decode("utf-8")
-
-
 def on_one_line(segment: Mapping[str, Any]) -> dict[str, Any]:
     """Return a segment whose text and words have no line breaks; text without words counts as one."""
     cleaned = {**segment, "text": one_line(segment["text"])}
@@ -79,7 +89,7 @@ def on_one_line(segment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def voices(segments: Segments) -> Iterator[tuple[Label, Segments]]:
-    """Give the segments that may share a cue: those of a channel, as long as the language stays the same."""
+    """Give the segments that may share a cue: those of a channel, as long as language and speaker stay the same."""
     channels: dict[Any, list[Mapping[str, Any]]] = {}
     for segment in segments:
         channels.setdefault(Label.of(segment).channel, []).append(segment)
@@ -145,10 +155,7 @@ class ResultWriter:
         ResultError
             The result has not the form of a transcript. (A ValueError, and a TypeError.)
         """
-        if not isinstance(audio_path, (str, os.PathLike)):
-            raise OptionError(f"audio_path must be text or a path, not {reprlib.repr(audio_path)}")
-        stem, _ = os.path.splitext(os.path.basename(os.fspath(audio_path)))
-        path = os.path.join(self.output_dir, f"{stem}.{self.extension}")
+        path = os.path.join(self.output_dir, f"{stem_of(audio_path)}.{self.extension}")
         try:
             with atomic_write(path, fsync=False, encoding="utf-8") as file:
                 self.write_result(result, file=file, options=options, **kwargs)
@@ -199,6 +206,7 @@ class SubtitlesWriter(ResultWriter):
         highlight_words: bool = False,
         max_words_per_line: int | None = None,
         escape_cues: bool | None = None,
+        **rules: Any,
     ) -> Iterator[tuple[str, str, str]]:
         """Give the cues of a result: start, end and text. Without word times a cue is a segment.
 
@@ -218,13 +226,32 @@ class SubtitlesWriter(ResultWriter):
         escape_cues
             True leaves nothing in the text that the format reads as its own: arrows, tags, entities, blank lines.
             False writes the text as openai-whisper does, with its arrows where there are word times. None is True
-            where segments have a ``channel`` or a ``language``. These are written in any case, and do not share cues.
+            where segments have a ``speaker``, ``channel`` or ``language``, which are written in any case and do not
+            share cues, and with a preset.
+        **rules
+            ``subtitle_preset`` lays cues out by rules; the others are numbers in place of the preset's (`RuleOptions`).
 
         Raises
         ------
         OptionError
-            A number is not whole and at least 0, or None; or `escape_cues` is no flag.
+            A number is not whole and at least 0, or None; `escape_cues` is no flag; or a rule is not what it must be.
         """
+        check_names(rules, "iterate_result", RuleOptions)
+        own = RuleOptions.within(
+            options,
+            max_line_width=max_line_width,
+            max_line_count=max_line_count,
+            highlight_words=highlight_words or None,
+            max_words_per_line=max_words_per_line,
+            **rules,
+        )
+        segments = result["segments"]
+        if own.by_rules:
+            asked = (options or {}).get("escape_cues") if escape_cues is None else escape_cues
+            yield from self._by_rules(result, own, escapes(segments, None, True if asked is None else asked))
+            return
+        if unused := own.without_effect():
+            raise OptionError(f"{' and '.join(unused)} need subtitle_preset")
         layout = Layout.merged(
             options,
             max_line_width=max_line_width,
@@ -232,7 +259,6 @@ class SubtitlesWriter(ResultWriter):
             highlight_words=highlight_words,
             max_words_per_line=max_words_per_line,
         )
-        segments = result["segments"]
         escaped = escapes(segments, options, escape_cues)
         if escaped or any(Label.of(segment) != Label() for segment in segments):
             yield from self._own_cues(segments, layout, escaped)
@@ -255,6 +281,29 @@ class SubtitlesWriter(ResultWriter):
     def _segment_cue(self, segment: Mapping[str, Any]) -> tuple[str, str, str]:
         text = segment["text"].strip().replace("-->", "->")  # an arrow inside a cue reads as its times
         return self.format_timestamp(segment["start"]), self.format_timestamp(segment["end"]), text
+
+    # -- by rules ----------------------------------------------------------------------------------------
+
+    def spoken_by(self, text: str, speaker: str, style: str, colour: str) -> str:
+        """Return the text of a cue with who speaks it, where the format has a place for that; `text` is escaped."""
+        return text
+
+    def _by_rules(self, result: dict[str, Any], own: RuleOptions, escaped: bool) -> Iterator[tuple[str, str, str]]:
+        """Give the cues as `subtitles` lays them out."""
+        from ..subtitles.layout import lay_out_by  # here, as it needs more than `import whisper` should load
+        from ..subtitles.shown import colours, cue_words, word_by_word
+
+        rules = own.rules(result.get("language"))
+        cues = lay_out_by(result, rules)
+        palette = colours(cues)
+        for cue in cues:
+            words = cue_words(cue, rules.language)
+            whole = [(cue.start, cue.end, None)]
+            for start, end, word in word_by_word(cue) if rules.highlight_words else whole:
+                text = self._written(words, Label(), escaped, underlined=word)
+                if cue.speaker is not None:
+                    text = self.spoken_by(text, cue.speaker, rules.speaker_style, palette[cue.speaker])
+                yield self.format_timestamp(start), self.format_timestamp(end), text
 
     # -- with labels, or escaped -------------------------------------------------------------------------
 
@@ -339,15 +388,26 @@ class WriteVTT(SubtitlesWriter):
         return html.escape(text, quote=False)
 
     def labelled(self, text: str, label: Label) -> str:
-        """See `SubtitlesWriter.labelled`; a channel is a voice, ``<v channel 0>``."""
-        channel, language = (html.escape(one_line(str(value)), quote=False) for value in label)
+        """See `SubtitlesWriter.labelled`; a speaker is a voice, ``<v Ann>``, and so is a channel, ``<v channel 0>``."""
         if label.language is not None:
-            text = f"<lang {language}>{text}</lang>"
-        return text if label.channel is None else f"<v channel {channel}>{text}"
+            text = f"<lang {html.escape(one_line(str(label.language)), quote=False)}>{text}</lang>"
+        return text if label.voice is None else f"<v {html.escape(label.voice, quote=False)}>{text}"
+
+    def spoken_by(self, text: str, speaker: str, style: str, colour: str) -> str:
+        """See `SubtitlesWriter.spoken_by`; a speaker is a voice, ``<v Ann>``, and a colour one of WebVTT's classes."""
+        if style not in ("dash", "colour"):
+            return text
+        text = f"<c.{colour}>{text}</c>" if style == "colour" else text
+        return f"<v {html.escape(one_line(speaker), quote=False)}>{text}"
 
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
+        if FormatOptions.within(options).changes_vtt:
+            from .further_formats import changed_vtt
+
+            file.write(changed_vtt(result, options, kwargs))
+            return
         print("WEBVTT\n", file=file)
         for start, end, text in self.iterate_result(result, options, **kwargs):
             print(f"{start} --> {end}\n{text}\n", file=file, flush=True)
@@ -364,6 +424,10 @@ class WriteSRT(SubtitlesWriter):
         """See `SubtitlesWriter.escape`; the format has no escapes, so a `WORD_JOINER` parts what opens a tag."""
         return _OPENS_TAG.sub(lambda opening: opening[0] + WORD_JOINER, text)
 
+    def spoken_by(self, text: str, speaker: str, style: str, colour: str) -> str:
+        """See `SubtitlesWriter.spoken_by`; players know colours as ``<font color="yellow">``."""
+        return f'<font color="{colour}">{text}</font>' if style == "colour" else text
+
     def write_result(
         self, result: dict[str, Any], file: TextIO, options: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -375,7 +439,7 @@ class WriteTSV(ResultWriter):
     """Start, end and text of each segment between tabs.
 
     Times are whole milliseconds, so that no country's decimal sign comes into it. A tab in the text becomes a
-    space. Where segments have a ``channel`` or a ``language``, these are further columns behind the text.
+    space. Where segments have a ``channel``, ``language`` or ``speaker``, these are further columns behind the text.
     """
 
     extension = "tsv"
@@ -409,18 +473,31 @@ class WriteJSON(ResultWriter):
 WRITERS: dict[str, type[ResultWriter]] = {
     writer.extension: writer for writer in (WriteTXT, WriteVTT, WriteSRT, WriteTSV, WriteJSON)
 }
-OUTPUT_FORMATS = (*WRITERS, "all")
+FURTHER = tuple(name for name in EXTENSIONS if name not in WRITERS)
+OUTPUT_FORMATS = (*WRITERS, *FURTHER, "all")  # all is each of openai-whisper's five
 
 
-def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer:
-    """Return what writes one result to a file of this format, or with ``all`` to one file of each.
+def formats_of(asked: Collection[str]) -> tuple[str, ...]:
+    """Return the formats that these names mean, each once, in the order of `OUTPUT_FORMATS`."""
+    meant = {*asked, *(WRITERS if "all" in asked else ())} - {"all"}
+    return tuple(name for name in OUTPUT_FORMATS if name in meant)
+
+
+def get_writer(
+    output_format: str | Sequence[str], output_dir: str | os.PathLike[str], *, is_translation: bool = False
+) -> Writer:
+    """Return what writes one result to a file of this format, or of several to one file of each.
 
     Parameters
     ----------
     output_format
-        ``txt``, ``vtt``, ``srt``, ``tsv``, ``json`` or ``all``.
+        ``txt``, ``vtt``, ``srt``, ``tsv``, ``json``, ``all`` for these five, or one of `FURTHER`; several in a list,
+        or with commas between.
     output_dir
         The folder for the files; it must exist when they are written.
+    is_translation
+        Results name the language that was spoken, and their text is English: every format but ``json`` is written and
+        laid out as English.
 
     Raises
     ------
@@ -429,11 +506,13 @@ def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer
     """
     if not isinstance(output_dir, (str, os.PathLike)):
         raise OptionError(f"output_dir must be text or a path, not {reprlib.repr(output_dir)}")
-    if not isinstance(output_format, str) or output_format not in OUTPUT_FORMATS:
+    asked = output_format.split(",") if isinstance(output_format, str) else output_format
+    names = [name.strip() for name in asked] if _is_list(asked) else []
+    if not names or any(name not in OUTPUT_FORMATS for name in names):
         raise OptionError(f"no writer for {reprlib.repr(output_format)}; there are {', '.join(OUTPUT_FORMATS)}")
-    if output_format != "all":
-        return WRITERS[output_format](output_dir)
-    writers = [writer(output_dir) for writer in WRITERS.values()]
+    writers = [_writer(name, output_dir) for name in formats_of(names)]
+    if len(writers) == 1 and not is_translation:
+        return writers[0]
 
     def write_all(
         result: dict[str, Any],
@@ -441,7 +520,20 @@ def get_writer(output_format: str, output_dir: str | os.PathLike[str]) -> Writer
         options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        shown = in_its_language(result, is_translation)
         for writer in writers:
-            writer(result, audio_path, options, **kwargs)
+            writer(result if isinstance(writer, WriteJSON) else shown, audio_path, options, **kwargs)
 
     return write_all
+
+
+def _is_list(asked: object) -> bool:
+    return isinstance(asked, Sequence) and all(isinstance(name, str) for name in asked)
+
+
+def _writer(name: str, output_dir: str | os.PathLike[str]) -> Writer:
+    if name in WRITERS:
+        return WRITERS[name](output_dir)
+    from .further_formats import FurtherWriter  # few programs want one
+
+    return FurtherWriter(name, output_dir)

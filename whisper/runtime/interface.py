@@ -4,7 +4,9 @@ A runner holds packed weights and caches. It does not decide which row runs, nor
 Two modules implement it, `pytorch.runner` and `native.runner` (compiled kernels), and tests have a mock.
 `select` chooses.
 
-A *window* is what the encoder reads at once: 30 s, or less, in which case encoder and cross-attention do less work.
+A *window* is what the encoder reads at once: 30 s, or less, which is taken for the beginning of 30 s that are silent to
+their end. Then of the positions that follow the encoder keeps one in `PADDING_STRIDE`, which every attention counts as
+often, so that the model finds the padding that it was trained with and encoder and cross-attention do less work.
 
 A *row* is one growing text: a greedy text, or one beam. A *batch* is flat: each item is one token of one row, so a
 prompt (many items of one row) and the next tokens of other rows (one item each) run in the same call.
@@ -18,15 +20,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..device.hardware import free_memory
+from ..device.lazy_torch import Tensor, torch
 from ..errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
     from ..model import ModelDimensions
 
+PADDING_STRIDE = 4  # positions of the padding that one stands for; measured by ``benchmarks/audio_context.py``
 ASK_FROM = 1 << 30  # bytes; smaller requests are not compared with the free memory
 
 Ints = npt.NDArray[np.int32]
@@ -36,7 +38,7 @@ Ints = npt.NDArray[np.int32]
 class EncodedWindow:
     """A window after the encoder, made by `Runner.project`; only its runner looks inside."""
 
-    features: Tensor  # (n_positions, n_audio_state), float32; n_positions is at most n_audio_ctx
+    features: Tensor  # (n_positions, n_audio_state), float32; see `Runner.encode`
     cross_kv: Any  # keys and values of every layer's cross-attention, in the runner's own form
 
 
@@ -132,8 +134,12 @@ class Runner(Protocol):
         Parameters
         ----------
         mels
-            Each ``(n_mels, 2 * n_positions)``, of any even length up to ``2 * n_audio_ctx`` (30 s). The model knows
-            only windows of 30 s, so a shorter one should end in silence; how much, the caller decides.
+            Each ``(n_mels, 2 * n_own)``. `n_own` is at most n_audio_ctx (30 s), from which it differs by a multiple of
+            `PADDING_STRIDE`. The last four frames of a shorter one must be zeros, as all that follow are taken to be.
+
+        Returns
+        -------
+        Of each window its own positions, and behind them those of its padding; see `n_positions_with_padding`.
         """
         ...
 
@@ -201,26 +207,41 @@ class Runner(Protocol):
         ...
 
 
-def n_positions_of(mel: Tensor, dims: ModelDimensions) -> int:
-    """Return how many positions a window has after the encoder; `ShapeError` where the encoder does not take it."""
+def n_own_positions(mel: Tensor, dims: ModelDimensions) -> int:
+    """Return how many positions a window has itself; `ShapeError` where the encoder does not take it."""
     n_frames = mel.shape[-1] if mel.ndim == 2 else 0
-    if tuple(mel.shape) != (dims.n_mels, n_frames) or n_frames % 2 or not 2 <= n_frames <= 2 * dims.n_audio_ctx:
+    missing = 2 * dims.n_audio_ctx - n_frames
+    if tuple(mel.shape) != (dims.n_mels, n_frames) or not n_frames or missing < 0 or missing % (2 * PADDING_STRIDE):
         shape = (dims.n_mels, 2 * dims.n_audio_ctx)
         raise ShapeError(
-            f"incorrect audio shape: the encoder takes {shape}, or an even number of frames that is less, got "
+            f"incorrect audio shape: the encoder takes {shape}, or a multiple of {2 * PADDING_STRIDE} frames less, got "
             f"{tuple(mel.shape)}; cut or pad the mel spectrogram with pad_or_trim(mel, {shape[1]})"
         )
     return n_frames // 2
 
 
-def check_features(features: Tensor, dims: ModelDimensions) -> None:
-    """Raise `ShapeError` where these are not the features of a window."""
+def n_positions_with_padding(n_own: int, dims: ModelDimensions) -> int:
+    """Return how many positions the features of a window have that has `n_own` itself."""
+    return n_own + (dims.n_audio_ctx - n_own) // PADDING_STRIDE
+
+
+def check_features(features: Tensor, dims: ModelDimensions) -> int:
+    """Return how many positions these features have before those of the padding.
+
+    Raises
+    ------
+    ShapeError
+        These are not the features of a window.
+    """
     n = len(features) if features.ndim else 0
-    if tuple(features.shape) != (n, dims.n_audio_state) or not 1 <= n <= dims.n_audio_ctx:
+    n_own, rest = divmod(PADDING_STRIDE * n - dims.n_audio_ctx, PADDING_STRIDE - 1)
+    if tuple(features.shape) != (n, dims.n_audio_state) or rest or not 0 < n_own <= dims.n_audio_ctx:
         shape = (dims.n_audio_ctx, dims.n_audio_state)
         raise ShapeError(
-            f"audio features of this model have shape {shape}, or fewer positions, not {tuple(features.shape)}"
+            f"audio features of this model have shape {shape}, or as `encode` gives them for less, not "
+            f"{tuple(features.shape)}"
         )
+    return n_own
 
 
 def check_room(n_rows: int, dims: ModelDimensions, device: torch.device) -> None:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from ..device.lazy_torch import Tensor, torch
 from . import repetition
 
 if TYPE_CHECKING:

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence, Sized
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from ..device.lazy_torch import Tensor, torch
+from ..device.lazy_torch import functional as F
 from ..errors import OptionError
 
 Candidates = Sequence[Sequence[Tensor]]

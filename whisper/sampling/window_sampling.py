@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from ..device.lazy_torch import Tensor, as_tensor, torch
+from ..device.lazy_torch import functional as F
 from ..device.torch_state import clean_state
 from ..runtime.interface import Batch, EncodedWindow, Ints, Runner
 from .search import best_extensions, fill_up
@@ -78,6 +77,9 @@ class WindowSampling:
 
     def apply_row_filters(self, logits: Tensor) -> None:
         """Change the logits of the live rows, ``(n_live, n_vocab)``, in place."""
+        if not self.plan.row_filters:
+            return
+        logits = as_tensor(logits)
         for row_filter in self.plan.row_filters:
             for i, row in zip(self._live, logits, strict=True):
                 row_filter.apply_to_row(row, self._texts[i])
@@ -102,7 +104,9 @@ class WindowSampling:
             logprobs = logprobs.copy()
             for at, i in enumerate(self._live):
                 best, logprob = int(ids[at, 0]), float(logprobs[at, 0])
-                logprobs[at] += self.plan.hotwords.score_correction(logits[at], best, logprob, self._texts[i])
+                logprobs[at] += self.plan.hotwords.score_correction(
+                    as_tensor(logits[at]), best, logprob, self._texts[i]
+                )
         if self.plan.max_candidates is not None:
             return self._advance_beams(ids, logprobs)
         if first:
@@ -125,7 +129,7 @@ class WindowSampling:
 
     def _sample(self, ids: Ints, logprobs: Floats, logits: Tensor) -> tuple[list[int], Floats]:
         """Sample a token for each live row; returns also log-probabilities, at temperature 1."""
-        plan, n = self.plan, len(self._live)
+        plan, n, logits = self.plan, len(self._live), as_tensor(logits)
         if plan.seed is not None and self._generator is None:
             self._generator = torch.Generator(device=logits.device).manual_seed(plan.seed)
         probabilities = F.softmax(logits.float() / plan.temperature, dim=-1).expand(n, -1)
@@ -195,7 +199,7 @@ def step(runner: Runner, samplings: Iterable[WindowSampling]) -> None:
     batch, prefills, n_sampled = _batch_of(ordered)
     logits = runner.forward(batch)  # (len(batch.logit_indices), n_vocab)
     if prefills:  # before the token rules change the logits in place
-        at_sot = logits[list(prefills.values())].float().softmax(dim=-1)
+        at_sot = _softmax(logits[list(prefills.values())])
         for s, probabilities in zip(prefills, at_sot, strict=True):
             s.no_speech_prob = float(probabilities[s.plan.no_speech])
     _select_tokens(runner, ordered, logits[:n_sampled])
@@ -260,6 +264,14 @@ def release(runner: Runner, sampling: WindowSampling) -> None:
         runner.free_rows(rows)
 
 
+def _softmax(logits: Any) -> Any:
+    """Return probabilities over the last axis, as what the logits are, a tensor or an array."""
+    if isinstance(logits, Tensor):
+        return logits.float().softmax(dim=-1)
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
 @clean_state()
 def language_probs(
     runner: Runner, windows: Sequence[EncodedWindow], sot: int, languages: Sequence[int]
@@ -269,7 +281,7 @@ def language_probs(
     rows = runner.take_rows(n)
     try:
         logits = runner.forward(Batch([sot] * n, rows, [0] * n, windows, range(n)))
-        probs: list[list[float]] = logits[:, list(languages)].float().softmax(dim=-1).tolist()
+        probs: list[list[float]] = _softmax(logits[:, list(languages)]).tolist()
     finally:
         runner.free_rows(rows)
     return probs

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import math
+import threading
 import time
 from collections.abc import AsyncIterator
 
 import anyio
 
+from ..errors import CancelledError
 from .errors import RequestError, shutting_down
 from .metrics import Metrics
 
 LONGEST_RETRY_AFTER = 120  # seconds: after a longer one, OpenAI's clients do not try again
 FIRST_GUESS = 5.0  # seconds of work for a request, before any was measured
+CANCEL_PAUSE = 0.05  # seconds between two looks at whether a request that waits was given up
 KEPT = 4  # one place in so many is kept from long recordings
 SMOOTHING = 0.2  # weight of the newest request in the mean
 
@@ -44,6 +49,24 @@ class Place:
             self.leave()
             await self._take(self._long_places)
             await self._take(self._places)
+
+    def become_long_from_thread(self, loop: asyncio.AbstractEventLoop, cancel: threading.Event) -> None:
+        """Do that on the thread of the work, while the loop runs elsewhere.
+
+        Not by ``anyio.from_thread.run``: where the task that waits for the thread was cancelled before, that never
+        returns, and keeps the loop busy (anyio 4.16).
+
+        Raises
+        ------
+        CancelledError
+            `cancel` was set before it was its turn.
+        """
+        waiting = asyncio.run_coroutine_threadsafe(self.become_long(), loop)
+        while not cancel.is_set():
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                return waiting.result(CANCEL_PAUSE)
+        waiting.cancel()
+        raise CancelledError("the request was given up before it was its turn")
 
     async def _take(self, places: anyio.CapacityLimiter) -> None:
         await places.acquire_on_behalf_of(self)

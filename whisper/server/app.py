@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import from_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..errors import CancelledError
+from ..errors import CancelledError, OptionError
 from ..media.isolated.decoders import Decoders
 from . import openapi, responses, streaming
 from .admission import Admission
@@ -27,19 +27,28 @@ from .errors import (
     answer_http_error,
     answer_request_error,
     of_work,
+    release_frames,
 )
 from .fields import collect
 from .jobs.api import routes as job_routes
 from .jobs.runner import Jobs
 from .jobs.store import JobStore
+from .library.api import routes as library_routes
+from .library.library import Library
 from .metrics import CONTENT_TYPE, Metrics
 from .models import Models
 from .observing import LOG, Observer, note
+from .page.files import routes as page_routes
+from .realtime.client_secrets import ClientSecrets
+from .realtime.client_secrets import routes as secret_routes
+from .realtime.endpoint import routes as realtime_routes
+from .realtime.sessions import LiveSessions, MakeSession, live_session
 from .requests import read_request, seconds_of_client
 from .security import Gate, owner_of
 from .settings import ServeOptions
 from .uploads import check_headers, receive_form
 from .work import Work
+from .wyoming.listener import Listener
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -66,6 +75,8 @@ class Server:
         Called with the error where a model cannot be loaded.
     decoders
         Decode the uploads; where not given, some of its own.
+    make_session
+        Makes live sessions.
     """
 
     def __init__(
@@ -76,6 +87,7 @@ class Server:
         keys: Sequence[str] = (),
         on_failure: Callable[[Exception], None] = lambda error: None,
         decoders: Decoders | None = None,
+        make_session: MakeSession = live_session,
     ) -> None:
         self.options, self.keys = options, keys
         self.metrics = Metrics()
@@ -89,6 +101,15 @@ class Server:
         self.jobs: Jobs | None = None
         if options.data_dir is not None:
             self.jobs = Jobs(JobStore(options.data_dir), self.models, options, self.metrics, self.works, self.decoders)
+        self.live = LiveSessions(options, self.models, self.admission, self.metrics, make_session)
+        self.live.is_loaded = lambda: self.is_loaded
+        self.secrets = ClientSecrets()
+        self.library: Library | None = None
+        if options.job_folders and keys:
+            raise OptionError("job_folders: with keys, each has recordings of its own; the results of jobs have no key")
+        if options.page:
+            self.library = Library(options, self.models, self.metrics, self.works, self.decoders)
+        self.wyoming = Listener(self) if options.wyoming_port is not None else None
         self._on_failure = on_failure
 
     # -- the life of the server --------------------------------------------------------------------------
@@ -98,15 +119,35 @@ class Server:
         """Load the models while the server already answers `/health`, and free them when they are idle."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._load)
-            if self.jobs:
-                tasks.start_soon(self.jobs.run)
+            for jobs in self._all_jobs():
+                tasks.start_soon(jobs.run)
+            if self.library and self.library.job_folders.folders:
+                tasks.start_soon(self.library.job_folders.follow, self.library)
+            if self.wyoming:
+                await self._listen(self.wyoming)
             yield
-            if self.jobs:
-                self.jobs.end()
+            if self.wyoming:
+                await self.wyoming.close()
+            for jobs in self._all_jobs():
+                jobs.end()
+            if self.library:
+                self.library.job_folders.end()
             tasks.cancel_scope.cancel()
         if self.jobs:
             self.jobs.store.close()
+        if self.library:
+            self.library.close()
         self.decoders.close()
+
+    def _all_jobs(self) -> list[Jobs]:
+        """Return the jobs of programs, and those of the page."""
+        return [jobs for jobs in (self.jobs, self.library and self.library.jobs) if jobs]
+
+    async def _listen(self, wyoming: Listener) -> None:
+        try:
+            await wyoming.start()
+        except OptionError as error:
+            self._on_failure(error)
 
     async def _load(self) -> None:
         started = time.monotonic()
@@ -127,8 +168,8 @@ class Server:
     def drain(self) -> None:
         """Take no new work; that under way goes on."""
         self.admission.is_draining = True
-        if self.jobs:
-            self.jobs.end()
+        for jobs in self._all_jobs():
+            jobs.end()
 
     def cancel_all(self) -> None:
         """End the work that is under way: its clients are told that the server shuts down."""
@@ -147,6 +188,10 @@ class Server:
         if self.works and all(now - work.last_progress > STALLED for work in self.works):
             return "stalled"
         return None
+
+    def admits(self, scope: Scope, cookies: str) -> bool:
+        """Say whether a request needs no key: it has a client secret, or a ticket for sound of the page."""
+        return self.secrets.admits(scope) or (self.library is not None and self.library.tickets.admit(scope, cookies))
 
     # -- one transcription -------------------------------------------------------------------------------
 
@@ -203,11 +248,13 @@ class Server:
     async def _on_thread(self, work: Work, function: Callable[[], Any]) -> Any:
         """Run a function on a thread when it is its turn."""
         async with self.admission.running() as place:
-            work.before_long = lambda: from_thread.run(place.become_long)
+            loop = asyncio.get_running_loop()
+            work.before_long = lambda: place.become_long_from_thread(loop, work.cancel)
             started = work.last_progress = time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(function, limiter=self.threads)
             finally:
+                work.before_long = lambda: None
                 work.cancel.set()  # where this task itself was cancelled, the thread goes on until it sees this
                 self.metrics.audio_seconds.inc(work.duration)
                 self.metrics.work_seconds.inc(time.monotonic() - started)
@@ -234,11 +281,15 @@ class Server:
             except Exception as error:  # raised below: a task group would wrap it
                 failure = error
             tasks.cancel_scope.cancel()
-        if is_gone:
-            raise ClientGoneError
-        if failure is not None:
-            raise failure
-        return outcome
+        try:
+            if is_gone:
+                raise ClientGoneError
+            if failure is not None:
+                raise failure
+            return outcome
+        finally:
+            release_frames(failure)
+            del failure
 
     def _error_of(self, error: Exception) -> RequestError:
         return of_work(error, self.admission.is_draining)
@@ -297,6 +348,10 @@ def build_app(server: Server) -> Starlette:
             Route("/v1/models", models),
             Route("/v1/models/{model:path}", model),  # a name may be a path, or owner/name
             *job_routes(server),
+            *realtime_routes(server),
+            *secret_routes(server),
+            *(library_routes(server, server.library) if server.library else []),
+            *(page_routes() if server.library else []),
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
@@ -304,7 +359,13 @@ def build_app(server: Server) -> Starlette:
         ],
         middleware=[
             Middleware(Observer, metrics=server.metrics),
-            Middleware(Gate, keys=server.keys, hosts=server.options.hosts, origins=server.options.cors_origins or ()),
+            Middleware(
+                Gate,
+                keys=server.keys,
+                hosts=server.options.hosts,
+                origins=server.options.cors_origins or (),
+                admits=server.admits,
+            ),
         ],
         exception_handlers={RequestError: answer_request_error, HTTPException: answer_http_error},
         lifespan=server.lifespan,

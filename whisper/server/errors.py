@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -148,3 +149,14 @@ def answer_http_error(request: Request, error: Exception) -> JSONResponse:
     }.get(error.status_code, error.detail)
     code = _CODES.get(error.status_code, "invalid_request")
     return RequestError(error.status_code, message, code=code, headers=error.headers).response
+
+
+def release_frames(error: BaseException | None) -> None:
+    """Clear the variables of the functions that an error has left: its traceback stays, what they held does not.
+
+    Errors, their tracebacks and frames hold each other in cycles, also those in futures. A recording would lie in
+    memory until Python looks for cycles, which it seldom does while objects are few and large.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

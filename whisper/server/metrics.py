@@ -28,6 +28,16 @@ class Metrics:
         self.work_seconds = Counter("sotto_work_seconds", "Seconds that their transcription took", registry=of)
         self.jobs = Counter("sotto_jobs", "Jobs that ended", ["outcome"], registry=of)
         self.cancelled = Counter("sotto_cancelled", "Transcriptions that were given up", ["reason"], registry=of)
+        self.live_sessions = Gauge("sotto_live_sessions", "Live sessions that are open", ["protocol"], registry=of)
+        self.live_refused = Counter(
+            "sotto_live_refused", "Live sessions that got no place", ["protocol", "reason"], registry=of
+        )
+        self.live_items = Counter("sotto_live_items", "Items of live sessions", ["protocol", "outcome"], registry=of)
+        self.live_audio_seconds = Counter("sotto_live_audio_seconds", "Seconds of sound in live sessions", registry=of)
+        self.live_final_seconds = _times("sotto_live_final_seconds", "Time from the end of an item to its text", of)
+        self.replicas_lost = Counter(
+            "sotto_replicas_lost", "Times that a replica of a cluster was lost with a request", registry=of
+        )
         self.upload_bytes = Counter("sotto_upload_bytes", "Bytes of uploads", registry=of)
         self.model_loaded = Gauge("sotto_model_loaded", "Whether a model is in memory", ["model"], registry=of)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPENAI_NAMES = (
     "whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15",
-    "gpt-4o-transcribe-diarize",
+    "gpt-4o-transcribe-diarize", "gpt-live-transcribe", "gpt-realtime-whisper",
 )  # fmt: skip
 OWNER = "sotto"
 
@@ -74,6 +74,16 @@ class Models:
                 raise RequestError(
                     404, f"alias {alias} stands for {name}, which is not served", code="model_not_found", param="alias"
                 )
+
+    @property
+    def default(self) -> str:
+        """Return the model that is meant where none is named."""
+        return next(iter(self._entries))
+
+    @property
+    def served(self) -> list[str]:
+        """Return the models, the default first, without further names."""
+        return list(self._entries)
 
     def resolve(self, asked: str) -> str:
         """Return the name of the model that a client means.

@@ -5,6 +5,7 @@ No line holds a text, the name of a file, a key, or what stands behind the quest
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -20,6 +21,8 @@ from .metrics import Metrics
 
 LOG = logging.getLogger("whisper.server")
 NOTES = "whisper.notes"  # in the scope: what a handler adds to the line of its request
+SWITCHED, FORBIDDEN = 101, 403  # the statuses of websockets that were accepted, or closed before
+BROKEN = 1011  # the code of a websocket's close after a fault of ours
 OTHER = "other"  # in metrics: all addresses that do not exist
 
 
@@ -60,16 +63,20 @@ class Observer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note what came of it."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         request_id, started, status = f"req_{uuid.uuid4().hex}", time.monotonic(), 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+            elif message["type"] == "websocket.accept":
+                status = SWITCHED
+            elif message["type"] == "websocket.close":
+                status = status or FORBIDDEN  # what the client of a handshake sees
             await send(message)
 
         error: Exception | None = None
@@ -81,6 +88,9 @@ class Observer:
             error = raised
             if not status:
                 await internal().response(scope, receive, send_with_id)
+            elif scope["type"] == "websocket":
+                with contextlib.suppress(Exception):  # it may be closed
+                    await send({"type": "websocket.close", "code": BROKEN, "reason": request_id})
         finally:
             self._note(scope, request_id, status or CLIENT_GONE, time.monotonic() - started, error)
 
@@ -90,7 +100,7 @@ class Observer:
         self._metrics.request_seconds.labels(route).observe(seconds)
         notes = {
             "request_id": request_id,
-            "method": scope["method"],
+            "method": scope.get("method", "WEBSOCKET"),
             "route": route,
             "status": status,
             "seconds": round(seconds, 4),

@@ -12,6 +12,7 @@ from ..options.types import (
     FINITE,
     FLAG,
     NAMES,
+    SPEAKERS,
     TEMPERATURES,
     TEXT_OR_TOKENS,
     TIMES,
@@ -22,15 +23,21 @@ from ..options.types import (
 )
 from ..version import __release__
 from .requests import FORMATS, GRANULARITIES, LAYOUT, MOST, OPTIONS, VAD_FIELDS
-from .security import OPEN_PATHS
+from .security import BETA_SECRETS_PATH, LONGEST_SECRET, OPEN_PATHS, SECRETS_PATH, SHORTEST_SECRET, USUAL_SECRET
+from .uploads import MAX_VOICES
 
+TEXT_TYPES = (
+    "text/plain", "text/vtt", "text/tab-separated-values", "text/csv", "application/ttml+xml", "application/xml",
+)  # fmt: skip
 _TEXT: dict[str, Any] = {"type": "string"}
 _WORDS = {"type": "array", "items": {"type": "string"}}
 _NUMBER = {"type": "number"}
+_SECONDS = {"type": "integer", "minimum": SHORTEST_SECRET, "maximum": LONGEST_SECRET, "default": USUAL_SECRET}
 _BY_KIND: dict[Any, dict[str, Any]] = {
     FLAG: {"type": "boolean"},
     TRUTH: {"type": "boolean"},
     NAMES: _WORDS,
+    SPEAKERS: {"oneOf": [{"type": "boolean"}, {"type": "integer"}, _TEXT]},
     TOKENS: {"oneOf": [{"type": "array", "items": {"type": "integer"}}, _TEXT]},
     TEXT_OR_TOKENS: _TEXT,
     TIMES: {"oneOf": [{"type": "array", "items": _NUMBER}, _TEXT]},
@@ -75,6 +82,7 @@ def document(has_keys: bool, *, has_jobs: bool = False) -> dict[str, Any]:
                 "parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}],
             }
         },
+        **_secret_paths(),
         **(_job_paths() if has_jobs else {}),
         "/health": {"get": _get("Whether the server lives")},
         "/ready": {"get": _get("Whether the server takes work", "503")},
@@ -95,6 +103,28 @@ def document(has_keys: bool, *, has_jobs: bool = False) -> dict[str, Any]:
     }
 
 
+def _secret_paths() -> dict[str, Any]:
+    """Describe how client secrets are made; their sessions are a websocket's, which OpenAPI cannot describe."""
+    created = {"type": "object", "properties": {"anchor": {"const": "created_at"}, "seconds": _SECONDS}}
+    session = {"type": "object", "description": "settings of the session, as docs/serve.md has them"}
+    present = {"expires_after": created, "session": session}
+    in_beta = {"client_secret": {"type": "object", "properties": {"expires_after": created}}}
+
+    def make(properties: dict[str, Any], summary: str, **more: Any) -> dict[str, Any]:
+        content = {"application/json": {"schema": {"type": "object", "properties": properties, **more}}}
+        return {
+            "post": {
+                **_get(summary, "400", "404", "408", "413", "415", "429"),
+                "requestBody": {"required": True, "content": content},
+            }
+        }
+
+    return {
+        SECRETS_PATH: make(present, "Make a key for live sessions that lives for minutes", additionalProperties=False),
+        BETA_SECRETS_PATH: make(in_beta, "The same, in the words of OpenAI's beta"),
+    }
+
+
 def _job_paths() -> dict[str, Any]:
     def parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
         return {"name": name, "in": place, "required": place == "path", "schema": schema}
@@ -109,7 +139,7 @@ def _job_paths() -> dict[str, Any]:
         parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
         parameter("after", "query", _TEXT),
     ]
-    contents = dict.fromkeys(("text/plain", "text/vtt", "text/tab-separated-values"), _TEXT)
+    contents = dict.fromkeys(TEXT_TYPES, _TEXT)
     result = _get("The transcript, in any format", "400", "404", "409", "413")
     result["responses"] |= {"200": _responses({"application/json": {"type": "object"}, **contents})["200"]}
     result["parameters"] = [parameter("format", "query", {"enum": list(FORMATS)})]
@@ -142,9 +172,7 @@ def _upload(summary: str, *, translates: bool) -> dict[str, Any]:
     }
     content = {
         "application/json": {"type": "object"},
-        "text/plain": _TEXT,
-        "text/vtt": _TEXT,
-        "text/tab-separated-values": _TEXT,
+        **dict.fromkeys(TEXT_TYPES, _TEXT),
         "text/event-stream": _TEXT,
     }
     return {
@@ -198,6 +226,10 @@ def form_properties(translates: bool) -> dict[str, Any]:
         "stream": {"type": "boolean", "default": False, "description": "answer with server-sent events"},
         "chunking_strategy": {"oneOf": [{"enum": ["auto"]}, vad], "description": "OpenAI's name of vad_filter"},
         "keywords": {**_WORDS, "description": "OpenAI's name of hotwords"},
+        "known_speaker_names": {**_WORDS, "description": f"names of known speakers, at most {MAX_VOICES}"},
+        "known_speaker_references": {
+            **_WORDS, "description": "their voices in the same order, each as a data URL of at most 60 s of sound",
+        },
     }  # fmt: skip
     own = {name: _schema(declared) for name, declared in {**OPTIONS, **LAYOUT}.items()}
     own["task"]["enum"] = ["translate"] if translates else ["transcribe", "translate"]

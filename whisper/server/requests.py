@@ -6,10 +6,12 @@ that names the field; nothing is ignored.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import OptionError
@@ -32,15 +34,31 @@ from ..options.types import (
     takes_none,
 )
 from ..output.layout import Layout
+from ..output.writers import FURTHER
+from ..subtitles.formats.document import FormatOptions
+from ..subtitles.formats.names import NEED_WORDS, WITH_CUES
+from ..subtitles.rules import RuleOptions
 from .errors import invalid
 from .fields import Value, as_json, as_list, as_object, as_text, as_truth
+from .uploads import MAX_VOICES
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json", "tsv", "transcript")
-SUBTITLES = ("srt", "vtt")
+WRITTEN = tuple(name for name in FURTHER if name != "docx")  # the files of the command, as far as they are text
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json", "tsv", "transcript", *WRITTEN)
 STREAMED = ("json", "text", "diarized_json")
 GRANULARITIES = ("word", "segment")
-NOT_HERE = ("verbose", "progress", "cancel")  # of a caller in the same process
-LAYOUT = {f.name: f for f in fields(Layout)}
+TELL_SPEAKERS = ("speakers", "num_speakers", "min_speakers", "max_speakers")  # options that do
+_DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+/=-]+)*;base64,", re.ASCII)
+# of a caller in the same process, or about files and programs of this machine
+NOT_HERE = ("verbose", "progress", "cancel", "known_speakers", "speaker_backend")
+_RULES = [f for f in fields(RuleOptions) if facts(f).cli is not None and f.name != "cuts"]  # those are a file's name
+LAYOUT: dict[str, Field[Any]] = {f.name: f for f in (*fields(Layout), *_RULES, *fields(FormatOptions))}
+# the formats in which these have a place; all others of `LAYOUT` have it in those with cues
+PLACES = {
+    "highlight_words": ("srt", "vtt"),
+    "karaoke": ("vtt", "ass", "lrc", "ttml", "audacity"),
+    "cue_settings": ("vtt",),
+    "frame_rate": ("fcpxml", "edl"),
+}
 OPTIONS: dict[str, Field[Any]] = {f.name: f for f in options_of_transcribe() if f.name not in NOT_HERE}
 OPENAI_FIELDS = (
     "model", "prompt", "response_format", "timestamp_granularities", "include", "stream", "chunking_strategy",
@@ -55,6 +73,7 @@ VAD_FIELDS = {
 # What one request may ask of the machine; in a program of one's own there is no such limit.
 MOST = {"beam_size": 32, "best_of": 32, "batch_size": 64, "language_detection_segments": 64}
 MOST_TEMPERATURES = 16
+MAX_SPEAKER_NAME = 40  # characters
 _TOKEN_IDS = re.compile(r"\s*\[[\s\d,]*\]\s*")
 _LISTS = {NAMES: str, TOKENS: int, TEXT_OR_TOKENS: int, TIMES: float, TEMPERATURES: float}
 
@@ -66,11 +85,12 @@ class TranscriptionRequest:
     model: str  # as the client calls it
     options: dict[str, Any]  # for `transcribe`
     response_format: str = "json"
-    layout: dict[str, Any] | None = None  # of subtitles
+    layout: dict[str, Any] | None = None  # of subtitles, and what further formats hold
     stream: bool = False
     with_words: bool = False  # at the top level of verbose_json
     with_segments: bool = True
     with_logprobs: bool = False
+    voices: dict[str, bytes] = field(default_factory=dict)  # files with the voices of known speakers, by their names
 
     @property
     def is_translation(self) -> bool:
@@ -103,17 +123,25 @@ def read_request(given: Mapping[str, Value], *, translates: bool) -> Transcripti
     include = _words(given, "include", ("logprobs",))
     if include:
         options["token_logprobs"] = True
-    if "word" in granularities:
+    layout = read_layout(given, "en" if options.get("task") == "translate" else options.get("language"))
+    if "word" in granularities or RuleOptions.within(layout).by_rules:
+        if options.get("word_timestamps") is False:
+            raise invalid("word_timestamps=false contradicts what needs the times of words", "word_timestamps")
         options["word_timestamps"] = True
+    voices = _voices(given)
+    if voices or (response_format == "diarized_json" and options.get("channels") != "separate"):
+        options = {**({} if _tells_speakers(options) else {"speakers": True}), **options}
+        _check_combinations(options)
     request = TranscriptionRequest(
         model=as_text("model", given["model"]),
         options=options,
         response_format=response_format,
-        layout=_layout(given),
+        layout=layout,
         stream=as_truth("stream", given["stream"]) if "stream" in given else False,
         with_words="word" in granularities,
         with_segments=not granularities or "segment" in granularities,
         with_logprobs=bool(include),
+        voices=voices,
     )
     _check_format(request)
     return request
@@ -122,12 +150,6 @@ def read_request(given: Mapping[str, Value], *, translates: bool) -> Transcripti
 def _check_names(given: Mapping[str, Value]) -> None:
     known = [*OPENAI_FIELDS, *OPTIONS, *LAYOUT]
     for name in given:
-        if name in ("known_speaker_names", "known_speaker_references"):
-            raise invalid(
-                "speakers are not told apart by their voices here; channels=separate takes each channel for one",
-                name,
-                "unsupported_parameter",
-            )
         if name not in known:
             near = did_you_mean(name, known) or "; /openapi.json lists those that there are"
             raise invalid(f"there is no field {name[:80]!r}{near}", name[:80], "unknown_parameter")
@@ -254,6 +276,35 @@ def _check_combinations(options: Mapping[str, Any]) -> None:
         raise invalid(str(error), first if first in OPTIONS else None) from error
 
 
+def _tells_speakers(options: Mapping[str, Any]) -> bool:
+    return any(options.get(name) not in (None, False) for name in TELL_SPEAKERS)
+
+
+def _voices(given: Mapping[str, Value]) -> dict[str, bytes]:
+    """Return the files with the voices of known speakers, by their names; they are sent as data URLs."""
+    names, sounds = "known_speaker_names", "known_speaker_references"
+    called = [name.strip() for name in as_list(names, given[names])] if names in given else []
+    urls = as_list(sounds, given[sounds]) if sounds in given else []
+    if len(called) != len(urls):
+        raise invalid(f"{len(called)} names of speakers and {len(urls)} recordings of them were sent", sounds)
+    if len(called) > MAX_VOICES:
+        raise invalid(f"at most {MAX_VOICES} speakers may be known", names)
+    if len(set(called)) != len(called) or not all(0 < len(name) <= MAX_SPEAKER_NAME for name in called):
+        raise invalid(f"names of speakers have 1 to {MAX_SPEAKER_NAME} characters, and no two are the same", names)
+    return {name: _sound(url, sounds) for name, url in zip(called, urls, strict=True)}
+
+
+def _sound(url: str, name: str) -> bytes:
+    head = _DATA_URL.match(url)
+    try:
+        data = base64.b64decode(url[head.end() :], validate=True) if head else b""
+    except binascii.Error:
+        data = b""
+    if not data:
+        raise invalid("a voice must be sent as a data URL, such as data:audio/wav;base64,UklGR...", name)
+    return data
+
+
 # ---------------------------------------------------------------------------------------------------------
 # What is answered
 # ---------------------------------------------------------------------------------------------------------
@@ -274,8 +325,25 @@ def _words(given: Mapping[str, Value], name: str, choices: tuple[str, ...]) -> l
     return words
 
 
-def _layout(given: Mapping[str, Value]) -> dict[str, Any] | None:
+def read_layout(given: Mapping[str, Value], language: str | None) -> dict[str, Any] | None:
+    """Return how subtitles are laid out, and what further formats hold; None where nothing is said of that.
+
+    Raises
+    ------
+    RequestError
+        A value is wrong, or rules are given without a preset or exclude each other.
+    """
     layout = {name: read_option(LAYOUT[name], value) for name, value in given.items() if name in LAYOUT}
+    try:
+        FormatOptions.within(layout)
+        rules = RuleOptions.within(layout)
+        if unused := rules.without_effect():
+            raise invalid(f"{unused[0]} needs subtitle_preset", unused[0])
+        if rules.by_rules:
+            rules.rules(language)  # whether they go together
+    except OptionError as error:
+        first = str(error).split(maxsplit=1)[0]
+        raise invalid(str(error), first if first in LAYOUT else None) from error
     return layout or None
 
 
@@ -292,7 +360,7 @@ def check_format(request: TranscriptionRequest, response_format: str) -> Transcr
     changed = replace(
         request,
         response_format=response_format,
-        layout=request.layout if response_format in SUBTITLES else None,
+        layout={k: v for k, v in (request.layout or {}).items() if response_format in places_of(k)} or None,
         with_words=request.with_words and response_format == "verbose_json",
         with_logprobs=request.with_logprobs and response_format == "json",
     )
@@ -303,29 +371,35 @@ def check_format(request: TranscriptionRequest, response_format: str) -> Transcr
 def _check_format(request: TranscriptionRequest) -> None:
     """Raise where a field asks for something that the format of the answer has no place for."""
     response_format = request.response_format
-    if response_format == "diarized_json" and request.options.get("channels") != "separate":
+    is_told = request.options.get("channels") == "separate" or _tells_speakers(request.options)
+    if response_format == "diarized_json" and not is_told:
         raise invalid(
-            "diarized_json takes each channel for a speaker, and needs channels=separate; "
-            "speakers on the same channel are not told apart here",
-            "response_format",
+            "diarized_json needs speakers=true, or channels=separate for a speaker on each", "response_format"
         )
     if request.with_words and response_format != "verbose_json":
         raise invalid(
             "the times of words are only in verbose_json; word_timestamps=true uses them for srt and vtt",
             "timestamp_granularities",
         )
+    if response_format in NEED_WORDS and not request.options.get("word_timestamps"):
+        raise invalid(f"{response_format} needs word_timestamps=true", "response_format")
     if request.with_logprobs and response_format != "json":
         raise invalid("logprobs are only in json", "include")
     if request.stream and response_format not in STREAMED:
         raise invalid(
             f"a stream has events of text: response_format must be one of {', '.join(STREAMED)}", "response_format"
         )
-    if request.layout:
-        name = next(iter(request.layout))
-        if response_format not in SUBTITLES:
-            raise invalid(f"{name} is for {' and '.join(SUBTITLES)}", name)
-        if not request.options.get("word_timestamps"):
+    for name in request.layout or ():
+        if response_format not in places_of(name):
+            raise invalid(f"{name} is for {' and '.join(places_of(name))}", name)
+        needs_words = name == "karaoke" or name in Layout.__dataclass_fields__
+        if needs_words and not request.options.get("word_timestamps"):
             raise invalid(f"{name} needs word_timestamps=true", name)
+
+
+def places_of(name: str) -> tuple[str, ...]:
+    """Return the formats in which a field of the layout has a place."""
+    return PLACES.get(name, WITH_CUES)
 
 
 def seconds_of_client(text: str | None) -> float:

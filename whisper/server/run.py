@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from ..device.allocator import keep_little
+from ..errors import OptionError
 from .app import Server, build_app
 from .observing import LOG, JsonFormatter
+from .realtime.endpoint import MOST_BYTES
 from .settings import ServeOptions
 
 if TYPE_CHECKING:
     from ..model import Whisper
 
 KEEP_ALIVE = 75  # seconds that an idle connection stays open: longer than proxies keep theirs
+PING_TIMEOUT = 60  # seconds: while a session catches up, its client's answers to pings are not read, either
+FALSE_ALARM = "ASGI callable returned without completing handshake."  # uvicorn, of each websocket that gets a status
 LAST_ANSWERS = 5  # seconds for the answers of what is cancelled at the end
 
 
@@ -39,6 +47,18 @@ class _Uvicorn(uvicorn.Server):
             timer.start()
         super().handle_exit(sig, frame)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where the page is, once the port is known."""
+        await super().startup(sockets)
+        if self.servers and self._server.library:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._server.library.job_folders.announce(self._server.options.page_address(port))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let live sessions get their last text first: uvicorn closes websockets at once."""
+        await self._server.live.drain(self._server.options.graceful_timeout_s, lambda: self.force_exit)
+        await super().shutdown(sockets)
+
 
 def run(options: ServeOptions, names: Sequence[str], load: Callable[[str], Whisper], keys: Sequence[str]) -> None:
     """Serve until the process is told to end.
@@ -56,12 +76,14 @@ def run(options: ServeOptions, names: Sequence[str], load: Callable[[str], Whisp
 
     Raises
     ------
+    OptionError
+        The port cannot be listened on.
     Exception
         What kept a model from being loaded.
-    SystemExit
-        The port cannot be listened on.
     """
+    check_port(options)
     log_as_json()
+    keep_little()
     failures: list[Exception] = []
 
     def on_failure(error: Exception) -> None:
@@ -76,7 +98,10 @@ def run(options: ServeOptions, names: Sequence[str], load: Callable[[str], Whisp
         ssl_certfile=options.tls_certificate,
         ssl_keyfile=options.tls_key,
         http="h11",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MOST_BYTES,
+        ws_per_message_deflate=False,  # sound in base64 gains little, and a small message can hold a large one
+        ws_ping_timeout=PING_TIMEOUT,
         loop="asyncio",
         lifespan="on",
         log_config=None,
@@ -91,10 +116,31 @@ def run(options: ServeOptions, names: Sequence[str], load: Callable[[str], Whisp
         raise failures[0]
 
 
+def check_port(options: ServeOptions) -> None:
+    """Raise `OptionError` where the port cannot be listened on; said here, since uvicorn only logs it."""
+    where = f"port {options.port} of {options.host}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")  # as asyncio does
+            probe.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OptionError(f"{where} cannot be used: {reason}; --port gives another, --host another address") from None
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a record may be written: lines of websockets hold whole addresses; `Observer` writes better ones."""
+    if "websockets" not in Path(record.pathname).parts:
+        return True
+    return record.levelno > logging.INFO and record.getMessage() != FALSE_ALARM
+
+
 def log_as_json() -> None:
     """Write the log of the server and of uvicorn, and Python's warnings, to standard error: one line of JSON each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(_is_wanted)
     for name in (LOG.name, "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -18,12 +18,19 @@ from .errors import RequestError
 from .settings import ANY_HOST
 
 OPEN_PATHS = frozenset({"/health", "/ready"})  # for probes, which have no key; they tell nothing
+PAGE_PATHS = frozenset({"/", "/favicon.ico"})  # the page, which asks its user for the key; the same for everybody
+PAGE_FILES = "/page/"
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-_METHODS = "GET, POST, DELETE, OPTIONS"
+SECRETS_PATH = "/v1/realtime/client_secrets"
+BETA_SECRETS_PATH = "/v1/realtime/transcription_sessions"
+SHORTEST_SECRET, LONGEST_SECRET, USUAL_SECRET = 10, 7200, 600  # seconds that a client secret lives
+KEY_PROTOCOL = "openai-insecure-api-key."  # the subprotocol in which browsers, which can set no header, send a key
+_POLICY = "content-security-policy"
+_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 _ONE_HOUR = "3600"
 
 
@@ -40,11 +47,20 @@ class Gate:
         Names by which the server may be called; ``*`` for any.
     origins
         Origins of web pages that may call it, beside pages of its own.
+    admits
+        Says of a request, by its scope and its cookies, whether it needs no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], hosts: Sequence[str], origins: Sequence[str]) -> None:
-        self.app = app
-        self._digests = [_digest(key) for key in keys]
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        hosts: Sequence[str],
+        origins: Sequence[str],
+        admits: Callable[[Scope, str], bool] = lambda scope, cookies: False,
+    ) -> None:
+        self.app, self._admits = app, admits
+        self._digests = [digest_of(key) for key in keys]
         self._hosts, self._origins = frozenset(hosts), frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,8 +79,12 @@ class Gate:
             }
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(added)
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                answered = MutableHeaders(scope=message)
+                policy = answered.get(_POLICY)  # the page's own, or the strictest
+                answered.update(added)
+                if policy is not None:
+                    answered[_POLICY] = policy
             await send(message)
 
         is_preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
@@ -74,7 +94,7 @@ class Gate:
             if is_preflight and origin in self._origins:
                 await _preflight(headers)(scope, receive, send_with_headers)
                 return
-            if scope["path"] not in OPEN_PATHS:
+            if not (_is_open(scope["path"]) or self._admits(scope, headers.get("cookie", ""))):
                 self._check_key(headers)
         except RequestError as error:
             await error.response(scope, receive, send_with_headers)
@@ -107,7 +127,7 @@ class Gate:
         if not self._digests:
             return
         scheme, key = _authorization(headers)
-        given = _digest(key)
+        given = digest_of(key)
         # all are compared, in constant time, so that the time tells nothing of any
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
@@ -119,19 +139,33 @@ class Gate:
             )
 
 
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path in PAGE_PATHS or path.startswith(PAGE_FILES)
+
+
 def owner_of(headers: Headers, has_keys: bool) -> str:
     """Return who sent a request, by a digest of the key; all are one where none is needed."""
-    return _digest(_authorization(headers)[1]).hex() if has_keys else ""
+    return digest_of(key_of(headers)).hex() if has_keys else ""
+
+
+def key_of(headers: Headers) -> str:
+    """Return the key that a request gives; empty where it gives none."""
+    return _authorization(headers)[1]
+
+
+def digest_of(key: str) -> bytes:
+    """Return by what a key is known here."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _authorization(headers: Headers) -> tuple[str, str]:
     """Return the scheme and the key that a request gives."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        for protocol in headers.get("sec-websocket-protocol", "").split(","):
+            if protocol.strip().startswith(KEY_PROTOCOL):
+                return "bearer", protocol.strip().removeprefix(KEY_PROTOCOL)
     return scheme, key.strip()
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _without_port(host: str) -> str:

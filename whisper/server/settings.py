@@ -17,6 +17,8 @@ ADDRESS = "where the server listens"
 ACCESS = "who may use it"
 LIMITS = "what a request may take"
 JOBS = "jobs, which nobody waits for"
+LIVE = "live sessions"
+PAGE = "the page at /"
 MODELS = "models"
 ANY_HOST = "*"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -75,6 +77,38 @@ class ServeOptions:
         JOBS, 24, number(0, FINITE), "hours after which a job that has ended is forgotten"
     )
 
+    max_sessions: int = option(LIVE, 16, whole(1, 1024), "live sessions at once; further ones are refused")
+    max_sessions_per_key: int = option(LIVE, 8, whole(1, 1024), "of them, those of one key")
+    max_session_s: float = option(
+        LIVE, 3600, number(1, FINITE), "seconds that a live session may last; then it is ended, with its last text"
+    )
+    wyoming_port: int | None = option(
+        LIVE,
+        None,
+        whole(0, 65535),
+        "port for the Wyoming protocol of Home Assistant, usually 10300; 0 takes a free one",
+    )
+    wyoming_host: str = option(
+        LIVE, "127.0.0.1", TEXT,
+        "address for it; the protocol has no keys, so name another than this machine's own only in a network you trust",
+    )  # fmt: skip
+
+    page: bool = option(PAGE, True, FLAG, "with False, there is no page for people, and no library")
+    library: str | None = option(
+        PAGE,
+        None,
+        PATH,
+        "folder where the page keeps recordings and transcripts; without one, they are removed when the server ends",
+    )
+
+    job_folders: Sequence[str] | None = option(
+        PAGE,
+        None,
+        NAMES,
+        "folders of whisper jobs, with commas, whose results the page shows in its library, also those to come; not "
+        "with keys",
+    )
+
     alias: Sequence[str] | None = option(
         MODELS, None, NAMES, "further names of models, such as whisper-1=base, with commas"
     )
@@ -92,6 +126,10 @@ class ServeOptions:
         for origin in self.cors_origins or ():
             if origin == ANY_HOST:
                 raise OptionError("cors_origins: every page of the web could use the server; name the origins")
+        if self.library is not None and not self.page:
+            raise OptionError("library is for the page, which page=False turns off")
+        if self.job_folders and not self.page:
+            raise OptionError("job_folders is for the page, which page=False turns off")
         self.aliases()
 
     def aliases(self) -> dict[str, str]:
@@ -103,6 +141,11 @@ class ServeOptions:
                 raise OptionError(f"alias must be NAME=MODEL, such as whisper-1=base, not {text!r}")
             found[name.strip()] = model.strip()
         return found
+
+    def page_address(self, port: int) -> str:
+        """Return where this machine's browsers find the page."""
+        host = "localhost" if is_loopback(self.host) or self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http{'s' if self.tls_certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def hosts(self) -> tuple[str, ...]:

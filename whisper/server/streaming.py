@@ -6,6 +6,7 @@ cannot be read gets an error like any other request; a long silence is filled wi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -65,7 +66,7 @@ def events(work: Work) -> Iterator[Event]:
         delta = deltas.add(segment["text"])
         event: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
         if request.with_logprobs:
-            event["logprobs"] = logprobs(work, [segment])
+            event["logprobs"] = logprobs(work.tokenizer, [segment])
             spoken += event["logprobs"]
         is_diarized = request.response_format == "diarized_json"
         if is_diarized:
@@ -109,12 +110,16 @@ async def send_events(
     """
     put, get = anyio.create_memory_object_stream[Event | Exception](math.inf)
 
+    def hand_over(event: Event | Exception) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError):  # the client has left, and the work is cancelled
+            put.send_nowait(event)
+
     def produce() -> None:
         try:
             for event in events(work):
-                from_thread.run_sync(put.send_nowait, event)
+                from_thread.run_sync(hand_over, event)
         except Exception as error:  # whatever it is, the client is told on the event loop
-            from_thread.run_sync(put.send_nowait, error)
+            from_thread.run_sync(hand_over, error)
         finally:
             from_thread.run_sync(put.close)
 
@@ -127,8 +132,11 @@ async def send_events(
         except Exception as error:  # raised below: a task group would wrap it
             failure = error
             work.cancel.set()
-    if failure is not None:
-        raise failure
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # its traceback holds this frame
 
 
 async def _relay(

@@ -6,7 +6,7 @@ The name that a client gives its file is not used: the file here has none, and d
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import anyio
@@ -20,6 +20,9 @@ from .errors import ClientGoneError, RequestError, disk_full_told, invalid
 FILE_FIELD = "file"
 MAX_FIELDS = 256
 MAX_FIELD_BYTES = 64 << 10
+VOICE_FIELDS = ("known_speaker_references", "known_speaker_references[]")  # sound as text
+MAX_VOICES = 4
+MAX_VOICE_BYTES = 4 << 20  # as text: 10 s of stereo at 48 kHz, and some more
 MAX_PART_HEADERS = 16
 MAX_HEADER_BYTES = 8 << 10  # of one part, names and values together
 _WRITE_BYTES = 1 << 18  # written to disk at once
@@ -84,6 +87,8 @@ class _Parts:
             raise invalid(f"the field of the recording is called {FILE_FIELD!r}", self._name, "unknown_parameter")
         elif len(self.fields) >= MAX_FIELDS:
             raise invalid(f"the form has more than {MAX_FIELDS} fields")
+        elif self._name in VOICE_FIELDS and sum(name in VOICE_FIELDS for name, _ in self.fields) >= MAX_VOICES:
+            raise invalid(f"at most {MAX_VOICES} speakers may be known", self._name)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FILE_FIELD:
@@ -91,8 +96,9 @@ class _Parts:
             self.n_file_bytes += end - start
             return
         self._value += data[start:end]
-        if len(self._value) > MAX_FIELD_BYTES:
-            raise invalid(f"the field has more than {MAX_FIELD_BYTES} bytes", self._name)
+        most = MAX_VOICE_BYTES if self._name in VOICE_FIELDS else MAX_FIELD_BYTES
+        if len(self._value) > most:
+            raise invalid(f"the field has more than {most} bytes", self._name)
 
     def on_part_end(self) -> None:
         if self._name != FILE_FIELD:
@@ -117,10 +123,15 @@ def check_headers(request: Request, max_bytes: int) -> bytes:
         raise RequestError(
             415, "the request must be a form, multipart/form-data with a boundary", code="unsupported_media_type"
         )
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > max_bytes:
+    if length_of(request.headers) > max_bytes:
         raise _too_large(max_bytes)
     return boundary
+
+
+def length_of(headers: Mapping[str, str]) -> int:
+    """Return the bytes of a body as its headers say; 0 where they say nothing."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def _open_temporary() -> BinaryIO:
@@ -168,9 +179,8 @@ async def receive_form(
     return Form(parts.fields, file, parts.n_file_bytes)
 
 
-async def _receive(
-    request: Request, parser: MultipartParser, parts: _Parts, file: Any, max_bytes: int, timeout: float
-) -> None:
+async def body_of(request: Request, max_bytes: int, timeout: float) -> AsyncIterator[bytes]:
+    """Give a body as it comes; see `receive_form` for what may be wrong."""
     n_bytes = 0
     stream = request.stream()
     while True:
@@ -182,10 +192,17 @@ async def _receive(
         except ClientDisconnect:
             raise ClientGoneError from None
         if piece is None:
-            break
+            return
         n_bytes += len(piece)
         if n_bytes > max_bytes:
             raise _too_large(max_bytes)
+        yield piece
+
+
+async def _receive(
+    request: Request, parser: MultipartParser, parts: _Parts, file: Any, max_bytes: int, timeout: float
+) -> None:
+    async for piece in body_of(request, max_bytes, timeout):
         try:
             parser.write(piece)
         except FormParserError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..engine.priorities import Priority, claiming
+from ..errors import AudioError
 from ..media.isolated.decoders import Decoders
 from ..media.spool import Spool
 from ..spans import SAMPLE_RATE
@@ -24,11 +25,14 @@ from .models import Models
 from .requests import TranscriptionRequest
 
 if TYPE_CHECKING:
+    from ..audit.report import Report
     from ..model import Whisper
     from ..results import Segment, Transcript
 
 SHORT_SECONDS = 60.0  # somebody waits for a recording up to this; a longer one lets those go first
 MAX_CHANNELS = 8  # with channels=separate
+MAX_VOICE_SECONDS = 60.0  # of the recording of a known speaker
+VOICES = "known_speaker_references"
 OF_FILE = ("audio_track", "container_time")  # options that the decoding of the file takes, and arrays do not
 
 
@@ -56,6 +60,8 @@ class Work:
         Called with these after each window.
     tokenizer, vocabulary
         Of its model, once it runs; what makes the tokenizer anew.
+    report
+        What the audit found, once the segments are there.
     """
 
     request: TranscriptionRequest
@@ -75,6 +81,7 @@ class Work:
     on_progress: Callable[[float, float], None] = lambda seconds, total: None
     vocabulary: tuple[bool, int] = (True, 99)
     tokenizer: Tokenizer | None = None
+    report: Report | None = None
 
     def transcribe(self) -> Transcript:
         """Return the transcript."""
@@ -88,14 +95,15 @@ class Work:
 
     def segments(self) -> Generator[Segment, None, Transcript]:
         """Give the segments as soon as they are final, and return the transcript; closing it ends the work."""
-        from ..transcribe import iter_segments
+        from ..transcribe import iter_segments_with_report
 
         with self.models.use(self.model_name) as model:
             self._prepare(model)
             samples = self._decoded()
             with claiming(self.priority, self.key):
-                segments = iter_segments(model, samples, **self._options())
-            return (yield from segments)
+                segments = iter_segments_with_report(model, samples, **self._options())
+            transcript, self.report = yield from segments
+            return transcript
 
     @property
     def priority(self) -> Priority:
@@ -117,7 +125,24 @@ class Work:
 
     def _options(self) -> dict[str, Any]:
         options = {name: value for name, value in self.request.options.items() if name not in OF_FILE}
-        return {**options, "cancel": self.cancel, "progress": self._on_progress}
+        voices = {"known_speakers": self._voices()} if self.request.voices else {}
+        return {**options, **voices, "cancel": self.cancel, "progress": self._on_progress}
+
+    def _voices(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        """Return samples of the known speakers, decoded like the recording: they come from outside, too."""
+        found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        for name, data in self.request.voices.items():
+            pieces, n = [np.zeros(0, np.float32)], 0
+            try:
+                for piece in self.decoders.stream(data, SAMPLE_RATE, cancel=self.cancel):
+                    pieces.append(piece.astype(np.float32) / np.float32(32768))
+                    n += len(piece)
+                    if n > MAX_VOICE_SECONDS * SAMPLE_RATE:
+                        raise invalid(f"the voice of {name} has more than {MAX_VOICE_SECONDS:g} s", VOICES)
+            except AudioError as error:
+                raise invalid(f"the voice of {name} cannot be read: {error}", VOICES) from error
+            found[name] = np.concatenate(pieces)
+        return found
 
     def _on_progress(self, seconds: float, total: float) -> None:
         self.last_progress = time.monotonic()

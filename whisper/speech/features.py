@@ -14,12 +14,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .. import audio, compat
 from ..audio import N_FFT, Array, Source
 from ..device import processes
+from ..device.lazy_torch import Tensor, torch
 from ..device.torch_state import clean_state
 from ..media import reader
 from ..media.bad_samples import Mending, zeroed
@@ -27,6 +26,7 @@ from ..media.sources import is_standard_input
 from ..media.spool import Spool
 from ..spans import HOP_LENGTH, N_FRAMES, N_SAMPLES, SAMPLE_RATE
 from ..utils import cached_property
+from . import log_mel
 
 if TYPE_CHECKING:
     from .pauses import Loudness
@@ -65,6 +65,7 @@ class Features:
         log_mel_spectrogram: Load | None = None,
         audio_track: int | str | None = None,
         container_time: bool = False,
+        plain: bool = False,
     ) -> Features:
         """Read a recording.
 
@@ -82,6 +83,8 @@ class Features:
             too, where a program has replaced `audio.load_audio`.
         audio_track, container_time
             Of a file; see `load_audio`.
+        plain
+            Compute by NumPy, and give arrays in the place of tensors, for a file.
 
         Raises
         ------
@@ -97,7 +100,7 @@ class Features:
         """
         reading = Features.reading(
             source, n_mels, load_audio=load_audio, log_mel_spectrogram=log_mel_spectrogram,
-            audio_track=audio_track, container_time=container_time,
+            audio_track=audio_track, container_time=container_time, plain=plain,
         )  # fmt: skip
         try:
             while True:
@@ -115,6 +118,7 @@ class Features:
         log_mel_spectrogram: Load | None = None,
         audio_track: int | str | None = None,
         container_time: bool = False,
+        plain: bool = False,
     ) -> Generator[float, None, Features]:
         """Read a recording like `of`, in steps of a few milliseconds, so that others can work in between.
 
@@ -136,19 +140,24 @@ class Features:
         if isinstance(source, (np.ndarray, Tensor)):
             samples = _ArraySamples(source) if len(source) > HELD else _finite(source)
         else:
-            samples = yield from _decoding(source, audio_track, container_time)
+            samples = yield from _decoding(source, audio_track, container_time, plain)
+            if plain and isinstance(samples, np.ndarray):
+                return HeldFeatures(log_mel.log_mel_spectrogram(samples, n_mels, N_SAMPLES), samples)
+            if isinstance(samples, _FileSamples) and plain:
+                return (yield from PlainStreamedFeatures.surveying(samples, n_mels))
         if isinstance(samples, (np.ndarray, Tensor)):
             return HeldFeatures(make_spectrogram(samples, n_mels, padding=N_SAMPLES), samples)
         return (yield from StreamedFeatures.surveying(samples, n_mels))
 
-    def window(self, seek: int, size: int) -> Tensor:
+    def window(self, seek: int, size: int) -> Any:
         """Frames `seek` to ``seek + size``, float32 ``(n_mels, size)``, where the samples are (files: on the CPU).
 
-        Fewer where not even the silence behind the recording reaches so far. Not to be written into.
+        Fewer where not even the silence behind the recording reaches so far. Not to be written into. A tensor, or, of
+        features that were made `plain`, an array.
         """
         raise NotImplementedError
 
-    def opening(self) -> Tensor:
+    def opening(self) -> Any:
         """The first 30 seconds, ``(n_mels, 3000)``; of a shorter recording with what silence follows it."""
         return self.window(0, N_FRAMES)
 
@@ -164,21 +173,22 @@ class Features:
     def samples(self, begin: int, end: int) -> audio.Samples:
         """Samples `begin` to `end` of the recording, at 16 kHz, float32 ``(n,)``; fewer where it ends before."""
         with self._lock:
-            samples: audio.Samples = self._sound.read(begin, max(begin, end))[0].cpu().numpy()
+            read = self._sound.read(begin, max(begin, end))[0]
+            samples: audio.Samples = read.cpu().numpy() if isinstance(read, Tensor) else read
         return samples
 
 
 class HeldFeatures(Features):
     """A spectrogram in memory, ``(n_mels, n_frames + N_FRAMES)``, and what it was made of."""
 
-    def __init__(self, mel: Tensor, source: Source) -> None:
+    def __init__(self, mel: Any, source: Source) -> None:
         super().__init__()
         self._source = source
         self.mel = mel
         self.n_mels = mel.shape[0]
         self.n_frames = mel.shape[1] - N_FRAMES
 
-    def window(self, seek: int, size: int) -> Tensor:
+    def window(self, seek: int, size: int) -> Any:
         """See `Features.window`."""
         return self.mel[:, seek : seek + size]
 
@@ -200,15 +210,18 @@ class StreamedFeatures(Features):
         super().__init__()
         self.n_mels = n_mels
         self._sound = samples
-        self._filters = audio.mel_filters(samples.device, n_mels)
-        self._loudest = torch.full((), -torch.inf, dtype=torch.float32, device=samples.device)
         self._loudness: list[Loudness] = []  # of each block
-        self._blocks: OrderedDict[int, Tensor] = OrderedDict()  # the last ones used, the latest at the end
+        self._blocks: OrderedDict[int, Any] = OrderedDict()  # the last ones used, the latest at the end
+        self._begin()
 
-    @staticmethod
-    def surveying(samples: _Samples, n_mels: int) -> Generator[float, None, StreamedFeatures]:
+    def _begin(self) -> None:
+        self._filters: Any = audio.mel_filters(self._sound.device, self.n_mels)
+        self._loudest: Any = torch.full((), -torch.inf, dtype=torch.float32, device=self._sound.device)
+
+    @classmethod
+    def surveying(cls, samples: _Samples, n_mels: int) -> Generator[float, None, StreamedFeatures]:
         """Make the first pass over samples as they arrive; yields the seconds that have, returns the features."""
-        self = StreamedFeatures(samples, n_mels)
+        self = cls(samples, n_mels)
         n = audio.BLOCK_FRAMES
         for n_ready in samples.arrivals():
             yield n_ready / SAMPLE_RATE
@@ -219,7 +232,7 @@ class StreamedFeatures(Features):
         self.n_frames = samples.n_samples // HOP_LENGTH
         return self
 
-    def window(self, seek: int, size: int) -> Tensor:
+    def window(self, seek: int, size: int) -> Any:
         """See `Features.window`."""
         stop = min(seek + size, self.n_frames + N_FRAMES)
         n = audio.BLOCK_FRAMES
@@ -227,7 +240,7 @@ class StreamedFeatures(Features):
             pieces = [
                 self._block(i)[:, max(seek - i * n, 0) : stop - i * n] for i in range(seek // n, (stop - 1) // n + 1)
             ]
-        return torch.cat(pieces, dim=-1) if pieces else self._filters.new_zeros(self.n_mels, 0)
+        return self._joined(pieces) if pieces else self._block(0)[:, :0]
 
     def loudness(self) -> Loudness:
         """See `Features.loudness`."""
@@ -236,51 +249,81 @@ class StreamedFeatures(Features):
     def _look_at_next_block(self) -> None:
         power = self._log_power(len(self._loudness))
         self._loudness.append(_decibels(power))
-        self._loudest = torch.maximum(self._loudest, power.max())
+        self._loudest = max(self._loudest, power.max())
 
-    def _log_power(self, block: int) -> Tensor:
+    def _log_power(self, block: int) -> Any:
         """One block, ``(n_mels, n)``, cut as `log_mel_spectrogram` cuts it, as other cuts could round otherwise."""
         total = self._sound.n_samples + N_SAMPLES
         start = block * audio.BLOCK_FRAMES
         stop = min(start + audio.BLOCK_FRAMES, total // HOP_LENGTH)
         with clean_state():
-            return audio.log_power(self._sound.read, total, start, stop, self._filters)[0]
+            return self._log_power_of(total, start, stop)
 
-    def _block(self, i: int) -> Tensor:
+    def _block(self, i: int) -> Any:
         """Block `i` at its level, computed anew unless it was used lately."""
         if i not in self._blocks:
-            mel = self._log_power(i)
-            self._blocks[i] = torch.maximum(mel, self._loudest - 8.0, out=mel).add_(4.0).div_(4.0)
+            self._blocks[i] = self._leveled(self._log_power(i))
             if len(self._blocks) > KEPT_BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(i)
         return self._blocks[i]
 
+    def _joined(self, pieces: list[Any]) -> Any:
+        return torch.cat(pieces, dim=-1)
+
+    def _log_power_of(self, total: int, start: int, stop: int) -> Any:
+        return audio.log_power(self._sound.read, total, start, stop, self._filters)[0]
+
+    def _leveled(self, mel: Any) -> Any:
+        return torch.maximum(mel, self._loudest - 8.0, out=mel).add_(4.0).div_(4.0)
+
+
+class PlainStreamedFeatures(StreamedFeatures):
+    """The same by NumPy."""
+
+    def _begin(self) -> None:
+        self._filters = log_mel.filters(self.n_mels)
+        self._loudest = np.float32(-np.inf)
+
+    def _joined(self, pieces: list[Any]) -> Any:
+        return np.concatenate(pieces, axis=-1)
+
+    def _log_power_of(self, total: int, start: int, stop: int) -> Any:
+        return log_mel.log_power(lambda begin, end: self._sound.read(begin, end)[0], total, start, stop, self._filters)
+
+    def _leveled(self, mel: Any) -> Any:
+        return log_mel.leveled(mel, self._loudest)
+
 
 class _Samples(Protocol):
     """Samples that may still be arriving, and can be read anywhere."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device: ...
+
     n_samples: int  # so far
 
     def arrivals(self) -> Iterator[int]:
         """Let all samples come; yields how many there are whenever there are more."""
         ...
 
-    def read(self, begin: int, end: int) -> Tensor:
-        """Samples `begin` to `end`, float32 ``(1, n)``, fewer where there are not so many."""
+    def read(self, begin: int, end: int) -> Any:
+        """Samples `begin` to `end`, float32 ``(1, n)``, fewer where there are not so many: a tensor or an array."""
         ...
 
 
 class _FileSamples:
     """The samples of a file, as they are decoded."""
 
-    device = torch.device("cpu")
-
-    def __init__(self, pieces: Iterator[reader.Samples]) -> None:
+    def __init__(self, pieces: Iterator[reader.Samples], plain: bool) -> None:
         self.n_samples = 0
+        self._plain = plain
         self._pieces = pieces
         self._spool = Spool()
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def arrivals(self) -> Iterator[int]:
         for piece in self._pieces:
@@ -289,8 +332,9 @@ class _FileSamples:
             yield self.n_samples
         self._pieces = iter(())
 
-    def read(self, begin: int, end: int) -> Tensor:
-        return _scaled(np.frombuffer(self._spool.read(2 * begin, 2 * (end - begin)), np.int16))[None]
+    def read(self, begin: int, end: int) -> Any:
+        scaled = _scaled(np.frombuffer(self._spool.read(2 * begin, 2 * (end - begin)), np.int16))[None]
+        return scaled if self._plain else torch.from_numpy(scaled)
 
 
 class _ArraySamples:
@@ -322,8 +366,8 @@ def _finite(array: Array) -> Array:
 
 
 def _decoding(
-    source: reader.Source, audio_track: int | str | None, container_time: bool
-) -> Generator[float, None, Tensor | _FileSamples]:
+    source: reader.Source, audio_track: int | str | None, container_time: bool, plain: bool
+) -> Generator[float, None, Array | _FileSamples]:
     """Decode a file: to all of its samples where they are few, else to a reader of them."""
     pieces = reader.stream(source, SAMPLE_RATE, audio_track=audio_track, container_time=container_time)
     first: list[reader.Samples] = []
@@ -332,19 +376,23 @@ def _decoding(
         first.append(piece)
         n_samples += len(piece)
         if n_samples > HELD:
-            return _FileSamples(chain(first, pieces))
+            return _FileSamples(chain(first, pieces), plain)
         yield n_samples / SAMPLE_RATE
-    return _scaled(np.concatenate([np.zeros(0, np.int16), *first]))
+    scaled = _scaled(np.concatenate([np.zeros(0, np.int16), *first]))
+    return scaled if plain else torch.from_numpy(scaled)
 
 
-def _scaled(samples: reader.Samples) -> Tensor:
+def _scaled(samples: reader.Samples) -> audio.Samples:
     """16-bit samples as `load_audio` gives them, ``(n_samples,)``."""
     scaled = samples.astype(np.float32)
     scaled /= 32768.0
-    return torch.from_numpy(scaled)
+    return scaled
 
 
-def _decibels(log_power: Tensor) -> Loudness:
+def _decibels(log_power: Any) -> Loudness:
     """Mean over the bands, ``(n_mels, n)`` -> ``(n,)``: a hum in one of them does not hide a pause."""
+    if not isinstance(log_power, Tensor):
+        decibels: Loudness = (log_power.mean(axis=0) * 10.0).astype(np.float32)
+        return decibels
     loudness: Loudness = (log_power.detach().mean(dim=0) * 10.0).cpu().numpy().astype(np.float32)
     return loudness

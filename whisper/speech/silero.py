@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from ..device.lazy_torch import Tensor, torch
 from ..device.torch_state import clean_state
 from ..errors import CheckpointError, ModelNotFoundError
 
@@ -39,9 +38,6 @@ STRIDES = (1, 2, 2, 1)  # of the convolutions, which make one of the 4 frames
 
 Floats = npt.NDArray[np.float32]
 
-HAS_ONEDNN_LSTM: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
-    torch.ops.aten, "mkldnn_rnn_layer"
-)
 _LSTM = 2  # its number among the kinds of recurrent layers there
 
 _MODEL = b"silero-16k"
@@ -118,10 +114,16 @@ def _convolution(x: Floats, weight: Floats, bias: Floats, stride: int) -> Floats
     return np.maximum(out, 0, out=out).reshape(n, -1, len(bias))
 
 
+@lru_cache(maxsize=1)
+def _has_onednn_lstm() -> bool:
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.aten, "mkldnn_rnn_layer")
+
+
 def _recurrent(x: Tensor, state: list[Tensor], weights: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
     """Apply the LSTM to ``(n, 1, N_UNITS)``; returns the outputs and the new state."""
     with clean_state():
-        if not HAS_ONEDNN_LSTM:
+        if not _has_onednn_lstm():
             out, *state = torch.lstm(x, state, weights, True, 1, 0.0, False, False, False)
             return out, state
         # what `torch.lstm` calls, unless a program has disabled it

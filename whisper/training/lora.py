@@ -1,4 +1,4 @@
-"""LoRA, low-rank adapters (Hu et al. 2021): small trained matrices beside frozen weights.
+"""LoRA, low-rank adapters of Hu and others (2021): small trained matrices beside frozen weights.
 
 Implemented as a parametrization of the weights: ``layer.weight`` is the sum, so no other code has
 to know. `merged_state_dict` gives the weights of an ordinary model. Chooses no ranks and trains

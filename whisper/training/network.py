@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device.torch_state import InFloat32
+from ..checkpoints.weights import InFloat32
 from ..model import ModelDimensions, MultiHeadAttention, ResidualAttentionBlock, Whisper, sinusoids
 from .targets import IGNORE_INDEX, N_TIMESTAMPS, Vocabulary
 

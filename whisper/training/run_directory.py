@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and lock it for this process; temporary files of a killed one are removed.
 
+    Folders that were made for a training that failed before it wrote anything are removed again.
+
     Raises
     ------
     TrainingError
@@ -34,6 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with translated_errors(folder):
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
@@ -46,8 +49,21 @@ def locked(folder: Path) -> Iterator[None]:
             for leftover in folder.glob("*.tmp"):  # incomplete checkpoints of a killed process
                 leftover.unlink()
             yield
+        except BaseException:  # whatever ended it, also Ctrl-C: an empty folder of ours does not stay
+            lock.release()
+            _remove_empty(made, folder / LOCK)
+            raise
         finally:
             lock.release()
+
+
+def _remove_empty(made: Iterable[Path], lock: Path) -> None:
+    """Remove folders, the innermost first, in which nothing is but the lock."""
+    with suppress(OSError):  # something is there, which is to stay
+        for folder in made:
+            if {*folder.iterdir()} <= {lock}:
+                lock.unlink(missing_ok=True)
+                folder.rmdir()
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """The audio context: how much the encoder reads of a window with less than 30 s of sound.
 
 openai-whisper pads every window to 30 s, as the models were trained, so that 5 s of sound cost as much as 30. A model
-reads as well where the padding ends a few seconds after the sound, but not where it ends at once: then some texts run
-away into loops and inventions. `MARGIN` is on the safe side of that edge, and a text that shows one of its signs is
-decoded again on all 30 s, before any temperature fallback. Measured by ``benchmarks/audio_context.py``.
+that finds less padding reads worse, and some of its texts run away into loops and inventions. So in a short context
+the padding is there to its end, but thinned out: the encoder reads the sound and a `MARGIN`, and of the positions
+behind it one for many, which counts as often (`runtime.interface.PADDING_STRIDE`). A text that shows signs of running
+away all the same is decoded again on all 30 s, before any temperature fallback. Measured by
+``benchmarks/audio_context.py``.
 
-Only the encoder's input is shorter: positions, timestamps and prompts are what they are in 30 s. It is off unless
-asked for: a third of the texts differ in a word or so, and outside English the word error grows by about a point.
+Only the encoder's input is shorter: positions, timestamps and prompts are what they are in 30 s.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from ..audio import pad_or_trim
+from ..device.lazy_torch import Tensor, torch
 from ..errors import OptionError
 from ..spans import FRAMES_PER_SECOND, N_FRAMES, TOKENS_PER_SECOND
 from ..speech.rates import MAX_TEXT_TOKENS_PER_SECOND
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from ..speech.features import Features
     from .backends import Backend
 
-MARGIN = 600  # frames of padding after the sound, at least
-MULTIPLE = 128  # frames: of 64 positions, which the kernels compute together
+MARGIN = 50  # frames of padding after the sound, at least
+MULTIPLE = 120  # frames: few lengths, as a GPU encodes windows of one length together; of `PADDING_STRIDE`, too
 NEARLY_ALL = 2700  # frames: from here on the rest is not worth a difference
 FAST_TYPES = ("int8", "bfloat16")  # in which "auto" is short, on a CPU
 SPARE_TOKENS = 24  # beside those of the speaking rate: timestamps, and for very short windows
@@ -47,15 +46,18 @@ class AudioContext:
     ----------
     follows_sound
         Whether that is as long as the sound; else it is 30 s.
+    margin
+        Frames of padding after the sound, at least.
     """
 
     follows_sound: bool = False
+    margin: int = MARGIN
 
     def n_frames(self, size: int) -> int:
         """Return how many frames the encoder reads of a window with `size` frames of sound."""
         if not self.follows_sound:
             return N_FRAMES
-        n_frames = -(-(size + MARGIN) // MULTIPLE) * MULTIPLE
+        n_frames = -(-(size + self.margin) // MULTIPLE) * MULTIPLE
         return n_frames if n_frames < NEARLY_ALL else N_FRAMES
 
     def is_short(self, size: int) -> bool:
@@ -65,6 +67,15 @@ class AudioContext:
     def mel(self, features: Features, seek: int, size: int) -> Tensor:
         """Return a window for the encoder, ``(n_mels, n_frames)``: `size` frames of sound, and padding."""
         mel: Tensor = pad_or_trim(features.window(seek, size), self.n_frames(size))
+        return mel
+
+    def mel_for_detection(self, features: Features, seek: int) -> Tensor:
+        """Return the same for language detection, where openai-whisper pads with digital silence and not with zeros.
+
+        It matters: behind zeros every tenth short recording is taken for one in another language.
+        """
+        size = max(0, min(N_FRAMES, features.n_frames - seek))
+        mel: Tensor = features.window(seek, self.n_frames(size))
         return mel
 
 

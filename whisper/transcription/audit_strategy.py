@@ -11,9 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ..audit.coverage import ends_in_repetition, is_echo, is_sparse, n_bytes, shares_run, text_spans, uncovered_speech
+from ..audit.coverage import (
+    ends_in_repetition,
+    is_echo,
+    is_sparse,
+    n_bytes,
+    repeats_start,
+    shares_run,
+    text_spans,
+    uncovered_speech,
+)
 from ..audit.report import Finding, Kind, finding
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from .audit_checks import MIN_CHUNK_SECONDS, AuditChecks, SpeechCutter
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from ..results import Segment
     from ..spans import Span
     from ..speech.vad import Speech
+    from ..tokenizer import Tokenizer
     from .window_decoder import PreparedWindow, WindowDecoder
     from .windows import PromptHistory, Window
 
@@ -33,6 +44,7 @@ PATIENCE = 2  # consecutive temperatures without a better text, after which fall
 HOPELESS_LOGPROB = -1.5  # below it, one such temperature is enough: no other gives a good text
 GOOD_SECONDS = 48.0  # of consecutive short windows with enough text, before one twice as long is tried
 PROMPTED_SECONDS = 10.0  # with a prompt, models skip the first word of a shorter window
+COPY_BONUS = 0.1  # by which a copy of the prompt is likelier than it should be
 MAX_KEPT_TEXTS = 8  # segments that are searched for a repetition loop across windows
 
 
@@ -136,11 +148,13 @@ class AuditStrategy:
         A model may copy the prompt instead of listening. What was said is lost then, with a good log-probability.
         """
         prompt = self._history.prompt()[-self._history.max_prompt :]
-        text, earlier = ([t for t in tokens if t < prepared.tokenizer.eot] for tokens in (decoded.tokens, prompt))
-        if not shares_run(text, earlier):
+        if not prompt or not _is_copied(decoded.tokens, prompt, prepared.tokenizer):
             return decoded
         alone = await self._decode_without_prompt(prepared, self._decoder.settings.decoding.beam_size)
-        if not self._checks.passes(alone, prepared.window) or alone.avg_logprob <= decoded.avg_logprob:
+        least = decoded.avg_logprob
+        if not _is_copied(alone.tokens, prompt, prepared.tokenizer):
+            least -= COPY_BONUS
+        if not self._checks.passes(alone, prepared.window) or alone.avg_logprob <= least:
             return decoded
         self._history.reset()
         return alone
@@ -258,6 +272,19 @@ class AuditStrategy:
             found = finding("recovered", gap, text, "speech without text, decoded on its own")
         segments = sorted([*result.segments, *segments], key=lambda segment: segment["start"])
         return replace(result, segments=segments, last_speech=last_speech, findings=(*result.findings, found))
+
+
+def _is_copied(tokens: Sequence[int], prompt: Sequence[int], tokenizer: Tokenizer) -> bool:
+    """Whether a text repeats a long run of its prompt, or begins segment after segment as others in it."""
+    text, earlier = ([token for token in some if token < tokenizer.eot] for some in (tokens, prompt))
+    segments = (_between_timestamps(some, tokenizer) for some in (tokens, prompt))
+    return shares_run(text, earlier) or repeats_start(*segments)
+
+
+def _between_timestamps(tokens: Sequence[int], tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the text tokens of each segment."""
+    runs = groupby(tokens, lambda token: token < tokenizer.eot)
+    return [list(run) for is_text, run in runs if is_text]
 
 
 def _text(segments: Sequence[Segment]) -> str:

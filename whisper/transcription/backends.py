@@ -1,6 +1,6 @@
 """Model backends of a transcription: the model's own methods, or the engine of the fast path.
 
-The reference backend is for models with hooks or replaced parts; see `select.usable`. Both are
+The reference backend is for models with hooks or replaced parts; see `choice.usable`. Both are
 awaited, although the reference backend asks nothing of an engine. Knows no recording: windows in,
 results out.
 """
@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
-
 from .. import compat
 from ..decoding import (
     DecodingOptions,
@@ -20,10 +18,11 @@ from ..decoding import (
     sampled_result,
     window_sampling,
 )
+from ..device.lazy_torch import Tensor
 from ..device.torch_state import clean_state
 from ..engine.engine import engine_for
 from ..engine.operations import DetectLanguage, Encode, InlineRequest, Sample
-from ..runtime import select
+from ..runtime import choice
 from ..timing import attend_operation
 from ..tokenizer import get_tokenizer
 
@@ -160,7 +159,7 @@ class EngineBackend:
 
     async def encode(self, mel: Tensor) -> EncodedWindow:
         """See `Backend`."""
-        return await Encode(mel.to(self._model.device))
+        return await Encode(mel.to(self._model.device) if isinstance(mel, Tensor) else mel)
 
     async def detect(self, window: EncodedWindow) -> dict[str, float]:
         """See `Backend`."""
@@ -185,6 +184,6 @@ class EngineBackend:
 
 def backend_for(model: Whisper, fp16: bool) -> Backend:
     """Return the engine's backend, unless hooks or replaced parts need the model's own methods."""
-    if compat.replaced("decoding") or compat.replaced("Whisper.decode") or not select.usable(model):
+    if compat.replaced("decoding") or compat.replaced("Whisper.decode") or not choice.usable(model):
         return ReferenceBackend(model, fp16)
     return EngineBackend(model, engine_for(model, fp16))

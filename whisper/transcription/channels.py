@@ -12,11 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from .. import audio
 from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, Source
+from ..device.lazy_torch import Tensor, torch
 from ..media import reader
 from ..media.bad_samples import Mending
 from ..media.spool import IN_MEMORY, Spool
@@ -218,6 +217,7 @@ def merge(transcripts: Sequence[Transcript]) -> Transcript:
     language of the whole is the one with the most seconds of text.
     """
     mixed = len({transcript["language"] for transcript in transcripts}) > 1
+    transcripts = _with_speakers_renamed(transcripts)
     segments: list[Segment] = []
     for channel, transcript in enumerate(transcripts):
         for segment in transcript["segments"]:
@@ -228,8 +228,41 @@ def merge(transcripts: Sequence[Transcript]) -> Transcript:
     segments.sort(key=lambda segment: segment["start"])
     for i, segment in enumerate(segments):
         segment["id"] = i
-    return {
+    merged: Transcript = {
         "text": "".join(segment["text"] for segment in segments),
         "segments": segments,
         "language": most_spoken_language([(t["language"], t["segments"]) for t in transcripts]),
     }
+    if all("speakers" in transcript for transcript in transcripts):
+        merged["turns"] = sorted((turn for t in transcripts for turn in t["turns"]), key=lambda turn: turn["start"])
+        names = [turn["speaker"] for turn in merged["turns"]] + [name for t in transcripts for name in t["speakers"]]
+        merged["speakers"] = list(dict.fromkeys(names))
+    return merged
+
+
+def _with_speakers_renamed(transcripts: Sequence[Transcript]) -> Sequence[Transcript]:
+    """Name the speakers anew who have only numbers: number 0 of each channel is another person."""
+    if not all("speakers" in transcript for transcript in transcripts):
+        return transcripts
+    from ..speakers.diarization import is_number, numbered_name  # here, as few ask for speakers
+
+    firsts: dict[tuple[int, str], float] = {}
+    for channel, transcript in enumerate(transcripts):
+        for name in transcript["speakers"]:
+            firsts[channel, name] = min((t["start"] for t in transcript["turns"] if t["speaker"] == name), default=0.0)
+    numbered = sorted((one for one in firsts if is_number(one[1])), key=firsts.__getitem__)
+    names = {one: numbered_name(i) for i, one in enumerate(numbered)}
+    renamed: list[Transcript] = []
+    for channel, transcript in enumerate(transcripts):
+
+        def called(one: Any, channel: int = channel) -> Any:
+            return {**one, "speaker": names.get((channel, one["speaker"]), one["speaker"])}
+
+        segments = [called(segment) for segment in transcript["segments"]]
+        for segment in segments:
+            if "words" in segment:
+                segment["words"] = [called(word) for word in segment["words"]]
+        speakers = [names.get((channel, name), name) for name in transcript["speakers"]]
+        turns = [called(turn) for turn in transcript["turns"]]
+        renamed.append({**transcript, "segments": segments, "speakers": speakers, "turns": turns})
+    return renamed

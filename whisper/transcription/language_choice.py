@@ -31,6 +31,9 @@ MAX_LANGUAGES = 4  # that are tried
 # and of a Zipf prior over `LANGUAGES`, whose order is that of the hours in Whisper's training.
 TEXT_WEIGHT, PRIOR_WEIGHT = 2.0, 0.5
 OTHER_SCRIPT_PENALTY = 1.0  # of a text in letters of another script; weak models write Hindi so, too
+# By how much the score of another language than English must be better than that of the detected one. English needs no
+# margin: it is what accents and noise turn into other languages most often.
+MARGIN = 0.4
 IMPROBABLE = -1.0  # mean log-probability of a text for which no commoner language is overruled
 REPETITIVE = 2.4  # compression ratio of a text that is no evidence for its language
 # In a list, recordings whose language is beyond doubt are evidence for the others, where there are so many of them and
@@ -132,7 +135,9 @@ async def choose_language(
     # Mumbling is often a probable text of no language. Detection errs towards rarer languages, seldom towards commoner
     # ones, so for a rarer one the text must be credible.
     credible = [a for a in attempts if RANK[a.language] <= RANK[detected] or a.decoded.avg_logprob > IMPROBABLE]
-    return Choice(max(credible, key=lambda attempt: attempt.score).language, attempts)
+    best = max(credible, key=lambda attempt: attempt.score)
+    margin = 0.0 if best.language == "en" else MARGIN
+    return Choice(best.language if best.score > attempts[0].score + margin else detected, attempts)
 
 
 @dataclass(frozen=True)

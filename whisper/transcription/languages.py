@@ -161,11 +161,10 @@ async def detecting_language(
     spans = spans or [(0.0, features.n_frames / FRAMES_PER_SECOND)]
     windows, weights = [], []
     for seek in window_starts(spans, n_windows):
-        stop = seek + N_FRAMES  # where it follows the sound, the window that is going to be decoded
-        stop = max(seek, min(stop, features.n_frames)) if context.follows_sound else stop
+        stop = seek + N_FRAMES
         window = None if encoded is None else encoded.get((seek, stop))
         if window is None:
-            window = await backend.encode(context.mel(features, seek, stop - seek))
+            window = await backend.encode(context.mel_for_detection(features, seek))
         if encoded is not None:
             encoded[seek, stop] = window
         probs = await backend.detect(window)

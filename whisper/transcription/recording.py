@@ -21,6 +21,7 @@ from ..engine.scheduler import Group
 from ..options.language_names import code_of
 from ..output.console import show
 from ..output.progress import ProgressBar
+from ..runtime.packed_model import PackedModel
 from ..spans import FRAMES_PER_SECOND, N_FRAMES
 from ..speech.features import Features
 from ..speech.pauses import cut_at_pauses
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ..output.progress import ProgressCallback
     from ..results import Segment, Transcript
     from ..spans import FrameRange
+    from ..speakers.words import Speakers
     from ..speech.vad import Speech
     from .call import Call
 
@@ -51,13 +53,27 @@ MAX_PADDED_PAUSE = round(MAX_PAUSE - 2 * VadOptions.speech_pad_ms / 1000, 3)
 
 VERIFYING_WINDOWS = 4  # that detect a language that is in doubt, where the recording has so many
 
-# Pauses that are kept where the speech on both sides fits into one window: 4 s, as heard.
+# Pauses that are kept with `batch_size`, or where the speech on both sides fits into one window: 4 s, as heard.
 MAX_WINDOW_PAUSE_FRAMES = round((4.0 - 2 * VadOptions.speech_pad_ms / 1000) * FRAMES_PER_SECOND)
 
 # Of the chunks that `batch_size` makes: shorter ones lose too much at the cuts, longer ones finish
 # too late.
 MIN_CHUNK_FRAMES = 60 * FRAMES_PER_SECOND
 MAX_CHUNK_FRAMES = 180 * FRAMES_PER_SECOND
+
+
+def without_pauses(speech: Speech, n_frames: int, fills_windows: bool) -> list[FrameRange]:
+    """Return what is left of a recording where long pauses are skipped.
+
+    Each skipped pause is the end of a window that may be half empty. With `fills_windows` pauses up to 4 s stay, the
+    one before the first word too: as few windows as without speech detection, which is what `batch_size` is for. Text
+    that begins behind a pause has fewer errors, so a single window loop skips them.
+    """
+    clips = speech.clips(n_frames, MAX_PADDED_PAUSE)
+    if not fills_windows:
+        return join_clips(clips, N_FRAMES, MAX_WINDOW_PAUSE_FRAMES)
+    joined = join_clips(clips, n_frames, MAX_WINDOW_PAUSE_FRAMES)
+    return [(0 if start <= MAX_WINDOW_PAUSE_FRAMES else start, end) for start, end in joined]
 
 
 @dataclass(frozen=True)
@@ -142,6 +158,7 @@ class Transcription:
         self.call, self.settings = call, call.settings
         self.segments: list[Segment] = []
         self._report = Report()
+        self._speakers: Speakers | None = None
         self._audio, self._functions, self._of_file = audio, functions, of_file
         self._progress, self._label = progress, label
         self._calibration = calibration_for(call.settings.model.dims)
@@ -152,8 +169,11 @@ class Transcription:
         clips = parse_clips(self.settings.options.clip_timestamps, self.features.n_frames)
         speech = await self._find_speech()
         if speech is not None and self.settings.skips_silence:
-            spoken = speech.clips(self.features.n_frames, MAX_PADDED_PAUSE)
-            clips = intersection(clips, join_clips(spoken, N_FRAMES, MAX_WINDOW_PAUSE_FRAMES))
+            n_frames = self.features.n_frames
+            spoken = intersection(clips, without_pauses(speech, n_frames, fills_windows=False))
+            if self.settings.audits and self._is_cut(spoken):
+                spoken = intersection(clips, without_pauses(speech, n_frames, fills_windows=True))
+            clips = spoken
         self._report.duration = self.features.n_frames / FRAMES_PER_SECOND
         language = self.settings.decoding.language
         encoded: dict[FrameRange, Any] = {}
@@ -162,6 +182,7 @@ class Transcription:
         self._report.language = language
         n_frames = sum(end - start for start, end in clips)
         self._report_progress(0, n_frames)
+        self._speakers = await self._tell_speakers_apart(language)
         chunks = self._cut_into_chunks(clips, speech)
         if len(chunks) > 1:
             encoded.clear()  # windows of chunks begin elsewhere
@@ -180,6 +201,10 @@ class Transcription:
         tokens = [token for segment in self.segments for token in segment["tokens"]]
         text = self.settings.tokenizer(language).decode(tokens)
         transcript: Transcript = {"text": text, "segments": self.segments, "language": language}
+        if self._speakers is not None:
+            from ..speakers.requested import add_to
+
+            add_to(transcript, self._speakers)
         self.result = transcript, self._report
         return self.result
 
@@ -191,6 +216,7 @@ class Transcription:
             self.settings.model.dims.n_mels,
             load_audio=self._functions.load_audio,
             log_mel_spectrogram=self._functions.log_mel_spectrogram,
+            plain=isinstance(self.settings.model, PackedModel),
             **self._of_file,
         )
         return await cooperate(reading, self.call.raise_if_cancelled)
@@ -245,11 +271,16 @@ class Transcription:
             self._report.findings.append(finding("language", span, choice.language, choice.reason))
         return choice.language
 
+    def _is_cut(self, clips: list[FrameRange]) -> bool:
+        """Whether `batch_size` cuts the recording into chunks."""
+        total = sum(end - start for start, end in clips)
+        return (self.settings.options.batch_size or 1) > 1 and total >= 2 * MIN_CHUNK_FRAMES
+
     def _cut_into_chunks(self, clips: list[FrameRange], speech: Speech | None) -> list[list[FrameRange]]:
         """Return the clips of each chunk; a single chunk where nothing runs side by side."""
-        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
-        if n == 1 or total < 2 * MIN_CHUNK_FRAMES:
+        if not self._is_cut(clips):
             return [clips]
+        n, total = self.settings.options.batch_size or 1, sum(end - start for start, end in clips)
         target = min(max(MIN_CHUNK_FRAMES, -(-total // n)), MAX_CHUNK_FRAMES)
         longest, loudness = 3 * target // 2, self.features.loudness()
         chunks: list[list[FrameRange]] = [[]]
@@ -262,6 +293,16 @@ class Transcription:
                     length = stop - start
                 chunks[-1].append((begin + start, begin + stop))
         return chunks
+
+    async def _tell_speakers_apart(self, language: str) -> Speakers | None:
+        """Find out who speaks when, where an option asks for that."""
+        if self.settings.speakers is None:
+            return None
+        from ..speakers.requested import speakers_of  # here, as few ask for speakers
+
+        finding = self.settings.speakers.finding(self.features.samples, self.features.n_samples)
+        found = await cooperate(finding, self.call.raise_if_cancelled)
+        return speakers_of(found, self.settings.tokenizer(language))
 
     # -- one window loop, or several side by side --------------------------------------------------
 
@@ -313,6 +354,8 @@ class Transcription:
         def receive(delivery: Deliver) -> None:
             for line in delivery.lines:
                 self._print(line)
+            if self._speakers is not None:
+                delivery.segments[:] = self._speakers.given_to(delivery.segments)
             for i, segment in enumerate(delivery.segments, start=len(self.segments)):
                 segment["id"] = i
             if self.settings.options.word_confidence:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..decoding import suppressed_tokens
+from ..device.lazy_torch import is_here, torch
 from ..errors import OptionError
 from ..options.language_names import code_of
 from ..options.transcription import DecodingOptions, TranscribeOptions
@@ -25,6 +24,7 @@ from .windows import parse_clips
 
 if TYPE_CHECKING:
     from ..model import Whisper
+    from ..speakers.requested import Requested
     from .windows import Window
 
 RETRY_BEAM_SIZE = 5  # of speech that the audit decodes again, where beam_size is not given
@@ -48,6 +48,8 @@ class TranscribeSettings:
         Codes of the candidate languages.
     initial_prompt
         Tokens of the user's prompt.
+    speakers
+        How speakers are told apart; None where they are not.
     """
 
     model: Whisper
@@ -56,6 +58,7 @@ class TranscribeSettings:
     vad_options: VadOptions
     languages: tuple[str, ...]
     initial_prompt: tuple[int, ...]
+    speakers: Requested | None = None
 
     @property
     def audits(self) -> bool:
@@ -128,6 +131,7 @@ def check_without_model(options: Mapping[str, Any]) -> None:
     for language in chosen.languages or ():
         code_of(language)
     parse_clips(chosen.clip_timestamps, sys.maxsize)
+    _with_speakers(chosen)
     VadOptions.of(chosen.vad_parameters)
 
 
@@ -142,6 +146,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
         An option is wrong here, or with this model.
     """
     vad_options = VadOptions.of(options.vad_parameters)
+    options, speakers = _with_speakers(options)
     candidates = languages.candidates(model, options.languages) if model.is_multilingual else ("en",)
     if decoding.task not in ("transcribe", "translate"):
         raise OptionError(f"transcribe() takes task 'transcribe' or 'translate', not {decoding.task!r}")
@@ -154,9 +159,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     parse_clips(options.clip_timestamps, 0)
     text = options.initial_prompt
     initial_prompt = () if text is None else tuple(tokenizer.encode(" " + text.strip()))
-    settings = TranscribeSettings(
-        model, options, decoding, vad_options, languages=candidates, initial_prompt=initial_prompt
-    )
+    settings = TranscribeSettings(model, options, decoding, vad_options, candidates, initial_prompt, speakers)
     if settings.keeps_within:
         # a language token in the middle of a text would become a part of the transcript
         suppressed = (*suppressed, *tokenizer.all_language_tokens)
@@ -164,6 +167,22 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     for message in _option_warnings(settings, tokenizer):
         warnings.warn(message, stacklevel=4)
     return settings
+
+
+def _with_speakers(options: TranscribeOptions) -> tuple[TranscribeOptions, Requested | None]:
+    """Return options with what telling speakers apart implies, and how that is done."""
+    if not options.tells_speakers():
+        if options.speaker_backend != "light" and options.speakers is not False:
+            raise OptionError("speaker_backend requires speakers to be given")
+        return options, None
+    from ..speakers.requested import Requested  # here, as few ask for speakers
+
+    found = Requested.of(options)
+    if found is None:
+        return options, None
+    if found.backend == "channels" and options.channels != "separate":
+        options = replace(options, channels="separate")
+    return replace(options, word_timestamps=True), found
 
 
 def _option_warnings(settings: TranscribeSettings, tokenizer: Tokenizer) -> Iterator[str]:
@@ -176,7 +195,7 @@ def _option_warnings(settings: TranscribeSettings, tokenizer: Tokenizer) -> Iter
     if options.carry_initial_prompt and options.initial_prompt is None:
         yield "carry_initial_prompt has no effect without initial_prompt"
     yield from languages.option_warnings(model, options, decoding)
-    if model.device.type == "cpu" and torch.cuda.is_available():
+    if model.device.type == "cpu" and is_here() and torch.cuda.is_available():
         yield "Performing inference on CPU when CUDA is available"
     prompt, room = settings.initial_prompt, settings.max_prompt_tokens
     if len(prompt) > room:

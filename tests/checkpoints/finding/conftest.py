@@ -9,7 +9,7 @@ import pytest
 
 from tests.models import random_model
 from whisper.checkpoints import load
-from whisper.checkpoints.finding import names, packages
+from whisper.checkpoints.finding import find, names, packages
 from whisper.checkpoints.save import save_checkpoint
 from whisper.model import Whisper
 
@@ -60,5 +60,5 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     others = {name: heads for name, heads in load._ALIGNMENT_HEADS.items() if name != "base"}
     monkeypatch.setattr(load, "_ALIGNMENT_HEADS", others)  # a key taken out would come back at the table's end
     monkeypatch.setattr(packages, "_KNOWN", {})
-    monkeypatch.setattr(load, "_told", set())
+    monkeypatch.setattr(find, "_told", set())
     return Home(tmp_path)

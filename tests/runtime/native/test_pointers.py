@@ -113,7 +113,7 @@ def test_audios_of_others_and_features_of_no_sound_are_refused(runner: Any, hear
     row = runner.take_rows(1)
     others = [
         dataclasses.replace(heard, cross_kv=heard.cross_kv[:-1]),
-        dataclasses.replace(heard, cross_kv=heard.cross_kv.float()),
+        dataclasses.replace(heard, cross_kv=heard.cross_kv.astype(np.float32)),
         dataclasses.replace(heard, cross_kv=None),
     ]
     for audio in others:

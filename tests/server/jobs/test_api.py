@@ -182,6 +182,33 @@ def test_deleting_ends_what_runs(keeping: Server) -> None:
         assert one.get(f"{JOBS}/{job['id']}").status_code == 404
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_so_many_run_at_once(most: int, tmp_path: Path) -> None:
+    keeping = server(data_dir=str(tmp_path / "data"), max_running_jobs=most)
+    with client(keeping) as one:
+        made = [make(one, sound(300)) for _ in range(2)]
+        jobs = keeping.jobs
+        assert jobs is not None
+        wait_for(lambda: len(jobs.running) == most)
+        statuses = [one.get(f"{JOBS}/{job['id']}").json()["status"] for job in made]
+        assert statuses == ["running", "running" if most == 2 else "queued"]
+        for job in made:
+            one.delete(f"{JOBS}/{job['id']}")
+        wait_for(lambda: not jobs.running)
+
+
+def test_what_has_ended_is_forgotten_after_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RETENTION_CHECK", 0.05)
+    with client(server(data_dir=str(tmp_path / "data"), job_retention_hours=0)) as one:
+        job = make(one)
+        wait_for(lambda: one.get(f"{JOBS}/{job['id']}").status_code == 404)
+    with client(server(data_dir=str(tmp_path / "kept"), job_retention_hours=2)) as one:
+        job = make(one)
+        events_of(one, job)
+        described = one.get(f"{JOBS}/{job['id']}").json()
+        assert described["expires_at"] == pytest.approx(described["finished_at"] + 7200)
+
+
 def test_a_job_outlives_the_server(tmp_path: Path) -> None:
     options = {"data_dir": str(tmp_path / "data")}
     first = server(**options)

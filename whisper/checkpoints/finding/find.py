@@ -8,18 +8,21 @@ written but which packages were verified. Downloads nothing, and knows no format
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import CheckpointError
+from ...output.console import show
 from ..cache import cache_folder
 from ..download import digest_of
-from ..formats import recognize
-from ..lazy_tensors import JoinedFile, keep
 from ..published import _MODELS
-from ..weights import Weights
 from . import names, packages, places
 from .stored import OPENAI, Stored, stored_as
+
+if TYPE_CHECKING:
+    from ..weights import Weights
 
 VARIABLE = "SOTTO_FIND"
 OWN = "own cache"
@@ -43,6 +46,10 @@ class Found:
     def describe(self) -> str:
         """Return whose it is, and what, in words."""
         return f"{self.whose}; {self.stored.format}, {self.stored.precision}"
+
+    def taken(self) -> str:
+        """Return what is told when it is taken."""
+        return f"taking {self.name} from {self.path} ({self.describe()})"
 
     def verify(self) -> None:
         """Compare with the digests that are known of it; see `packages.verify`."""
@@ -80,6 +87,9 @@ class Found:
         CheckpointError
             Where it is damaged, or another model than its name says.
         """
+        from ..formats import recognize  # here: finding alone needs no torch
+        from ..lazy_tensors import JoinedFile, keep
+
         self.verify()
         if len(self.paths) > 1:
             from ..formats.ctranslate2 import reader
@@ -137,6 +147,16 @@ def _described(name: str, found: Iterator[tuple[str, str]]) -> Iterator[Found]:
     for whose, path in found:
         if stored := stored_as(path):
             yield Found(name, whose, (path,), stored)
+
+
+_told: set[str] = set()
+
+
+def tell_once(line: str) -> None:
+    """Print a line to standard error, once in a process."""
+    if line not in _told:
+        _told.add(line)
+        show(line, sys.stderr)
 
 
 def downloaded(name: str, folder: str | None = None) -> Found | None:

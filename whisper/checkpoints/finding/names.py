@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 
-from ...model import ModelDimensions
+from ...network.dimensions import ModelDimensions, expected_shapes
 from ..published import _MODELS
-from ..weights import expected_shapes
 
 ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 

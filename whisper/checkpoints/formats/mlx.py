@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ...model import ModelDimensions
+from ...network.dimensions import ModelDimensions, expected_shapes
 from ..lazy_tensors import ComputedTensors, StoredTensors, left_in_files, own, views_of
-from ..weights import Weights, expected_shapes
+from ..weights import Weights
 from . import alignment_heads
 from .model_folders import CONFIG, dimensions, encoder_positions, read_json
 from .tensor_files import read_tensors

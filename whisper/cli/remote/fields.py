@@ -13,6 +13,7 @@ from ...options.transcription import options_of_transcribe
 from ..common import ModelOptions
 
 HERE_ALONE = ("verbose", "progress", "cancel")  # what is printed is printed here
+NOT_SENT = ("known_speakers", "speaker_backend")  # files and programs of this machine
 OF_OPENAI = (
     "language",
     "initial_prompt",
@@ -28,6 +29,9 @@ def refuse_local_options(changed: Collection[str]) -> None:
     for name in (f.name for f in fields(ModelOptions) if f.name != "model"):
         if name in changed:
             raise OptionError(f"--{name} is for a model on this machine; with --server, the server has chosen it")
+    for name in NOT_SENT:
+        if name in changed:
+            raise OptionError(f"--{name} is about files or programs of this machine; leave --server out")
     if "report" in changed:
         raise OptionError("--report is made where the model runs, and servers do not send it; leave --server out")
 

@@ -20,13 +20,14 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...device import processes
+from ...device.allocator import keeping_little
 from ...errors import AudioError, CancelledError, OptionError
 from ...utils import warn_caller
 from .. import reader
@@ -68,10 +69,12 @@ class Decoders:
         Processes that wait for a file.
     limits
         Of each.
+    formats
+        FFmpeg's names of the formats that are read; None for all, of files whose sender is trusted.
     """
 
-    def __init__(self, n_ready: int = 1, limits: Limits | None = None) -> None:
-        self._n_ready, self._limits = n_ready, limits or Limits()
+    def __init__(self, n_ready: int = 1, limits: Limits | None = None, formats: Sequence[str] | None = ALLOWED) -> None:
+        self._n_ready, self._limits, self._formats = n_ready, limits or Limits(), formats
         self._idle: list[_Process] = []
         self._lock = processes.lock()
 
@@ -123,10 +126,10 @@ class Decoders:
         """
         how = {"rate": rate, "apart": apart, "audio_track": audio_track, "container_time": container_time}
         if not is_possible():
-            yield from reader.stream(source, formats=ALLOWED, **how)  # type: ignore[arg-type]
+            yield from reader.stream(source, formats=self._formats, **how)  # type: ignore[arg-type]
             return
         with _on_disk(source) as (file, name):
-            process = self._take({"name": name, **how}, file.fileno())
+            process = self._take({"name": name, "formats": self._formats, **how}, file.fileno())
             is_free = False
             try:
                 for piece in process.pieces(cancel):
@@ -188,7 +191,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**environment, "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=keeping_little({**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C on the terminal is for the owner, which lets its work finish
             )
@@ -205,7 +208,7 @@ class _Process:
         """Hand over a file; `OSError` where the process is gone."""
         if not self.is_ours:
             raise BrokenPipeError
-        self._name = f"the file object {job['name']}"
+        self._name = str(job["name"])
         frames.send_job(self._connection, job, descriptor)
 
     def pieces(self, cancel: threading.Event | None) -> Iterator[reader.Samples]:
@@ -288,7 +291,7 @@ def _on_disk(source: Source) -> Iterator[tuple[Any, str]]:
     if isinstance(raw, io.FileIO) and raw.seekable():
         place = source.tell()  # type: ignore[union-attr]
         try:
-            yield raw, str(raw.name)
+            yield raw, repr(str(raw.name))
         finally:
             source.seek(place)  # type: ignore[union-attr]
         return

@@ -18,8 +18,8 @@ import numpy as np
 
 from ...errors import AudioError, OptionError
 from .. import reader
+from ..sources import NAME_IN_MESSAGES
 from . import frames
-from .formats import ALLOWED
 from .limits import Limits, allow_cpu, confine
 
 
@@ -49,11 +49,11 @@ def main(descriptor: int, limits: dict[str, Any]) -> None:
 
 
 def _decode(connection: socket.socket, file: Any, *, name: str, **options: Any) -> None:
-    file.name = name
+    setattr(file, NAME_IN_MESSAGES, name)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for piece in reader.stream(file, formats=ALLOWED, **options):
+            for piece in reader.stream(file, **options):
                 channels = np.ascontiguousarray(np.atleast_2d(piece))
                 frames.send(connection, frames.PIECE, channels, len(channels))
     except ConnectionError:  # the owner has gone
@@ -63,7 +63,7 @@ def _decode(connection: socket.socket, file: Any, *, name: str, **options: Any) 
         frames.send(connection, frames.FAILURE, json.dumps({"kind": kind, "message": str(error)}).encode())
         return
     except MemoryError:
-        message = f"the file object {name} takes more memory than the decoder may have"
+        message = f"{name} takes more memory than the decoder may have"
         frames.send(connection, frames.FAILURE, json.dumps({"kind": "AudioError", "message": message}).encode())
         os._exit(1)  # what it holds may not be freed
     except Exception:  # whatever it is, the owner tells it

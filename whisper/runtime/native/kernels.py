@@ -18,7 +18,7 @@ from ...device.hardware import machine, processor
 from ...errors import OptionError
 from .build import SOURCES, VARIANTS, Variant, build_all, variants_for
 
-ABI = 5  # raise it with every change of a function or a struct, here and in src/kernels.cpp
+ABI = 6  # raise it with every change of a function or a struct, here and in src/kernels.cpp
 VARIABLE = "SOTTO_KERNELS"
 HOW_TO_BUILD = "python -m whisper.runtime.native compiles them"
 
@@ -32,13 +32,13 @@ def _fields(kind: type, names: str) -> list[tuple[str, type]]:
 class EncoderDims(ctypes.Structure):
     """Shape of an encoder."""
 
-    _fields_ = _fields(_int, "n_mels n_ctx n_state n_head n_layer dtype")
+    _fields_ = _fields(_int, "n_mels n_ctx n_state n_head n_layer dtype padding_stride")
 
 
 class DecoderDims(ctypes.Structure):
     """Shape of a decoder."""
 
-    _fields_ = _fields(_int, "n_vocab n_ctx n_state n_head n_layer n_audio_ctx dtype")
+    _fields_ = _fields(_int, "n_vocab n_ctx n_state n_head n_layer n_audio_ctx dtype padding_stride")
 
 
 class Batch(ctypes.Structure):
@@ -74,6 +74,7 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     # weights
     "sotto_arena_new": (_pointer, ()),
     "sotto_arena_free": (None, (_pointer,)),
+    "sotto_arena_region": (_pointer, (_pointer, _int, ctypes.POINTER(_size))),
     "sotto_linear_new": (_pointer, (_pointer, _int, _int, _int, _int)),
     "sotto_linear_pack": (None, (_pointer, _int, _int, _pointer, _pointer, _int)),
     # encoder

@@ -77,6 +77,8 @@ class RowCache:
 class CrossAttentionCache(Protocol):
     """Keys and values of one window for the cross-attention."""
 
+    n_own: int  # positions before those of the padding
+
     def keys(self, layer: int) -> Tensor:
         """Return ``(n_head, width, n_positions)``."""
         ...
@@ -90,7 +92,7 @@ class CrossKV:
     """Keys and values in tensors of their own, the keys turned as the product reads them."""
 
     def __init__(self, n_head: int) -> None:
-        self.n_head = n_head
+        self.n_head, self.n_own = n_head, 0
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def add(self, k: Tensor, v: Tensor) -> None:
@@ -146,7 +148,7 @@ class CrossKVInSlot:
 
     def __init__(self, slots: WindowSlots, slot: int) -> None:
         self._slots, self.slot = slots, slot
-        self._n_added = self.n_positions = 0
+        self._n_added = self.n_positions = self.n_own = 0
 
     def add(self, k: Tensor, v: Tensor) -> None:
         """Add the next layer's, ``(n_positions, n_state)`` each."""

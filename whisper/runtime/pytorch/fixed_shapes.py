@@ -20,7 +20,7 @@ from ...model import ModelDimensions
 from ..interface import Batch
 from .caches import RowCache, WindowSlots
 from .cuda_graphs import Capture, Graphed
-from .layers import Block, Decoder
+from .layers import PADDING_SCORE, Block, Decoder
 
 # buckets: few, because every combination is a graph of its own
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # more run without a graph
@@ -116,10 +116,10 @@ class StaticStep:
             "items": own.items,
             "places": own.places,
         }
-        if any(window.n_positions < self.dims.n_audio_ctx for window in windows):
+        if any(window.n_own < self.dims.n_audio_ctx for window in windows):
             # full ones alone need no mask, with which the attention is slower
-            lengths = np.full(len(own.items), self.dims.n_audio_ctx, dtype=np.int64)
-            lengths[[window.slot for window in windows]] = [window.n_positions for window in windows]
+            lengths = np.full((2, len(own.items)), self.dims.n_audio_ctx, dtype=np.int64)
+            lengths[:, [window.slot for window in windows]] = np.transpose([(w.n_own, w.n_positions) for w in windows])
             inputs["lengths"] = torch.from_numpy(lengths).to(self.device)
         return inputs
 
@@ -139,7 +139,7 @@ class StaticStep:
         items, places
             See `Grid`.
         lengths
-            Positions of the window in each slot, ``(n_slots,)``; None where all are full.
+            Positions of the window in each slot, ``(2, n_slots)``: its own, and all; None where all are full.
         """
         tokens, positions, rows = numbers
         n_head, n_ctx = self.dims.n_text_head, self.dims.n_text_ctx
@@ -149,14 +149,19 @@ class StaticStep:
         reads = ((table[:, None] * n_head + heads) * n_ctx + steps).flatten()  # (n_items * n_head * length)
         mask = torch.zeros(len(tokens), 1, 1, len(steps), dtype=self.decoder.activations, device=self.device)
         mask.masked_fill_(steps > positions[:, None, None, None], -torch.inf)
-        is_inside = None
+        of_window = None
         if lengths is not None:
             steps_of_window = torch.arange(self.dims.n_audio_ctx, dtype=torch.long, device=self.device)
-            is_inside = (steps_of_window < lengths[:, None])[:, None, None]  # (n_slots, 1, 1, n_audio_ctx)
+            n_own, n_positions = lengths[..., None, None, None]  # (n_slots, 1, 1, 1)
+            of_window = torch.zeros(
+                len(n_own), 1, 1, len(steps_of_window), dtype=self.decoder.activations, device=self.device
+            )
+            of_window.masked_fill_(steps_of_window >= n_own, PADDING_SCORE)
+            of_window.masked_fill_(steps_of_window >= n_positions, -torch.inf)
         x = self.decoder.embed(tokens, positions)  # (n_items, n_state)
         for layer, block in enumerate(self.decoder.blocks):
             x = self._self_attention(block, layer, x, writes, reads, mask)
-            x = self._cross_attention(block, layer, x, items, places, is_inside)
+            x = self._cross_attention(block, layer, x, items, places, of_window)
             x = block.mlp(x)
         return self.decoder.logits(x)
 
@@ -173,10 +178,10 @@ class StaticStep:
         return x.add_(block.out.linear(mixed.flatten(1)))
 
     def _cross_attention(
-        self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor, is_inside: Tensor | None
+        self, block: Block, layer: int, x: Tensor, items: Tensor, places: Tensor, mask: Tensor | None
     ) -> Tensor:
         q = block.cross_query.linear(block.cross_ln(x)).view(len(x), self.dims.n_text_head, self.width)
         keys, values = self.slots.pool[layer, :, : len(items)]  # (n_slots, n_head, n_audio_ctx, width) each
         q = q[items].transpose(1, 2)  # (n_slots, n_head, n_each, width)
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=is_inside).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).transpose(1, 2)
         return x.add_(block.cross_out.linear(mixed.flatten(0, 1)[places].flatten(1)))

@@ -6,6 +6,7 @@ product; convolutions are products over neighbouring frames. Holds no cache and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,12 @@ from torch import Tensor
 from ...device.hardware import has_bfloat16, has_bfloat16_tiles
 from ...errors import OptionError
 from ...model import ModelDimensions
+from ..interface import PADDING_STRIDE
 from .quantization import COMPUTE_TYPES, Buffers, Packed, Together, pack, pack_together
 
 Weights = Mapping[str, Tensor]
+
+PADDING_SCORE = math.log(PADDING_STRIDE)  # what is added to the scores of padding: to be there so often
 
 
 class Precision:
@@ -148,26 +152,34 @@ class Encoder:
         self.ln_post = Norm(*(precision.plain(tensors[f"encoder.ln_post.{kind}"]) for kind in ("weight", "bias")))
 
     def __call__(self, mels: Tensor) -> Tensor:
-        """Encode ``(n_batch, n_mels, 2 * n_ctx)`` into ``(n_batch, n_ctx, n_audio_state)``, any `n_ctx` that fits."""
+        """Encode ``(n_batch, n_mels, 2 * n_own)`` into ``(n_batch, n_ctx, n_audio_state)``; see `Runner.encode`."""
         mels = mels.to(self.precision.device, self.precision.activations)
         x = self.conv2(self.conv1(mels.transpose(1, 2)))
+        n_own = x.shape[1]
+        padding = self.positions[n_own:].view(-1, PADDING_STRIDE, self.positions.shape[1]).mean(1)
+        x = torch.cat([x + self.positions[:n_own], x[:, -1:] + padding], dim=1)
         n_batch, n_ctx, n_state = x.shape
-        x = (x + self.positions[:n_ctx]).view(-1, n_state)  # (n_batch * n_ctx, n_audio_state)
+        x = x.view(-1, n_state)  # (n_batch * n_ctx, n_audio_state)
         take = self.precision.buffers.take
         qkv, narrow = (
             take(name, (len(x), n), x.dtype, x.device) for name, n in (("qkv", 3 * n_state), ("narrow", n_state))
         )
         for block in self.blocks:
             q, k, v = (t.reshape(n_batch, n_ctx, -1) for t in block.qkv.linear(block.attn_ln(x), qkv))
-            x.add_(block.out.linear(self._attend(q, k, v).view(-1, n_state), narrow))
+            x.add_(block.out.linear(self._attend(q, k, v, n_own).view(-1, n_state), narrow))
             block.mlp(x)
         return self.ln_post(x).view(n_batch, n_ctx, n_state)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, n_own: int) -> Tensor:
         """Mix `v` by the likeness of `q` and `k`, ``(n_batch, n_ctx, n_state)`` each."""
         q, k, v = (t.view(*t.shape[:2], self.dims.n_audio_head, -1).transpose(1, 2) for t in (q, k, v))
         if not self.precision.bfloat16_heads:
-            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            mask = None
+            if n_own < q.shape[2]:
+                mask = torch.zeros(q.shape[2], dtype=q.dtype, device=q.device)
+                mask[n_own:] = PADDING_SCORE
+                mask = mask.expand(q.shape[2], -1)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         n_batch, n_head, n_ctx, width = q.shape
         q, k, v = ((t * scale).bfloat16().contiguous() for t, scale in ((q, width**-0.5), (k, 1.0), (v, 1.0)))
         out = torch.empty(n_batch, n_ctx, n_head, width, dtype=torch.float32, device=q.device)
@@ -176,6 +188,7 @@ class Encoder:
         for b in range(n_batch):
             for h in range(n_head):  # the scores of one head fit the cache
                 torch.mm(q[b, h], k[b, h].t(), out=scores)
+                scores[:, n_own:] += PADDING_SCORE
                 torch.softmax(scores, -1, out=weights)
                 out[b, :, h] = weights @ v[b, h]
         return out.flatten(2)

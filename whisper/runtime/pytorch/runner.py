@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ...device.torch_state import clean_state
 from ...model import ModelDimensions
-from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_features, check_heads, n_positions_of
-from .caches import CrossAttentionCache, CrossKV, RowCache, WindowSlots
+from ..interface import Batch, EncodedWindow, Ints, TokenMask, check_features, check_heads, n_own_positions
+from .caches import CrossAttentionCache, CrossKV, CrossKVInSlot, RowCache, WindowSlots
 from .cuda_graphs import Capture, CudaCapture, enabled
 from .fixed_shapes import StaticStep
-from .layers import Block, Decoder, Encoder, Precision
+from .layers import PADDING_SCORE, Block, Decoder, Encoder, Precision
 from .token_selection import apply_rules, best_tokens
 
 LENGTHS = 64  # single items attend to a multiple of so many positions
@@ -210,7 +210,7 @@ class TorchRunner:
         """See `Runner.encode`; on a GPU windows of the same length are encoded together."""
         by_length: dict[int, list[int]] = {}
         for i, mel in enumerate(mels):
-            by_length.setdefault(n_positions_of(mel, self.dims), []).append(i)
+            by_length.setdefault(n_own_positions(mel, self.dims), []).append(i)
         n = 1 if self.device.type == "cpu" else WINDOWS_AT_ONCE
         features: dict[int, Tensor] = {}
         for same in by_length.values():
@@ -223,10 +223,12 @@ class TorchRunner:
     @clean_state()
     def project(self, features: Tensor) -> EncodedWindow:
         """See `Runner.project`."""
-        check_features(features, self.dims)
+        n_own = check_features(features, self.dims)
         features = features.to(self.device)
         x = features.to(self.precision.activations)
+        cross_kv: CrossKV | CrossKVInSlot
         cross_kv = CrossKV(self.dims.n_text_head) if self._static is None else self._static.slots.take()
+        cross_kv.n_own = n_own
         for block in self._decoder.blocks:
             cross_kv.add(*block.cross_kv.linear(x))
         return EncodedWindow(features.float(), cross_kv)
@@ -330,6 +332,7 @@ class TorchRunner:
         mixed = torch.empty_like(q)
         for items, cross_kv in plan.cross_groups:
             scores = torch.bmm(q[items].transpose(0, 1), cross_kv.keys(layer))  # (n_head, n_items, n_positions)
+            scores[..., cross_kv.n_own :] += PADDING_SCORE
             if record is not None:
                 record.add(layer, scores)
             mixed[items] = torch.bmm(scores.softmax(dim=-1), cross_kv.values(layer)).transpose(0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from ...tokenizer import get_tokenizer
 from .. import responses
-from ..admission import LONGEST_RETRY_AFTER
 from ..errors import RequestError, invalid, shutting_down
 from ..fields import collect
 from ..observing import note
 from ..requests import check_format, read_request
 from ..security import owner_of
 from ..streaming import HEADERS
-from ..uploads import check_headers, receive_form
+from ..uploads import check_headers, length_of, receive_form
 from .following import lines
 from .store import Job
 
@@ -70,7 +68,7 @@ class JobsApi:
         repeat_key = request.headers.get(REPEAT_HEADER)
         if repeat_key is not None and len(repeat_key) > MAX_REPEAT_KEY:
             raise invalid(f"the header {REPEAT_HEADER} has more than {MAX_REPEAT_KEY} characters")
-        await self._check_room(request)
+        await self.jobs.check_room(length_of(request.headers))
         job_id, open_file = self.store.new_upload()
         self.jobs.n_uploading += 1
         job = None
@@ -94,17 +92,6 @@ class JobsApi:
         self.jobs.wake()
         address = f"/v1/jobs/{job.id}"
         return JSONResponse(await self._described(job), 202, {"location": address})
-
-    async def _check_room(self, request: Request) -> None:
-        """Refuse an upload for which there is no room, before it is read."""
-        options, length = self.server.options, request.headers.get("content-length", "")
-        n_jobs, n_bytes = await anyio.to_thread.run_sync(self.store.totals)
-        n_bytes += int(length) if length.isdecimal() else 0
-        is_full = n_jobs + self.jobs.n_uploading >= options.max_jobs
-        if is_full or n_bytes > options.max_jobs_mb * 1e6:
-            what = f"{n_jobs} jobs wait or run" if is_full else "the uploads of jobs that wait are as large as allowed"
-            wait = min(max(math.ceil(self.jobs.mean_seconds / options.max_running_jobs), 1), LONGEST_RETRY_AFTER)
-            raise RequestError(429, f"{what}; try again later", code="queue_full", retry_after=wait)
 
     def _check(self, fields: list[tuple[str, str]]) -> str:
         """Raise where the job could not be run as it is asked for; returns the name of its model."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import from_thread
@@ -11,7 +12,8 @@ from anyio import from_thread
 from ...engine.priorities import FairShares
 from ...errors import CancelledError
 from ...media.isolated.decoders import Decoders
-from ..errors import of_work
+from ..admission import LONGEST_RETRY_AFTER
+from ..errors import RequestError, of_work
 from ..fields import collect
 from ..metrics import Metrics
 from ..models import Models
@@ -21,15 +23,22 @@ from ..settings import ServeOptions
 from ..work import Work
 from .store import Job, JobStore
 
+if TYPE_CHECKING:
+    from ...results import Transcript
+
 PROGRESS_EVERY = 1.0  # seconds between two events of progress
 RETENTION_CHECK = 60.0  # seconds between two looks for jobs whose time is over
-OF_SEGMENT = ("id", "start", "end", "text", "channel", "language")
 FIRST_GUESS = 60.0  # seconds of a job, before any was measured
 SMOOTHING = 0.2
 
 
 class Jobs:
     """The jobs of a server.
+
+    Attributes
+    ----------
+    of_segment
+        What the event of a segment tells of it.
 
     Parameters
     ----------
@@ -42,6 +51,8 @@ class Jobs:
     decoders
         Decode the uploads.
     """
+
+    of_segment: tuple[str, ...] = ("id", "start", "end", "text", "channel", "language")
 
     def __init__(
         self,
@@ -94,22 +105,33 @@ class Jobs:
         await anyio.to_thread.run_sync(self.store.delete, job)
         self._tell(job.id)
 
+    async def check_room(self, n_bytes: int) -> None:
+        """Refuse an upload of so many bytes for which there is no room among those that wait: `RequestError`."""
+        n_jobs, waiting = await anyio.to_thread.run_sync(self.store.totals)
+        is_full = n_jobs + self.n_uploading >= self.options.max_jobs
+        if is_full or waiting + n_bytes > self.options.max_jobs_mb * 1e6:
+            what = f"{n_jobs} jobs wait or run" if is_full else "the uploads of jobs that wait are as large as allowed"
+            wait = min(max(math.ceil(self.mean_seconds / self.options.max_running_jobs), 1), LONGEST_RETRY_AFTER)
+            raise RequestError(429, f"{what}; try again later", code="queue_full", retry_after=wait)
+
     # -- one after the other -----------------------------------------------------------------------------
 
     async def _run_each(self) -> None:
         while not self.is_ending:
             job = await self._next()
-            work = None
+            made: list[Work] = []  # also where the server ends while it is made
             try:
-                work = self.running[job.id] = await anyio.to_thread.run_sync(self._work, job)
+                await anyio.to_thread.run_sync(lambda job, made: made.append(self.make_work(job)), job, made)
+                work = self.running[job.id] = made[0]
                 self._works.add(work)
                 await anyio.to_thread.run_sync(self._run, job, work, limiter=self._threads)
             except Exception as error:  # a full disk, mostly: the next job may be luckier
                 LOG.error("a job cannot be kept", exc_info=error)
             finally:
                 self.running.pop(job.id, None)
-                if work is not None:
+                for work in made:
                     work.cancel.set()
+                    work.file.close()
                     self._works.discard(work)
                 self._tell(job.id)
 
@@ -140,7 +162,8 @@ class Jobs:
         """Return what a job asks for; it was checked when it was made."""
         return read_request(collect(job.fields), translates=False)
 
-    def _work(self, job: Job) -> Work:
+    def make_work(self, job: Job) -> Work:
+        """Return the work of a job."""
         return Work(
             self.request_of(job),
             self.store.open_upload(job),
@@ -170,6 +193,14 @@ class Jobs:
                 self.store.fail(job, told)
                 self._metrics.jobs.labels("failed").inc()
                 return
+        self.keep(job, work, transcript)
+        self._metrics.jobs.labels("succeeded").inc()
+        self._metrics.audio_seconds.inc(work.duration)
+        self._metrics.work_seconds.inc(time.monotonic() - started)
+        self.mean_seconds += SMOOTHING * (time.monotonic() - started - self.mean_seconds)
+
+    def keep(self, job: Job, work: Work, transcript: Transcript) -> None:
+        """Keep the transcript of a job, which has succeeded."""
         is_multilingual, n_languages = work.vocabulary
         self.store.succeed(
             job,
@@ -180,10 +211,6 @@ class Jobs:
                 "n_languages": n_languages,
             },
         )
-        self._metrics.jobs.labels("succeeded").inc()
-        self._metrics.audio_seconds.inc(work.duration)
-        self._metrics.work_seconds.inc(time.monotonic() - started)
-        self.mean_seconds += SMOOTHING * (time.monotonic() - started - self.mean_seconds)
 
     def _transcribe(self, job: Job, work: Work) -> Any:
         told_at = 0.0
@@ -201,7 +228,7 @@ class Jobs:
                 segment = next(segments)
             except StopIteration as end:
                 return end.value
-            told = {name: value for name, value in segment.items() if name in OF_SEGMENT}
+            told = {name: value for name, value in segment.items() if name in self.of_segment}
             self._add_event(job, {"type": "job.segment", "segment": told})
 
     def _add_event(self, job: Job, event: dict[str, Any]) -> None:

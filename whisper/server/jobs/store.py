@@ -21,13 +21,15 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from ...device import processes
-from ...errors import OptionError
+from ...errors import DataError, OptionError
+from ...storage import database
 from ..errors import RequestError, disk_full_told
 
 MAX_ATTEMPTS = 3  # a job that was running at so many ends of a process is not begun again
 FINISHED = ("succeeded", "failed")
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 _ID = re.compile(r"job_[0-9a-f]{32}")
+_VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, repeat_key TEXT,
@@ -90,16 +92,10 @@ class JobStore:
             self._uploads.mkdir(_PRIVATE_FOLDER, exist_ok=True)
             self._file_lock = FileLock(self.folder / "lock", mode=_PRIVATE_FILE, thread_local=False)
             self._file_lock.acquire(timeout=0)
-            path = self.folder / "jobs.sqlite"
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, _PRIVATE_FILE))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.executescript(_TABLES)
+            self._db = database.connect(self.folder / "jobs.sqlite", _TABLES, _VERSION, mode=_PRIVATE_FILE)
         except Timeout:
             raise OptionError(f"another process uses data_dir {folder}: end it, or name another folder") from None
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, DataError) as error:
             raise OptionError(f"data_dir {folder} cannot be used: {error}") from error
         self._recover()
 
@@ -127,15 +123,8 @@ class JobStore:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Make one transaction of what is done in the context; a full disk is an answer of its own."""
-        with self._lock, disk_full_told():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:  # whatever ended it, also a cancel: no transaction stays open
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have ended the transaction already
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, disk_full_told(), database.transaction(self._db):
+            yield
 
     # -- uploads -----------------------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ def test_our_numbers_are_those_of_the_converter(peer: Peer, tmp_path: Path) -> N
 GENERATE = """
 import numpy as np, ctranslate2, faster_whisper
 model = faster_whisper.WhisperModel(arguments["folder"], device="cpu", compute_type="float32", cpu_threads=1)
-features = reader.StorageView.from_array(np.load(arguments["mel"]))
+features = ctranslate2.StorageView.from_array(np.load(arguments["mel"]))
 found = model.model.generate(
     features, [arguments["prompt"]] * features.shape[0], beam_size=1,
     suppress_blank=False, suppress_tokens=[],

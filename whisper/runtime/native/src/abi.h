@@ -15,6 +15,7 @@ struct EncoderDims {
     int32_t n_head;
     int32_t n_layer;
     int32_t dtype;    // of the matrices: DType in gemm.h
+    int32_t padding_stride;  // positions of the padding that one stands for; see Padding in attention.h
 };
 
 struct DecoderDims {
@@ -25,6 +26,7 @@ struct DecoderDims {
     int32_t n_layer;
     int32_t n_audio_ctx;  // most positions of a window: 1500
     int32_t dtype;
+    int32_t padding_stride;  // as the encoder's
 };
 
 // One call of the decoder: a flat batch of items. Each item is one token of one KV-cache row; a

@@ -20,6 +20,22 @@ namespace sotto {
 
 constexpr int kMaxQueries = kHasTiles ? 2 * kTileRows : 12;  // that attention takes at once
 
+// The padding of a window that is shorter than the model's context of `n_ctx` positions: behind its
+// own positions, one for each `stride` of those that follow, which counts `stride` times. A full
+// window has none.
+struct Padding {
+    int n_ctx, stride;
+
+    // Positions altogether of a window with `n_own` of its own, which differs from n_ctx by a
+    // multiple of the stride.
+    int n_total(int n_own) const { return n_own + (n_ctx - n_own) / stride; }
+    int n_own(int n_total) const { return (stride * n_total - n_ctx) / (stride - 1); }
+    // The first place in the context that position `i` of a window stands for.
+    int place(int i, int n_own) const { return i < n_own ? i : n_own + (i - n_own) * stride; }
+    // What is added to the scores of padding: to be there `stride` times.
+    float score() const { return std::log(float(stride)); }
+};
+
 // Keys and values of one head over `n` positions.
 struct HeadKV {
     char* keys;          // (d, n) packed
@@ -51,6 +67,8 @@ struct HeadKV {
 struct LayerKV {
     char* data;
     int dtype, n, d;
+    int n_own;            // positions before those of the padding
+    float padding_score;  // see Padding
 
     static size_t bytes(int dtype, int n, int d, int n_head) {
         return n_head * HeadKV::bytes(dtype, n, d);
@@ -119,16 +137,22 @@ struct AttentionWorkspace {
 struct Scores {
     float* data;
     size_t width;
-    int n;
+    int n, n_own;
+    float padding_score;
     FloatVec largest[kMaxQueries];
 
-    Scores(AttentionWorkspace& workspace, int n_positions)
-        : data(workspace.scores), width(workspace.width), n(n_positions) {
+    Scores(AttentionWorkspace& workspace, const LayerKV& kv)
+        : data(workspace.scores), width(workspace.width), n(kv.n), n_own(kv.n_own),
+          padding_score(kv.padding_score) {
         for (FloatVec& x : largest) x = broadcast(-INFINITY);
     }
     float* of_query(int i) const { return data + i * width; }
     void set(int i, int position, FloatVec x) {
-        if (position + kLanes > n)  // padding behind the last position
+        if (position >= n_own)
+            x += padding_score;
+        else if (position + kLanes > n_own)
+            for (int j = n_own - position; j < kLanes; j++) x[j] += padding_score;
+        if (position + kLanes > n)  // behind the last position
             for (int j = std::max(0, n - position); j < kLanes; j++) x[j] = -INFINITY;
         largest[i] = maximum(largest[i], x);
         store(of_query(i) + position, x);
@@ -171,7 +195,7 @@ void attention(
     AttentionWorkspace& workspace, float* out, size_t out_stride, float* qk, size_t qk_stride) {
     const int n = kv.n, d = kv.d, key_groups = n_groups(T, d), value_groups = HeadKV::value_groups(T, n);
     const HeadKV head = kv.head(h);
-    Scores scores(workspace, n);
+    Scores scores(workspace, kv);
     for (int panel = 0; panel < n_panels(n); panel++)
         multiply_panel<T>(
             q, q_stride, n_queries, head.keys + size_t(panel) * key_groups * kPanelStep, key_groups,
@@ -324,7 +348,7 @@ inline void attention_int8(
     const HeadKV head = kv.head(h);
     for (int query = 0; query < n_queries; query++)
         workspace.q.set_row(query, q + query * stride, d);
-    Scores scores(workspace, n);
+    Scores scores(workspace, kv);
     int8_scores(workspace.q.view(), n_queries, head, scores);
 
     int32_t digit_sums[2 * kMaxQueries];

@@ -203,6 +203,12 @@ class Arena {
         region.used += bytes;
         return allocated;
     }
+    // Address and size in use of region `i`; null behind the last.
+    void* region(int i, size_t& used) const {
+        if (i < 0 || size_t(i) >= regions_.size()) return nullptr;
+        used = regions_[i].used;
+        return regions_[i].data;
+    }
 
   private:
     struct Region {

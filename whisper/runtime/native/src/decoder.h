@@ -28,7 +28,7 @@ struct DecoderLayer {
 };
 
 struct Decoder {
-    int n_vocab, n_ctx, n_state, n_head, n_layer, n_audio_ctx, dtype;
+    int n_vocab, n_ctx, n_state, n_head, n_layer, n_audio_ctx, dtype, padding_stride;
     const Linear* token_embedding;      // (n_vocab, n_state): also the last layer
     const float* positional_embedding;  // (n_ctx, n_state)
     LayerNorm ln;
@@ -45,7 +45,7 @@ struct Decoder {
     size_t cross_kv_layer_bytes(int n) const {
         return LayerKV::bytes(cross_kv_dtype(), n, head_dim(), n_head);
     }
-    // Of a window of `n` positions.
+    // Of a window of `n` positions, those of its padding among them.
     size_t cross_kv_bytes(int n) const { return n_layer * cross_kv_layer_bytes(n); }
 
     // Compute the keys and values of every layer's cross-attention for one window of `n` positions,
@@ -111,7 +111,9 @@ struct Decoder {
     Activations input_, mlp_input_, q_;  // (n_items, n_state), (n_items, 4 n_state), queries
 
     LayerKV cross_kv_of(char* cross_kv, int n, int l) const {
-        return {cross_kv + l * cross_kv_layer_bytes(n), cross_kv_dtype(), n, head_dim()};
+        const Padding padding = {n_audio_ctx, padding_stride};
+        char* data = cross_kv + l * cross_kv_layer_bytes(n);
+        return {data, cross_kv_dtype(), n, head_dim(), padding.n_own(n), padding.score()};
     }
 
     void project_cross_kv_panel(const Linear& linear, const LayerKV& kv, int panel) {

@@ -1,6 +1,6 @@
 // The encoder: one window of log-mel frames to features.
 //
-// After the two convolutions each thread takes blocks of 36 positions through everything that
+// After the two convolutions each thread takes blocks of positions through everything that
 // concerns a position alone: attention and MLP of one layer, then queries, keys and values of the
 // next. So a layer costs the threads one synchronization, and a block's activations stay in the
 // cache.
@@ -24,7 +24,7 @@ struct EncoderLayer {
 };
 
 struct Encoder {
-    int n_mels, n_ctx, n_state, n_head, n_layer, dtype;
+    int n_mels, n_ctx, n_state, n_head, n_layer, dtype, padding_stride;
     const Linear *conv1, *conv2;        // (n_state, 3 n_in): three frames side by side
     const float* positional_embedding;  // (n_ctx, n_state)
     LayerNorm ln_post;
@@ -32,12 +32,13 @@ struct Encoder {
 
     int kv_dtype() const { return unquantized_dtype(dtype); }
     int head_dim() const { return n_state / n_head; }
+    Padding padding() const { return {n_ctx, padding_stride}; }
 
-    // Encode one window of `n` positions, at most n_ctx: `mel` (n_mels, 2 n) into `features` (n,
-    // n_state).
+    // Encode one window of `n` positions and its padding, which the last of them must belong to:
+    // `mel` (n_mels, 2 n) into `features` (padding().n_total(n), n_state).
     void encode(const float* mel, float* features, int n, int n_threads) {
         set_length(n);
-        q_.reserve(kv_dtype(), n, n_state);
+        q_.reserve(kv_dtype(), n_total_, n_state);
         frames_.reserve(kv_dtype(), 2 * n + 2, n_mels);
         conv1_output_.reserve(kv_dtype(), 2 * n + 2, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
@@ -47,8 +48,10 @@ struct Encoder {
     }
 
   private:
-    static constexpr int kBlock = 36;  // positions that a thread takes at once
-    struct Workspace {                 // of one thread
+    // Positions that a thread takes at once. Each block reads all weights of the layer, and on tiles
+    // a block of 36 would wait for them.
+    static constexpr int kBlock = kHasTiles ? 64 : 36;
+    struct Workspace {  // of one thread
         AttentionWorkspace attention;
         Activations input, mlp_input;  // (kBlock, n_state), (kBlock, 4 n_state)
         Buffer<float> normed;          // (n_state,), or (n_mels,) if that is more
@@ -56,8 +59,9 @@ struct Encoder {
     };
     std::vector<Workspace> workspaces_;
     int n_positions_ = 0;       // of the window that is being encoded
+    int n_total_ = 0;           // with its padding
     Buffer<char> kv_;           // two LayerKV
-    Activations q_;             // (n_positions, n_state)
+    Activations q_;             // (n_total, n_state)
     Activations frames_;        // (2 n_positions + 2, n_mels), with a frame of zeros at both ends
     Activations conv1_output_;  // (2 n_positions + 2, n_state), the same
 
@@ -65,26 +69,27 @@ struct Encoder {
     // must be zero.
     void set_length(int n) {
         const bool is_another = n != n_positions_;
-        n_positions_ = n;
+        n_positions_ = n, n_total_ = padding().n_total(n);
         kv_.reserve(2 * layer_kv_bytes());
         if (is_another) std::memset(kv_, 0, 2 * layer_kv_bytes());
     }
     size_t layer_kv_bytes() const {
-        return LayerKV::bytes(kv_dtype(), n_positions_, head_dim(), n_head);
+        return LayerKV::bytes(kv_dtype(), n_total_, head_dim(), n_head);
     }
     LayerKV kv_of(int layer) const {
-        return {kv_ + layer % 2 * layer_kv_bytes(), kv_dtype(), n_positions_, head_dim()};
+        char* data = kv_ + layer % 2 * layer_kv_bytes();
+        return {data, kv_dtype(), n_total_, head_dim(), n_positions_, padding().score()};
     }
 
     void encode(Worker& worker, Workspace& w, const float* mel, float* x) {
-        w.attention.reserve(kv_dtype(), n_positions_, head_dim());
+        w.attention.reserve(kv_dtype(), n_total_, head_dim());
         w.input.reserve(dtype, kBlock, n_state), w.mlp_input.reserve(dtype, kBlock, 4 * n_state);
         w.normed.reserve(std::max(n_mels, n_state));
         w.attn.reserve(kBlock * n_state), w.hidden.reserve(kBlock * 4 * n_state);
         convolve(worker, w, mel, x);
-        for_blocks(worker, n_positions_, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
+        for_blocks(worker, n_total_, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
         for (int l = 0; l < n_layer; l++) {
-            for_blocks(worker, n_positions_, [&](int first, int n) {
+            for_blocks(worker, n_total_, [&](int first, int n) {
                 self_attention(w, l, x, first, n);
                 mlp(w, layers[l], x, first, n);
                 if (l + 1 < n_layer) return project_qkv(w, l + 1, x, first, n);
@@ -123,10 +128,25 @@ struct Encoder {
             for (int p = 0; p < n_panels(n_state); p++)
                 conv2->multiply(frames, n, p, [&](int i, int column, FloatVec v) {
                     if (column >= n_state) return;
-                    const size_t at = size_t(first + i) * n_state + column;
-                    store(x + at, gelu(v) + load(positional_embedding + at));
+                    v = gelu(v);
+                    set_position(x, first + i, column, v);
+                    if (first + i == n_positions_ - 1)  // padding, as all that follows
+                        for (int j = n_positions_; j < n_total_; j++) set_position(x, j, column, v);
                 });
         });
+    }
+
+    // Set what the first layer reads of a position: the convolutions and the positional embedding,
+    // which is the mean of those that a position of the padding stands for.
+    void set_position(float* x, int i, int column, FloatVec convolved) const {
+        const size_t place = padding().place(i, n_positions_);
+        const float* own = positional_embedding + place * n_state + column;
+        FloatVec embedding = load(own);
+        if (i >= n_positions_) {
+            for (int j = 1; j < padding_stride; j++) embedding += load(own + j * n_state);
+            embedding = embedding / float(padding_stride);
+        }
+        store(x + size_t(i) * n_state + column, convolved + embedding);
     }
 
     // Transpose frames of `mel`, with one frame of zeros at both ends, for both convolutions.

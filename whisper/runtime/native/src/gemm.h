@@ -38,6 +38,15 @@ inline int sensitive_dtype(int dtype) { return dtype == kInt8 && kHasTiles ? kBf
 // The two sides of a product
 // ------------------------------------------------------------------------------------------------
 
+// k-groups of a weight in memory. Behind k there are zeros up to a whole tile where that is little: of
+// 80 mel bands three frames are 7.5 tiles, and would be left to vectors. What stands there on the
+// left side, the next row or the slack behind the last, is finite and counts nothing.
+inline int weight_groups(int dtype, int k) {
+    const int groups = n_groups(dtype, k);
+    if (!kHasTiles || dtype != kBfloat16 || groups < 4 * kTileGroups) return groups;
+    return (groups + kTileGroups - 1) / kTileGroups * kTileGroups;
+}
+
 // Rows of the left side of a product.
 struct ActivationView {
     const int32_t* groups = nullptr;
@@ -53,7 +62,7 @@ class Activations {
     void reserve(int dtype, size_t rows, size_t width, int n_digits = 1) {
         dtype_ = dtype, stride_ = n_groups(dtype, int(width));
         n_digits_ = dtype == kInt8 ? n_digits : 1;
-        groups_.reserve(rows * n_digits_ * stride_);
+        groups_.reserve(rows * n_digits_ * stride_ + kTileGroups);  // see `weight_groups`
         scale_.reserve(rows), sum_.reserve(rows * n_digits_);
     }
     // Convert `n` floats into `row`; n is a multiple of 16.
@@ -126,7 +135,7 @@ struct Linear {
     int8_t* remainder = nullptr;  // (n, k) int8, where kept: what rounding left, in 256ths
 
     Linear(Arena& arena, int dtype_, int n_, int k_, bool keep_remainder)
-        : dtype(dtype_), n(n_), k(k_), groups(n_groups(dtype_, k_)) {
+        : dtype(dtype_), n(n_), k(k_), groups(weight_groups(dtype_, k_)) {
         const size_t columns = size_t(n_panels(n)) * kPanelWidth;
         packed = static_cast<char*>(arena.allocate(size_t(n_panels(n)) * groups * kPanelStep));
         scale = static_cast<float*>(arena.allocate(columns * sizeof(float)));

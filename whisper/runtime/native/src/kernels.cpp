@@ -5,6 +5,8 @@
 // Functions that return int return a status: 0, or kNoMemory; nothing else can fail, as the caller
 // checks shapes. Those that make an object return null where memory ran out. Memory that is handed
 // in stays the caller's. All are one translation unit, so that everything may be inlined.
+#include <deque>
+
 #include "abi.h"
 #include "token_selection.h"
 #include "decoder.h"
@@ -28,6 +30,12 @@ int status_of(const F& work) {
     }
 }
 
+// Linear layers, and the arena of their numbers, which holds no addresses.
+struct PackedWeights {
+    Arena memory;
+    std::deque<Linear> linears;
+};
+
 // Takes the parts of a model one after the other; the caller lists them in the order in which they
 // are taken here.
 struct ParameterReader {
@@ -47,7 +55,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 5; }
+int sotto_abi() { return 6; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -80,15 +88,22 @@ int sotto_prepare() {
 
 // ---- Weights ----
 
-void* sotto_arena_new() { return new (std::nothrow) Arena(); }
-void sotto_arena_free(void* arena) { delete static_cast<Arena*>(arena); }
+void* sotto_arena_new() { return new (std::nothrow) PackedWeights(); }
+void sotto_arena_free(void* arena) { delete static_cast<PackedWeights*>(arena); }
 
-// A linear layer (n, k) of zeros, which lives in the arena and as long; in int8 with what rounding
-// left of its weight, if that is asked for.
+// Where the arena's region `i` lies, and how much of it is in use; null behind the last. The same
+// layers made in the same order lie in the same places of regions of the same sizes, so that what
+// is read from one arena can be written into another.
+void* sotto_arena_region(void* arena, int i, size_t* used) {
+    return static_cast<PackedWeights*>(arena)->memory.region(i, *used);
+}
+
+// A linear layer (n, k) of zeros, which lives as long as the arena with its numbers; in int8 with
+// what rounding left of its weight, if that is asked for.
 void* sotto_linear_new(void* arena, int dtype, int n, int k, int keep_remainder) {
     try {
-        auto& memory = *static_cast<Arena*>(arena);
-        return new (memory.allocate(sizeof(Linear))) Linear(memory, dtype, n, k, keep_remainder);
+        auto& weights = *static_cast<PackedWeights*>(arena);
+        return &weights.linears.emplace_back(weights.memory, dtype, n, k, keep_remainder);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }
@@ -108,7 +123,8 @@ void* sotto_encoder_new(const EncoderDims* dims, void* const* linears, const flo
     auto* e = new (std::nothrow) Encoder();
     if (!e) return nullptr;
     e->n_mels = dims->n_mels, e->n_ctx = dims->n_ctx, e->n_state = dims->n_state;
-    e->n_head = dims->n_head, e->n_layer = dims->n_layer, e->dtype = dims->dtype;
+    e->n_head = dims->n_head, e->n_layer = dims->n_layer;
+    e->dtype = dims->dtype, e->padding_stride = dims->padding_stride;
     ParameterReader reader{linears, arrays};
     e->conv1 = reader.linear(), e->conv2 = reader.linear();
     e->positional_embedding = reader.array(), e->ln_post = reader.layer_norm();
@@ -123,7 +139,7 @@ void* sotto_encoder_new(const EncoderDims* dims, void* const* linears, const flo
 }
 void sotto_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
 
-// `mel` (n_mels, 2 n) to `features` (n, n_state), n at most n_ctx.
+// `mel` (n_mels, 2 n) to `features` (n and positions of the padding, n_state), n at most n_ctx.
 int sotto_encode(void* encoder, const float* mel, float* features, int n, int n_threads) {
     return status_of([&] { static_cast<Encoder*>(encoder)->encode(mel, features, n, n_threads); });
 }
@@ -138,6 +154,7 @@ void* sotto_decoder_new(const DecoderDims* dims, void* const* linears, const flo
     d->n_vocab = dims->n_vocab, d->n_ctx = dims->n_ctx, d->n_state = dims->n_state;
     d->n_head = dims->n_head, d->n_layer = dims->n_layer;
     d->n_audio_ctx = dims->n_audio_ctx, d->dtype = dims->dtype;
+    d->padding_stride = dims->padding_stride;
     ParameterReader reader{linears, arrays};
     d->token_embedding = reader.linear();
     d->positional_embedding = reader.array(), d->ln = reader.layer_norm();

@@ -1,0 +1,1 @@
+"""The commands for subtitles and transcripts as files: made of a known text, checked, converted, put in videos."""

@@ -1,0 +1,1 @@
+"""How the recordings of a job are run: a runner gives them to workers, which transcribe"""

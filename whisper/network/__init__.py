@@ -1,0 +1,1 @@
+"""What is known of a network without its weights, and without torch."""

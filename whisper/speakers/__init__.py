@@ -1,0 +1,1 @@
+"""Who speaks when: the voices of a recording told apart, named, and given to its words."""

@@ -1,0 +1,1 @@
+"""What outlives the process, beside plain files"""
