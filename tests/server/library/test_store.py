@@ -11,6 +11,7 @@ import pytest
 
 from whisper.errors import OptionError
 from whisper.server.errors import RequestError
+from whisper.server.library.job_folders import Taken
 from whisper.server.library.store import LibraryStore, Recording, fts_query
 
 
@@ -56,6 +57,31 @@ def test_a_document_is_changed_only_by_who_knows_its_version(store: LibraryStore
     assert now is not None
     assert (now.status, now.version, now.last_change, now.beginning) == ("done", 2, "change", "Hello there.")
     assert now.changed > one.changed
+
+
+def test_a_new_result_of_a_job_has_the_place_of_the_last_one(store: LibraryStore) -> None:
+    columns = {"name": "a.wav", "job": "", "model": "nano", "fields": [], "n_bytes": 3, "duration": 2.0, "created": 1.0}
+    name = store.new_id()
+
+    def take_in(text: str) -> None:
+        store.take_in("", [Taken(name, text, columns, ["tag"], document(text), "a.wav")])
+
+    take_in("First.")
+    asked = store.get(name, "")
+    assert asked is not None
+    store.change(asked, name="Interview")
+    store.set_tags(asked, ["mine"])
+    take_in("Second.")
+    assert store.document(asked) == (2, document("Second."))  # asked for before, read after
+    with pytest.raises(RequestError, match="changed elsewhere"):
+        store.save(asked, 1, document("First, corrected."), "")
+    assert (texts(store.search("", "second")), store.search("", "first")) == (["Second."], [])
+    now = store.get(name, "")
+    assert now is not None
+    assert (now.name, store.tags_of(now)) == ("Interview", ["mine"])
+    store.save(now, 2, document("Corrected."), "")
+    take_in("Third.")
+    assert store.document(now) == (3, document("Corrected."))
 
 
 def test_search_finds_in_all_recordings_of_an_owner(store: LibraryStore) -> None:
