@@ -28,25 +28,8 @@ from whisper.checkpoints import load_model
 from whisper.server.app import Server, build_app
 from whisper.server.settings import ServeOptions
 
-WORDS = (
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "that",
-    "it",
-    "was",
-    "on",
-    "with",
-    "his",
-    "they",
-    "not",
-    "but",
-    "what",
-    "we",
-    "when",
-)
+WORDS = ["the", "of", "and", "to", "in", "that", "it", "was", "on", "with", "his",
+         "they", "not", "but", "what", "we", "when"]  # fmt: skip
 RATE = 16000
 SCROLL = """async (milliseconds) => {
   const gaps = []; let last = performance.now(); const end = last + milliseconds; let y = scrollY;
