@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sqlite3
 import time
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...device import processes
-from ...errors import OptionError
+from ...errors import DataError, OptionError
+from ...storage import database
 from ..errors import RequestError, disk_full_told
 
 if TYPE_CHECKING:
@@ -96,24 +96,14 @@ class LibraryStore:
     Raises
     ------
     OptionError
-        The file in it is of a newer version, or cannot be used.
+        The file in it is of another version, or cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
         self._lock = processes.lock()  # of the connection
-        path = folder / "library.sqlite"
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                self._db.close()
-                raise OptionError(f"the library {folder} was made by a newer version of this program")
-            self._db.executescript(_TABLES)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-        except (OSError, sqlite3.Error) as error:
+            self._db = database.connect(folder / "library.sqlite", _TABLES, VERSION, mode=0o600)
+        except (OSError, sqlite3.Error, DataError) as error:
             raise OptionError(f"the library {folder} cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -124,15 +114,8 @@ class LibraryStore:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Make one transaction of what is done in the context; a full disk is an answer of its own."""
-        with self._lock, disk_full_told():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:  # whatever ended it, also a cancel: no transaction stays open
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have ended the transaction already
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, disk_full_told(), database.transaction(self._db):
+            yield
 
     # -- recordings --------------------------------------------------------------------------------------
 
