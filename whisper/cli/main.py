@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-# each has a ``main(arguments) -> exit code``
+# each has a ``main(argv)`` that returns the exit code; wrong arguments end it by `SystemExit` with 2, ``--help`` with 0
 COMMANDS = {
     "eval": ".evaluate",
     "train": ".train",
