@@ -15,15 +15,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from ...device import processes
 from ...errors import DataError, OptionError
 from ...storage import database
-from ..errors import RequestError, disk_full_told
-
-if TYPE_CHECKING:
-    from .job_folders import Taken
+from ..errors import RequestError, translating_full_disk
 
 VERSION = 1  # of the tables
 STATES = ("working", "done", "failed", "cancelled")
@@ -85,6 +82,17 @@ class Recording:
     beginning: str | None
 
 
+class ImportedRecording(NamedTuple):
+    """A recording that was transcribed elsewhere, with its document."""
+
+    id: str
+    revision: str  # changes with the document
+    columns: dict[str, Any]
+    tags: list[str]
+    document: dict[str, Any]
+    source: str
+
+
 class LibraryStore:
     """Keeps the recordings of a folder.
 
@@ -114,7 +122,7 @@ class LibraryStore:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Make one transaction of what is done in the context; a full disk is an answer of its own."""
-        with self._lock, disk_full_told(), database.transaction(self._db):
+        with self._lock, translating_full_disk(), database.transaction(self._db):
             yield
 
     # -- recordings --------------------------------------------------------------------------------------
@@ -277,12 +285,12 @@ class LibraryStore:
 
     # -- what comes from jobs ----------------------------------------------------------------------------
 
-    def stands(self) -> dict[str, str]:
+    def revisions(self) -> dict[str, str]:
         """Return what was taken in of jobs: with which result, by the ids of recordings, also of deleted ones."""
         with self._lock:
             return dict(self._db.execute("SELECT id, stand FROM taken"))
 
-    def take_in(self, owner: str, found: Sequence[Taken]) -> None:
+    def take_in(self, owner: str, found: Sequence[ImportedRecording]) -> None:
         """Keep results of jobs as documents; of a recording that was corrected the corrections stay.
 
         A recording keeps its row: whoever has just asked for it finds its document under the same number.
@@ -296,7 +304,7 @@ class LibraryStore:
                         (*(one.columns[name] for name in ("model", "n_bytes", "duration")), before.number),
                     )
                     self._finish(before, one.document)
-                self._db.execute("REPLACE INTO taken VALUES (?, ?)", (one.id, one.stand))
+                self._db.execute("REPLACE INTO taken VALUES (?, ?)", (one.id, one.revision))
 
     # -- search ------------------------------------------------------------------------------------------
 
