@@ -88,7 +88,7 @@ def bound(system: str, jobs: Sequence[Job]) -> Iterator[Told]:
 
     import whisper
     from whisper.speakers import light, local_speakers
-    from whisper.speakers.segmentation import frame_time
+    from whisper.speakers.segmentation import CLASSES, frame_time
 
     for job in jobs:
         began = time.perf_counter()
@@ -101,7 +101,7 @@ def bound(system: str, jobs: Sequence[Job]) -> Iterator[Told]:
             speaks[(times >= start) & (times < end), names.index(name)] = 1
         labels = np.array([
             np.argmax(
-                found.active(found.windows[owner])[begin:end, found.locals[owner]]
+                CLASSES[found.classes[found.windows[owner], begin:end], found.locals[owner]]
                 @ speaks[found.starts[found.windows[owner]] + begin : found.starts[found.windows[owner]] + end]
             )
             for owner, begin, end in zip(found.owners, found.begins, found.ends, strict=True)

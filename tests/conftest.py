@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from whisper.runtime.native import kernels
+from whisper.transcription.backends import EngineBackend
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -139,3 +140,48 @@ def real_base() -> list[str]:
     if not paths:
         pytest.skip("the weights of Whisper base are not here; set SOTTO_TEST_BASE to their path")
     return paths
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The frames of each window that an engine encodes from now on."""
+    frames: list[int] = []
+    encode = EngineBackend.encode
+
+    def spy(self: Any, mel: Any) -> Any:
+        frames.append(mel.shape[-1])
+        return encode(self, mel)
+
+    monkeypatch.setattr(EngineBackend, "encode", spy)
+    return frames
+
+
+# -- the page in a browser: see tests/browsers.py, which skips where there is none --------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    from .browsers import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """The address of a server that keeps a library."""
+    from .server.library.keeping import keeping
+    from .server.serving import listening
+
+    with listening(keeping(tmp_path)) as at:
+        yield at.replace("127.0.0.1", "localhost")
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    """A user of the browser."""
+    from .browsers import user
+
+    with user(browser) as made:
+        yield made

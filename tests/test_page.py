@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .browsers import IN_A_BROWSER, chromium, edit_first, first_text, opened, playwright, user, violations
+from .browsers import IN_A_BROWSER, edit_first, first_text, opened, playwright, violations
 from .server.library.keeping import keeping
 from .server.serving import listening, sound
 
 pytestmark = IN_A_BROWSER
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with listening(keeping(tmp_path)) as at:
-        yield at.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-def context(browser: Any, address: str) -> Iterator[Any]:
-    with user(browser) as made:
-        yield made
 
 
 def test_a_recording_is_dropped_read_and_heard(context: Any, address: str) -> None:

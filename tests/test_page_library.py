@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,11 @@ from whisper.cli import search
 from whisper.jobs.outputs import read_result
 from whisper.jobs.store import JobStore
 
-from .browsers import IN_A_BROWSER, chromium, opened, playwright, user
+from .browsers import IN_A_BROWSER, opened, playwright, user
 from .server.library.keeping import job, keeping
 from .server.serving import listening, sound
 
 pytestmark = IN_A_BROWSER
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with listening(keeping(tmp_path)) as at:
-        yield at.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-def context(browser: Any, address: str) -> Iterator[Any]:
-    with user(browser) as made:
-        yield made
 
 
 def test_several_recordings_are_saved_at_once(context: Any, address: str, tmp_path: Path) -> None:

@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .browsers import IN_A_BROWSER, chromium, edit_first, first_text, opened, playwright, user, violations
-from .server.library.keeping import keeping
-from .server.serving import listening, sound
+from .browsers import IN_A_BROWSER, edit_first, first_text, opened, playwright, violations
+from .server.serving import sound
 from .server.test_run import served
 
 pytestmark = IN_A_BROWSER
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with listening(keeping(tmp_path)) as at:
-        yield at.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
-    with user(browser) as made:
-        yield made
 
 
 def test_nothing_is_lost_when_the_server_is_killed(context: Any, tmp_path: Path) -> None:

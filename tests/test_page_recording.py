@@ -42,25 +42,6 @@ def browser(launch: Launch) -> Iterator[Any]:
     started.close()
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with listening(keeping(tmp_path)) as at:
-        yield at.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
-    """A user whose browser reports no error."""
-    made = browser.new_context(viewport={"width": 1200, "height": 800})
-    faults: list[str] = []
-    made.on("weberror", lambda error: faults.append(str(error.error)))
-    made.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    made.faults = faults
-    yield made
-    made.close()
-    assert not faults
-
-
 def recording(context: Any, address: str, prepare: Callable[[Any], None] = lambda page: None) -> Any:
     """A page that records, and has captions."""
     page = context.new_page()

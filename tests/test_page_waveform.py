@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .browsers import IN_A_BROWSER, chromium, edit_first, first_text, opened, playwright, user
-from .server.library.keeping import keeping
-from .server.serving import listening, sound
+from .browsers import IN_A_BROWSER, edit_first, first_text, opened, playwright
+from .server.serving import sound
 
 pytestmark = IN_A_BROWSER
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with listening(keeping(tmp_path)) as at:
-        yield at.replace("127.0.0.1", "localhost")
-
-
-@pytest.fixture
-def context(browser: Any, address: str) -> Iterator[Any]:
-    with user(browser) as made:
-        yield made
 
 
 def segments(page: Any, address: str) -> list[dict[str, Any]]:

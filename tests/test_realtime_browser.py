@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .browsers import IN_A_BROWSER, chromium
+from .browsers import IN_A_BROWSER
 from .server.library.keeping import keeping
 from .server.serving import listening, spoken
 
@@ -34,12 +34,6 @@ TALK = """
   };
 })
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -22,10 +22,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.hooks import RemovableHandle
 
 from . import compat
+from .decoding import decode as decode_function
+from .decoding import detect_language as detect_language_function
 from .errors import ShapeError
 from .lazy_modules import deferred
 from .network.dimensions import ModelDimensions as ModelDimensions
 from .network.dimensions import is_multilingual, n_languages
+from .transcribe import transcribe as transcribe_function
 
 SDPA_AVAILABLE = True  # every torch that we support has it; programs for the original look at this name
 
@@ -458,11 +461,20 @@ class Whisper(nn.Module):
                 hooks.append(module.value.register_forward_hook(keep))
         return held, hooks
 
-    # bound by whisper/__init__.py, so that this file needs no decoding and no files
-    detect_language: Callable[..., Any]
-    transcribe: Callable[..., Any]
-    decode: Callable[..., Any]
-    refresh: Callable[..., None]
+    # the functions of other modules, under the names that openai-whisper gives them here, too
+    decode = decode_function
+    detect_language = detect_language_function
+    transcribe = transcribe_function
+
+    def refresh(self) -> None:
+        """Forget what was packed from the weights: the next call packs them as they are then.
+
+        Changes of weights are noticed without it. Transcriptions that are running go on with the weights that they
+        began with.
+        """
+        from .runtime import select  # which imports this module
+
+        select.refresh(self)
 
 
 def default_alignment_mask(dims: ModelDimensions) -> Tensor:
@@ -490,3 +502,4 @@ compat.remember(
     (globals(), ("matmul", "scaled_dot_product_attention", "SDPA_AVAILABLE", "F")),
     *((vars(c), [name for name in _METHODS if name in vars(c)]) for c in _CLASSES),
 )
+compat.remember("Whisper.decode", (vars(Whisper), ["decode", "detect_language"]))

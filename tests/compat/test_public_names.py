@@ -16,7 +16,7 @@ import pytest
 import whisper
 from whisper.errors import WhisperError
 
-from ..conftest import ROOT
+from ..conftest import ROOT, run_python
 from .test_contract import NAMES as NAMES_OF_OPENAI
 
 # What README and guide promise, by module; a package of which this is all that one sees is a face.
@@ -103,6 +103,19 @@ def test_the_package_shows_what_is_promised_and_no_more() -> None:
         if not name.startswith("_") and not isinstance(getattr(whisper, name), types.ModuleType)
     }
     assert shown == {name for name in f"{NAMES['']} {NAMES_OF_OPENAI['']}".split() if not name.startswith("_")}
+
+
+def test_in_the_command_names_are_imported_when_something_asks_for_them() -> None:
+    code = (
+        "import sys; sys.argv[0] = '/bin/whisper'\n"
+        "import whisper, whisper.transcribe\n"
+        "assert 'torch' not in sys.modules and 'whisper.model' not in sys.modules\n"
+        "names = sys.argv[1].split()\n"
+        "assert set(names) <= set(dir(whisper)) and all(hasattr(whisper, name) for name in names)\n"
+        "assert whisper.transcribe is sys.modules['whisper.transcribe'].transcribe is whisper.Whisper.transcribe\n"
+        "assert not hasattr(whisper, 'no_such_name')"
+    )
+    run_python(code, f"{NAMES['']} {NAMES_OF_OPENAI['']} audio decoding model timing tokenizer utils")
 
 
 def test_every_error_is_listed() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from whisper.errors import CancelledError
 from whisper.live.options import LiveOptions
 from whisper.live.refresh import Refresher, seconds_of
 from whisper.model import Whisper
-from whisper.transcription.backends import EngineBackend
 
 from ..conftest import ROOT
 from ..models import random_model
@@ -28,23 +25,9 @@ def nano() -> Whisper:
     return whisper.load_model("nano", device="cpu")
 
 
-@pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The frames of each window that is encoded."""
-    frames: list[int] = []
-    encode = EngineBackend.encode
-
-    def spy(self: Any, mel: Any) -> Any:
-        frames.append(mel.shape[-1])
-        return encode(self, mel)
-
-    monkeypatch.setattr(EngineBackend, "encode", spy)
-    return frames
-
-
-def test_the_encoder_reads_the_sound_and_three_seconds(nano: Whisper, heard: list[int]) -> None:
+def test_the_encoder_reads_the_sound_and_three_seconds(nano: Whisper, encoded: list[int]) -> None:
     Refresher(nano).refresh(reading(3), LiveOptions(language="en"))
-    assert heard == [600]
+    assert encoded == [600]
 
 
 def test_words_have_ends_in_their_order_within_the_sound(nano: Whisper) -> None:
@@ -77,13 +60,13 @@ def test_a_text_without_end_is_no_hypothesis() -> None:
     assert Refresher(endless).refresh(noise, LiveOptions(language="en")) is None
 
 
-def test_a_model_with_hooks_hears_thirty_seconds(nano: Whisper, heard: list[int]) -> None:
+def test_a_model_with_hooks_hears_thirty_seconds(nano: Whisper, encoded: list[int]) -> None:
     handle = nano.encoder.register_forward_hook(lambda *_: None)
     try:
         hypothesis = Refresher(nano).refresh(reading(3), LiveOptions(language="en"))
     finally:
         handle.remove()
-    assert heard == []
+    assert encoded == []
     assert hypothesis is not None
     assert hypothesis.words
 

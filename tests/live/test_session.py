@@ -358,6 +358,16 @@ def test_an_error_of_the_program_ends_the_session_and_is_told(model: Whisper) ->
             call()
 
 
+def test_so_does_a_fault_of_the_session_itself(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = listener()
+    monkeypatch.setattr(broken, "feed", lambda samples: 1 / 0)
+    session = LiveSession(model, listener=broken, pace=Pace(), hear=FakeHear())
+    session.append(loud(1))
+    session._thread.join(5)
+    with pytest.raises(SessionError, match="ZeroDivisionError"):
+        session.close()
+
+
 def test_what_is_appended_is_checked_and_mended(
     sessions: Callable[..., Session], transcribed: list[dict[str, Any]]
 ) -> None:

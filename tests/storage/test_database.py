@@ -30,6 +30,15 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     db.close()
 
 
+def test_tables_may_have_triggers(tmp_path: Path) -> None:
+    trigger = "CREATE TRIGGER IF NOT EXISTS t AFTER INSERT ON a BEGIN\n    INSERT INTO b VALUES (new.x);\nEND;\n"
+    db = database.connect(tmp_path / "a.sqlite", TABLES + trigger, 1)
+    with database.transaction(db):
+        db.execute("INSERT INTO a VALUES (1)")
+    assert db.execute("SELECT y FROM b").fetchall() == [("1",)]
+    db.close()
+
+
 def test_a_network_disk_gets_the_old_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "file_system_of", lambda folder: "nfs4")
     db = database.connect(tmp_path / "a.sqlite", TABLES, 1, durable=False)

@@ -42,20 +42,6 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=round(seconds * 16000)) * 0.1).astype(np.float32)
 
 
-@pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The frames of each window that is encoded."""
-    frames: list[int] = []
-    encode = EngineBackend.encode
-
-    def spy(self: Any, mel: Any) -> Any:
-        frames.append(mel.shape[-1])
-        return encode(self, mel)
-
-    monkeypatch.setattr(EngineBackend, "encode", spy)
-    return frames
-
-
 # ---------------------------------------------------------------------------------------------------------
 # How much
 # ---------------------------------------------------------------------------------------------------------
@@ -154,7 +140,7 @@ def test_thresholds_are_the_callers() -> None:
 
 
 def test_a_doubtful_text_is_decoded_again_on_30_seconds_before_any_fallback(
-    model: Whisper, heard: list[int], monkeypatch: pytest.MonkeyPatch
+    model: Whisper, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, float]] = []
     decode = EngineBackend.decode
@@ -166,13 +152,14 @@ def test_a_doubtful_text_is_decoded_again_on_30_seconds_before_any_fallback(
     monkeypatch.setattr(EngineBackend, "decode", spy)
     options = {**CALM, "temperature": (0.0, 0.4, 0.8), "logprob_threshold": -1.0, "language": "en", "seed": 0}
     model.transcribe(noise(4), audio_context="short", **options)
-    assert heard == [SHORT.n_frames(400), N_FRAMES]
-    assert asked == [(n_positions_with_padding(heard[0] // 2, model.dims), 0.0), (1500, 0.0), (1500, 0.4), (1500, 0.8)]
+    assert encoded == [SHORT.n_frames(400), N_FRAMES]
+    short = n_positions_with_padding(encoded[0] // 2, model.dims)
+    assert asked == [(short, 0.0), (1500, 0.0), (1500, 0.4), (1500, 0.8)]
 
 
-def test_a_text_that_is_believed_costs_one_short_window(model: Whisper, heard: list[int]) -> None:
+def test_a_text_that_is_believed_costs_one_short_window(model: Whisper, encoded: list[int]) -> None:
     model.transcribe(noise(4), audio_context="short", language="en", **PLAIN)
-    assert heard == [SHORT.n_frames(400)]
+    assert encoded == [SHORT.n_frames(400)]
 
 
 def test_a_text_after_a_doubt_is_that_of_the_whole_context(model: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,27 +177,27 @@ def test_a_text_after_a_doubt_is_that_of_the_whole_context(model: Whisper, monke
 def test_the_language_is_detected_in_a_short_context_with_silence_behind_the_sound(
     model: Whisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[torch.Tensor] = []
+    encoded: list[torch.Tensor] = []
     encode = EngineBackend.encode
 
     def spy(self: Any, mel: torch.Tensor) -> Any:
-        heard.append(mel)
+        encoded.append(mel)
         return encode(self, mel)
 
     monkeypatch.setattr(EngineBackend, "encode", spy)
     model.transcribe(noise(4), audio_context="short", **PLAIN)
     model.transcribe(noise(4), audio_context="full", **PLAIN)
-    assert [mel.shape[-1] for mel in heard] == [SHORT.n_frames(400)] * 2 + [N_FRAMES] * 2
-    detection, text, detection_in_full, _ = heard
+    assert [mel.shape[-1] for mel in encoded] == [SHORT.n_frames(400)] * 2 + [N_FRAMES] * 2
+    detection, text, detection_in_full, _ = encoded
     assert torch.equal(detection, detection_in_full[:, : detection.shape[1]])
     assert torch.equal(detection[:, :400], text[:, :400])
     assert text[:, 400:].eq(0).all()
     assert not detection[:, 410:].eq(0).any()  # silence, as openai-whisper detects languages
 
 
-def test_of_a_long_recording_the_last_window_is_short(model: Whisper, heard: list[int]) -> None:
+def test_of_a_long_recording_the_last_window_is_short(model: Whisper, encoded: list[int]) -> None:
     model.transcribe(noise(64), audio_context="short", language="en", **PLAIN)
-    assert heard == [N_FRAMES, N_FRAMES, SHORT.n_frames(400)]
+    assert encoded == [N_FRAMES, N_FRAMES, SHORT.n_frames(400)]
 
 
 def test_very_short_and_empty_recordings(model: Whisper) -> None:
@@ -236,25 +223,25 @@ def test_words_and_beams_in_a_short_context(model: Whisper, monkeypatch: pytest.
     assert all(0 <= w["start"] <= w["end"] <= 4.0 for w in words)
 
 
-def test_audit_and_speech_filter_read_short_windows(model: Whisper, heard: list[int]) -> None:
+def test_audit_and_speech_filter_read_short_windows(model: Whisper, encoded: list[int]) -> None:
     pause = np.zeros(5 * 16000, np.float32)
     sound = np.concatenate([noise(3), pause, noise(6), pause, noise(2)])
     options = {**PLAIN, "language": "en", "vad_filter": True, "vad_parameters": "method=energy"}
     model.transcribe(sound, audio_context="short", **options)
-    assert len(heard) == 3
-    assert all(n < 1300 for n in heard)
+    assert len(encoded) == 3
+    assert all(n < 1300 for n in encoded)
 
 
 @pytest.mark.skipif(available_types("cpu")[0] == "float32", reason="this processor computes in no half precision")
-def test_auto_is_short_in_a_fast_precision_and_full_in_float32(model: Whisper, heard: list[int]) -> None:
+def test_auto_is_short_in_a_fast_precision_and_full_in_float32(model: Whisper, encoded: list[int]) -> None:
     options = {**PLAIN, "language": "en"}
     model.transcribe(noise(4), **options, audio_context="auto")
     model.transcribe(noise(4), **{**options, "fp16": True, "audio_context": "auto"})
-    assert heard == [N_FRAMES, SHORT.n_frames(400)]
+    assert encoded == [N_FRAMES, SHORT.n_frames(400)]
 
 
 def test_where_others_get_the_windows_they_have_30_seconds(
-    model: Whisper, heard: list[int], monkeypatch: pytest.MonkeyPatch
+    model: Whisper, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**PLAIN, "language": "en"}
     with model.decoder.ln.register_forward_hook(lambda *_: None), pytest.raises(OptionError, match="the fast path"):
@@ -264,4 +251,4 @@ def test_where_others_get_the_windows_they_have_30_seconds(
         model.transcribe(noise(4), audio_context="short", **options)
     monkeypatch.setattr(audio_context, "FAST_TYPES", ("float32",))
     model.transcribe(noise(4), **options, audio_context="auto")
-    assert heard == [N_FRAMES]
+    assert encoded == [N_FRAMES]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import os
 import sys
 import traceback
@@ -223,14 +222,8 @@ def rules_of(given: dict[str, Any]) -> RuleOptions:
     return rules
 
 
-def import_all() -> None:
-    """Import what the package leaves out while the command starts."""
-    importlib.import_module("whisper")._import_all()
-
-
 def load(options: ModelOptions, name: str) -> Whisper:
     """Load a model; where it cannot be downloaded, the error names those that are on this machine."""
-    import_all()
     from ..checkpoints import load_model
 
     if options.threads:

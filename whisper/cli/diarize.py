@@ -56,22 +56,9 @@ class TurnFiles:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper diarize``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper diarize``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when the files are written, 1 when a recording failed; the others are done all the same.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when the files are written, 1 when a recording failed; the others are done all the same.
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv)).copy()

@@ -49,23 +49,9 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper eval``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper eval``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when there are scores, also where some recordings failed; 1 when there are
-        none.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when there are scores, also where some recordings failed; 1 when there are none.
     """
     parser = build_parser()
     arguments = check_arguments(parser, parser.parse_args(argv))

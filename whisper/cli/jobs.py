@@ -67,23 +67,10 @@ class FurtherOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper jobs``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper jobs``.
-
-    Returns
-    -------
-    int
-        0 where all is done, 1 where recordings failed, 3 where the run ended before the job did (a full disk, a limit,
-        SIGTERM): the same command goes on; 130 after Ctrl-C.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 where all is done, 1 where recordings failed, 3 where the run ended before the job did (a full disk, a limit,
+    SIGTERM): the same command goes on; 130 after Ctrl-C.
     """
     parser = build_parser()
     args = parser.parse_args(argv)

@@ -93,22 +93,9 @@ class Files:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper live``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper live``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 at the end of the sound and after Ctrl-C, 1 where something failed.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 at the end of the sound and after Ctrl-C, 1 where something failed.
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv))

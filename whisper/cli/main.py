@@ -45,7 +45,6 @@ from .common import (
     explain,
     fail,
     formats_option,
-    import_all,
     load,
     plain_warnings,
     rules_of,
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
 EXIT_FAILURE = 1  # the usage errors' 2 is argparse's
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-# each has a ``main(arguments) -> exit code``
+# each has a ``main(argv)`` that returns the exit code; wrong arguments end it by `SystemExit` with 2, ``--help`` with 0
 COMMANDS = {
     "eval": ".evaluate",
     "train": ".train",
@@ -177,7 +176,6 @@ def cli(argv: Sequence[str] | None = None) -> int:
             with plain_warnings():
                 arguments = sys.argv[1:] if argv is None else list(argv)
                 if command := command_of(arguments):
-                    import_all()
                     main = importlib.import_module(COMMANDS[command], __package__).main
                     return int(main(arguments[1:]))
                 parser = build_parser(has_server=any(a.partition("=")[0] == "--server" for a in arguments))
@@ -250,7 +248,6 @@ class _Doctor(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        import_all()
         from .doctor import main
 
         parser.exit(main())

@@ -30,22 +30,9 @@ EXTRAS = {"base": "base", "tiny.en": "tiny-en"}  # extras of this distribution w
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper models``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper models``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when all was done, 1 after an error or where something is broken.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when all was done, 1 after an error or where something is broken.
     """
     args = build_parser().parse_args(argv)
     action: Callable[[argparse.Namespace], int] = getattr(args, "action", _list)

@@ -17,22 +17,9 @@ CONTEXT = 60  # characters that are shown before and after
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper search``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper search``.
-
-    Returns
-    -------
-    int
-        0 where the phrase was found, 1 where it was not, or after an error.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 where the phrase was found, 1 where it was not, or after an error.
     """
     parser = build_parser()
     args = parser.parse_args(argv)

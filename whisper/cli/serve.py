@@ -25,23 +25,9 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper serve``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper serve``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when it was told to end, 1 when a model cannot be loaded, a package is missing, or the port is
-        taken.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when it was told to end, 1 when a model cannot be loaded, a package is missing, or the port is taken.
     """
     try:
         from ..server.run import run

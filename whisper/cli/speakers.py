@@ -18,22 +18,9 @@ ENROL = "enrol"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper speakers``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper speakers``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when the voice is written, 1 when a recording cannot be used.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when the voice is written, 1 when a recording cannot be used.
     """
     parser = build_parser()
     args = parser.parse_args(argv)

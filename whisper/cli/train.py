@@ -28,22 +28,9 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper train``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper train``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when the model is written, 1 after an error, 130 when interrupted.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 when the model is written, 1 after an error, 130 when interrupted.
     """
     from ..training.fit import fit
     from ..training.options import FitOptions

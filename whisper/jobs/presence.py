@@ -63,31 +63,31 @@ class Presence:
 
     def _write(self) -> None:
         self._n_beats += 1
-        told = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "beat": self._n_beats}
+        state = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "beat": self._n_beats}
         with atomic_write(self.folder / f"{self.id}.json", fsync=False, encoding="utf-8") as file:
-            json.dump({**told, "recipe": self.recipe}, file)
+            json.dump({**state, "recipe": self.recipe}, file)
 
     def others(self) -> list[dict[str, Any]]:
         """Return the other runners that live, each as it describes itself."""
         ids = [path.stem for path in self.folder.glob("*.json") if path.stem != self.id]
-        return [told for runner in ids if self.is_alive(runner) and (told := self._read(runner))]
+        return [state for runner in ids if self.is_alive(runner) and (state := self._read(runner))]
 
     def is_alive(self, runner: str) -> bool:
         """Whether a runner lives, as far as can be known."""
         if runner == self.id:
             return True
-        told = self._read(runner)
-        if told is None:
+        state = self._read(runner)
+        if state is None:
             return False
-        if told["host"] == socket.gethostname():
-            if told["boot"] == _boot():
+        if state["host"] == socket.gethostname():
+            if state["boot"] == _boot():
                 return self._holds_lock(runner)
-            if told["boot"] and _boot():  # the machine was started again since
+            if state["boot"] and _boot():  # the machine was started again since
                 self._forget(runner)
                 return False
         beat, since = self._seen.get(runner, (-1, 0.0))
-        if beat != told["beat"]:
-            self._seen[runner] = told["beat"], time.monotonic()
+        if beat != state["beat"]:
+            self._seen[runner] = state["beat"], time.monotonic()
             return True
         if time.monotonic() - since < EXPIRY_S:
             return True
@@ -96,9 +96,9 @@ class Presence:
 
     def _read(self, runner: str) -> dict[str, Any] | None:
         with suppress(OSError, ValueError):
-            told = json.loads((self.folder / f"{runner}.json").read_text(encoding="utf-8"))
-            if isinstance(told, dict) and {"host", "boot", "beat", "pid", "recipe"} <= told.keys():
-                return told
+            state = json.loads((self.folder / f"{runner}.json").read_text(encoding="utf-8"))
+            if isinstance(state, dict) and {"host", "boot", "beat", "pid", "recipe"} <= state.keys():
+                return state
         return None
 
     def _holds_lock(self, runner: str) -> bool:

@@ -107,7 +107,7 @@ class LiveSession:
         self._last_refresh = -math.inf  # when it began
         self._due_in: float | None = None  # seconds; None where nothing is to be heard, or where a turn is waited for
         self._shown = ""  # the interim text that was sent
-        self._is_deaf = False  # a refresh of the open item has failed
+        self._has_failed = False  # a refresh of the open item has failed
         self._pace = pace or pace_of(model)
         self._pace.join(self._wake)
         self._thread = threading.Thread(target=self._run, name="live session", daemon=True)
@@ -215,7 +215,7 @@ class LiveSession:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         if self._error is not None:
-            raise SessionError(f"the session ended, as on_event raised {self._error!r}") from self._error
+            raise SessionError(f"the session ended by an error: {self._error!r}") from self._error
 
     def __enter__(self) -> LiveSession:
         return self
@@ -229,7 +229,7 @@ class LiveSession:
 
     def _check_open(self) -> None:
         if self._error is not None:
-            raise SessionError(f"the session ended, as on_event raised {self._error!r}") from self._error
+            raise SessionError(f"the session ended by an error: {self._error!r}") from self._error
         if self._is_closing:
             raise SessionError("the session is closed")
 
@@ -249,6 +249,8 @@ class LiveSession:
                     break
                 if is_idle:
                     self._wait()
+        except BaseException as error:  # a fault of ours, which the program is told at its next call
+            self._error = error
         finally:
             with self._changed:
                 self._is_closing = True
@@ -302,12 +304,12 @@ class LiveSession:
     def _begin(self) -> None:
         """Prepare for the text of another item."""
         self._text = self._make_text(self._listener.options)
-        self._language, self._shown, self._is_deaf = None, "", False
+        self._language, self._shown, self._has_failed = None, "", False
 
     def _forget(self) -> None:
         """Drop the open item, and all sound that has come."""
         self._listener.clear()
-        self._text, self._is_deaf = None, False
+        self._text, self._has_failed = None, False
 
     def _emit(self, event: Event) -> None:
         if self._aborted.is_set():
@@ -324,7 +326,7 @@ class LiveSession:
         """Return when the open item may be refreshed; None where there is nothing new to hear."""
         listener = self._listener
         long_enough = listener.item is not None and listener.n_heard - listener.start >= LEAST_SOUND * SAMPLE_RATE
-        if not long_enough or self._is_deaf or listener.last_speech <= max(self._n_refreshed, listener.start):
+        if not long_enough or self._has_failed or listener.last_speech <= max(self._n_refreshed, listener.start):
             return None
         interval = self._pace.interval(DELAYS[listener.options.delay].interval)
         return self._last_refresh + interval
@@ -340,16 +342,16 @@ class LiveSession:
             return False
         self._last_refresh, is_whole = now, False
         try:
-            is_whole = self._hear_item()
+            is_whole = self._refresh_item()
         except CancelledError:  # by ourselves: an item has ended
             pass
         except Exception:  # whatever it is, the transcription of the item will meet it, too, and tells it
-            self._is_deaf = True
+            self._has_failed = True
         finally:
             self._pace.end_turn(self._wake, is_whole=is_whole)
         return True
 
-    def _hear_item(self) -> bool:
+    def _refresh_item(self) -> bool:
         """Send what is new in the open item; False where it ended meanwhile."""
         listener = self._listener
         number, options, samples = listener.item, listener.options, listener.samples
@@ -383,7 +385,7 @@ class LiveSession:
 
     def _finish(self, ended: EndedItem) -> None:
         """Send the final text of an item."""
-        text, self._text, self._is_deaf = self._text, None, False
+        text, self._text, self._has_failed = self._text, None, False
         options, self._n_refreshed = ended.options, max(self._n_refreshed, ended.end)
         self._pace.give_up_turn(self._wake)
         if not ended.has_speech:

@@ -212,16 +212,7 @@ def runner_for(model: Whisper, fp16: bool) -> Runner:
 
 
 def refresh(model: Whisper) -> None:
-    """Forget what was packed from the weights of `model`: the next call packs them as they are then.
-
-    Changes of weights are noticed without it. Transcriptions that are running go on with the weights that they began
-    with.
-
-    Parameters
-    ----------
-    model
-        A Whisper model; it is also called as ``model.refresh()``.
-    """
+    """Forget what was packed from the weights of `model`; see `Whisper.refresh`."""
     with _all_held_lock:
         _all_held.pop(model, None)
 

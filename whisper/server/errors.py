@@ -107,7 +107,7 @@ def shutting_down() -> RequestError:
 
 
 @contextlib.contextmanager
-def disk_full_told() -> Iterator[None]:
+def translating_full_disk() -> Iterator[None]:
     """Translate the errors of a full disk, also SQLite's, into an answer that says so."""
     try:
         yield

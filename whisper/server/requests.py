@@ -371,8 +371,8 @@ def check_format(request: TranscriptionRequest, response_format: str) -> Transcr
 def _check_format(request: TranscriptionRequest) -> None:
     """Raise where a field asks for something that the format of the answer has no place for."""
     response_format = request.response_format
-    is_told = request.options.get("channels") == "separate" or _tells_speakers(request.options)
-    if response_format == "diarized_json" and not is_told:
+    has_speakers = request.options.get("channels") == "separate" or _tells_speakers(request.options)
+    if response_format == "diarized_json" and not has_speakers:
         raise invalid(
             "diarized_json needs speakers=true, or channels=separate for a speaker on each", "response_format"
         )

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from ..media.spool import temporary_folder
-from .errors import ClientGoneError, RequestError, disk_full_told, invalid
+from .errors import ClientGoneError, RequestError, invalid, translating_full_disk
 
 FILE_FIELD = "file"
 MAX_FIELDS = 256
@@ -224,7 +224,7 @@ async def _write(parts: _Parts, file: Any) -> None:
 
     def write() -> None:
         view = memoryview(data)
-        with disk_full_told():
+        with translating_full_disk():
             while len(view) > 0:
                 view = view[file.write(view) :]
 

@@ -60,11 +60,6 @@ class LocalSpeakers:
     begins: npt.NDArray[np.intp]
     ends: npt.NDArray[np.intp]
 
-    def active(self, window: int) -> npt.NDArray[np.bool_]:
-        """Return where each local speaker of a window speaks, ``(n_frames, 3)``."""
-        active: npt.NDArray[np.bool_] = CLASSES[self.classes[window]]
-        return active
-
 
 def window_starts(n_samples: int) -> list[int]:
     """Return the first samples of the fewest windows that cover a recording, evenly; the last one ends with it."""

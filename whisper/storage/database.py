@@ -35,7 +35,7 @@ def connect(path: Path, tables: str, version: int, *, mode: int = 0o666, durable
     path
         Its folder must exist.
     tables
-        Statements that make all tables, each ``IF NOT EXISTS``.
+        Statements that make all tables, each ``IF NOT EXISTS``, and each on lines of its own, with a semicolon.
     version
         Of the tables. A file of another version is not opened.
     mode
@@ -68,7 +68,7 @@ def connect(path: Path, tables: str, version: int, *, mode: int = 0o666, durable
             )
         if found != version:  # else nothing is to be made, and whoever only looks needs no lock
             with transaction(db):  # one, so that no other process finds half of the tables
-                for statement in filter(str.strip, tables.split(";\n")):
+                for statement in _statements(tables):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {version}")
     except sqlite3.DatabaseError as error:
@@ -80,6 +80,17 @@ def connect(path: Path, tables: str, version: int, *, mode: int = 0o666, durable
         db.close()
         raise
     return db
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Return the statements of a script one by one, as `executescript` would end the transaction first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):  # a trigger is not complete at its first semicolon
+            yield statement
+            statement = ""
+    assert not statement.strip(), "the last statement has no semicolon"
 
 
 def copy_in_memory(path: Path, tables: str) -> sqlite3.Connection:

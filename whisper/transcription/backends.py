@@ -8,7 +8,7 @@ results out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import compat
 from ..decoding import (
@@ -123,8 +123,7 @@ class ReferenceBackend:
 
     async def decode(self, window: Tensor, options: DecodingOptions) -> DecodingResult:
         """See `Backend`."""
-        result: DecodingResult = self._model.decode(window, options)
-        return result
+        return cast("DecodingResult", self._model.decode(window, options))  # one window, one result
 
     async def alignment_inputs(
         self, window: Tensor, tokenizer: Tokenizer, text_tokens: Sequence[int]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from whisper.errors import OptionError
-from whisper.server.errors import RequestError, disk_full_told
+from whisper.server.errors import RequestError, translating_full_disk
 from whisper.server.jobs.store import MAX_ATTEMPTS, Job, JobStore
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     "error", [OSError(errno.ENOSPC, "no space"), sqlite3.OperationalError("database or disk is full")]
 )
 def test_a_full_disk_is_an_answer(error: Exception) -> None:
-    with pytest.raises(RequestError) as told, disk_full_told():
+    with pytest.raises(RequestError) as told, translating_full_disk():
         raise error
     assert (told.value.status, told.value.code) == (507, "insufficient_storage")
 

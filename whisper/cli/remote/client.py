@@ -124,40 +124,29 @@ class Remote:
 
     def _follow(self, address: str) -> None:
         """Print what comes of a job, until it has ended; a connection that is lost is made anew."""
-        last, failures, lost_since = "0", 0, time.monotonic()
+        last, retries = "0", _Retries()
         with _Shown(self._options["verbose"]) as shown:
             while True:
+                error = None
                 try:
                     for event_id, event in self._connection.events(f"{address}/events", last):
-                        last, failures, lost_since = event_id, 0, time.monotonic()
+                        last, retries = event_id, _Retries()
                         if shown.is_last(event):
                             return
-                except LOST:
-                    failures += 1
-                except ServerError as error:
-                    if error.status not in BUSY:
-                        raise
-                    failures += 1
-                if time.monotonic() - lost_since > RETRY_FOR:
-                    raise ServerError(f"{self._connection.url} is gone; the job goes on there, as {address}")
-                sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
+                except (ServerError, *LOST) as lost:
+                    error = lost
+                if not retries.wait(error):
+                    raise ServerError(f"{self._connection.url} is gone; the job goes on there, as {address}") from error
 
     def _again(self, request: Callable[[], Any]) -> Any:
         """Make a request again and again while the server is away or full."""
-        began, pause = time.monotonic(), FIRST_PAUSE
+        retries = _Retries()
         while True:
             try:
                 return request()
-            except ServerError as error:
-                if error.status not in BUSY or time.monotonic() - began > RETRY_FOR:
+            except (ServerError, *LOST) as error:  # noqa: PERF203 - the loop is for these
+                if not retries.wait(error):
                     raise
-                wait = error.retry_after or pause
-            except LOST:
-                if time.monotonic() - began > RETRY_FOR:
-                    raise
-                wait = pause
-            sleep(min(wait, LONGEST_PAUSE))
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     # -- by waiting --------------------------------------------------------------------------------------
 
@@ -190,6 +179,30 @@ class Remote:
         fields = [*self._fields, *extra]
         answer = self._connection.upload(address, fields, file, size, headers, on_sent, timeout)
         return json.loads(answer)
+
+
+class _Retries:
+    """When a server that is away or full is asked again: after ever longer pauses, for `RETRY_FOR` seconds."""
+
+    def __init__(self) -> None:
+        self._began, self._pause = time.monotonic(), FIRST_PAUSE
+
+    def wait(self, error: Exception | None) -> bool:
+        """Wait until the server may be asked again after an error; False where it was away for too long.
+
+        Raises
+        ------
+        ServerError
+            The error, where asking again is of no use.
+        """
+        if isinstance(error, ServerError) and error.status not in BUSY:
+            raise error
+        if time.monotonic() - self._began > RETRY_FOR:
+            return False
+        wanted = error.retry_after if isinstance(error, ServerError) else None
+        sleep(min(wanted or self._pause, LONGEST_PAUSE))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return True
 
 
 class _Shown:

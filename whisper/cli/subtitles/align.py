@@ -51,23 +51,7 @@ class AlignedFiles:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper align``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when the files are written, 1 when something failed.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
-    """
+    """Run ``whisper align``, and return its exit code: 0 when the files are written, 1 when something failed."""
     parser = build_parser()
     given = vars(parser.parse_args(argv)).copy()
     audio, text = given.pop("audio"), given.pop("text")

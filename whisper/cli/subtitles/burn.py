@@ -91,23 +91,7 @@ class Shown:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper burn``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when every video was written, 1 when one was not.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
-    """
+    """Run ``whisper burn``, and return its exit code: 0 when every video was written, 1 when one was not."""
     parser = build_parser()
     given = vars(parser.parse_args(argv)).copy()
     videos = given.pop("videos")

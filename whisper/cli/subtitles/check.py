@@ -43,22 +43,9 @@ class CheckOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run ``whisper check``, and return its exit code.
 
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper check``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 where nothing breaks the rules (any more), 1 where something does, or a file cannot be read.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
+    0 where nothing breaks the rules (any more), 1 where something does, or a file cannot be read.
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv))

@@ -37,23 +37,7 @@ class ConvertOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv
-        Its arguments, without ``whisper convert``.
-
-    Returns
-    -------
-    int
-        The exit code: 0 when the file is written, 1 when something failed.
-
-    Raises
-    ------
-    SystemExit
-        With 2 for wrong arguments, with 0 after ``--help``.
-    """
+    """Run ``whisper convert``, and return its exit code: 0 when the file is written, 1 when something failed."""
     parser = build_parser()
     given = vars(parser.parse_args(argv)).copy()
     source, target = given.pop("source"), given.pop("target")

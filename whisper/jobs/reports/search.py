@@ -105,10 +105,10 @@ class SearchIndex:
         while found := store.finished(last):
             with transaction(self._db):
                 for one, file in found:
-                    stand = f"{one.content} {one.recipe} {one.version} {one.source!a}"
-                    if known.pop(one.id, None) != stand:
+                    revision = f"{one.content} {one.recipe} {one.version} {one.source!a}"
+                    if known.pop(one.id, None) != revision:
                         self._forget(part, one.id)
-                        self._take_in(part, one, stand, read_result(store.out, file))
+                        self._take_in(part, one, revision, read_result(store.out, file))
                         n += 1
             last = found[-1][0].id
         with transaction(self._db):
@@ -117,12 +117,12 @@ class SearchIndex:
             self._db.execute("REPLACE INTO mark VALUES (?, ?)", (part, mark))
         return n
 
-    def _take_in(self, part: str, one: Recording, stand: str, result: dict[str, Any] | None) -> None:
+    def _take_in(self, part: str, one: Recording, revision: str, result: dict[str, Any] | None) -> None:
         version = one.version or ""
         written = float(version) / 1e9 if version.isdecimal() else one.finished or 0.0
         cursor = self._db.execute(
             "INSERT INTO recording (part, id, stand, source, language, at) VALUES (?, ?, ?, ?, ?, ?)",
-            (part, one.id, stand, os.fsencode(one.source), one.language, written),
+            (part, one.id, revision, os.fsencode(one.source), one.language, written),
         )
         for i, segment in enumerate(result["transcript"]["segments"] if result else ()):
             language = segment.get("language") or one.language

@@ -148,7 +148,7 @@ class Worker:
     def _read_ahead(self) -> None:
         while True:
             task = self._tasks.get()
-            with self._failures_told(task):
+            with self._reporting_failures(task):
                 self._of_thread.warnings = told = list[str]()
                 if (sound := self._sound(task)) is not None:
                     samples, seconds = sound
@@ -201,7 +201,7 @@ class Worker:
     def _transcribe(self) -> None:
         while True:
             task, samples, seconds, told = self._decoded.get()
-            with self._failures_told(task):
+            with self._reporting_failures(task):
                 self._of_thread.warnings = told
                 self._transcribe_one(task, samples, seconds, told)
             del samples  # not kept while the next one is waited for
@@ -233,7 +233,7 @@ class Worker:
         self._forget(task)
 
     @contextmanager
-    def _failures_told(self, task: Task) -> Iterator[None]:
+    def _reporting_failures(self, task: Task) -> Iterator[None]:
         """Say what ended a recording; the thread goes on with the next."""
         try:
             yield

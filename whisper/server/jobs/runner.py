@@ -187,10 +187,10 @@ class Jobs:
                 self._metrics.jobs.labels("cancelled").inc()
                 return
             except Exception as error:  # whatever it is, it is what comes of the job
-                told = of_work(error)
-                if told.status == 500:
+                failure = of_work(error)
+                if failure.status == 500:
                     LOG.error("a job failed", exc_info=error)
-                self.store.fail(job, told)
+                self.store.fail(job, failure)
                 self._metrics.jobs.labels("failed").inc()
                 return
         self.keep(job, work, transcript)
@@ -213,12 +213,12 @@ class Jobs:
         )
 
     def _transcribe(self, job: Job, work: Work) -> Any:
-        told_at = 0.0
+        reported_at = 0.0
 
         def on_progress(seconds: float, total: float) -> None:
-            nonlocal told_at
-            if time.monotonic() - told_at >= PROGRESS_EVERY or seconds >= total:
-                told_at = time.monotonic()
+            nonlocal reported_at
+            if time.monotonic() - reported_at >= PROGRESS_EVERY or seconds >= total:
+                reported_at = time.monotonic()
                 self._add_event(job, {"type": "job.progress", "seconds": round(seconds, 2), "total": round(total, 2)})
 
         work.on_progress = on_progress
@@ -228,8 +228,8 @@ class Jobs:
                 segment = next(segments)
             except StopIteration as end:
                 return end.value
-            told = {name: value for name, value in segment.items() if name in self.of_segment}
-            self._add_event(job, {"type": "job.segment", "segment": told})
+            shown = {name: value for name, value in segment.items() if name in self.of_segment}
+            self._add_event(job, {"type": "job.segment", "segment": shown})
 
     def _add_event(self, job: Job, event: dict[str, Any]) -> None:
         self.store.add_event(job, event)

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from ...device import processes
 from ...errors import DataError, OptionError
 from ...storage import database
-from ..errors import RequestError, disk_full_told
+from ..errors import RequestError, translating_full_disk
 
 MAX_ATTEMPTS = 3  # a job that was running at so many ends of a process is not begun again
 FINISHED = ("succeeded", "failed")
@@ -123,7 +123,7 @@ class JobStore:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Make one transaction of what is done in the context; a full disk is an answer of its own."""
-        with self._lock, disk_full_told(), database.transaction(self._db):
+        with self._lock, translating_full_disk(), database.transaction(self._db):
             yield
 
     # -- uploads -----------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class JobStore:
 
         def open_file() -> BinaryIO:
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-            with disk_full_told():
+            with translating_full_disk():
                 return open(os.open(self._uploads / job_id, flags, _PRIVATE_FILE), "r+b", buffering=0)
 
         return job_id, open_file
@@ -260,9 +260,9 @@ class JobStore:
         return bool(cursor.rowcount)
 
     def _fail(self, job: Job, error: RequestError) -> None:
-        told = {"status": error.status, **error.body}
-        self._set(job, "failed", finished=time.time(), error=json.dumps(told))
-        self._add_event(job, {"type": "job.failed", "error": told["error"]})
+        failure = {"status": error.status, **error.body}
+        self._set(job, "failed", finished=time.time(), error=json.dumps(failure))
+        self._add_event(job, {"type": "job.failed", "error": failure["error"]})
 
     # -- events ------------------------------------------------------------------------------------------
 

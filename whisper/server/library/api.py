@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ..errors import ClientGoneError, RequestError, disk_full_told, invalid, shutting_down
+from ..errors import ClientGoneError, RequestError, invalid, shutting_down, translating_full_disk
 from ..fields import collect
 from ..jobs.following import lines
 from ..observing import note
@@ -310,7 +310,7 @@ class LibraryApi:
 
 def _open_new(path: Any) -> BinaryIO:
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-    with disk_full_told():
+    with translating_full_disk():
         return open(os.open(path, flags, 0o600), "r+b", buffering=0)
 
 

@@ -99,7 +99,8 @@ class _Pieces(io.RawIOBase):
         self.waiting += data
         return len(data)
 
-    def taken(self) -> bytes:
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
         data, self.waiting = bytes(self.waiting), bytearray()
         return data
 
@@ -120,11 +121,11 @@ def _archive(first: tuple[str, bytes], others: Iterator[tuple[str, bytes]]) -> I
     pieces = _Pieces()
     with zipfile.ZipFile(pieces, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(*first)
-        yield pieces.taken()
+        yield pieces.take()
         for name, data in others:
             archive.writestr(name, data)
-            yield pieces.taken()
-    yield pieces.taken()
+            yield pieces.take()
+    yield pieces.take()
 
 
 def _made(library: Library, recordings: Sequence[Recording], asked: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -203,6 +204,6 @@ def _clips(library: Library, clips: Sequence[_Clip]) -> Iterator[bytes]:
             archive.writestr(name, wav_header(len(samples), 1) + samples.astype("<i2").tobytes())
             cells = [name, segment["text"], language, segment.get("speaker", "")]
             lines.append("\t".join(" ".join(cell.split()) for cell in cells))
-            yield pieces.taken()
+            yield pieces.take()
         archive.writestr("manifest.tsv", "\n".join(lines) + "\n")
-    yield pieces.taken()
+    yield pieces.take()

@@ -44,7 +44,7 @@ def of_transcript(transcript: Transcript, report: Report | None) -> dict[str, An
     report
         Of its audit.
     """
-    segments = [_heard(segment) for segment in transcript["segments"]]
+    segments = [_editable(segment) for segment in transcript["segments"]]
     speakers = dict.fromkeys(segment["speaker"] for segment in segments if "speaker" in segment)
     findings = [] if report is None else [{**finding, "state": "open"} for finding in report.to_dict()["findings"]]
     speech = None if report is None or report.speech is None else [[round(t, 2) for t in s] for s in report.speech]
@@ -60,7 +60,7 @@ def of_transcript(transcript: Transcript, report: Report | None) -> dict[str, An
     }
 
 
-def _heard(segment: Segment) -> dict[str, Any]:
+def _editable(segment: Segment) -> dict[str, Any]:
     kept: dict[str, Any] = {
         "uid": f"s{segment['id']}",
         "start": round(segment["start"], 2),

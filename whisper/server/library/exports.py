@@ -66,7 +66,7 @@ def made(library: Library, recording: Recording, query: Mapping[str, str]) -> tu
         raise invalid(f"format must be one of {', '.join(formats())}, not {name[:80]!r}", "format")
     _, document = library.store.document(recording)
     if name in FURTHER and name != "csv":
-        return further(name, document, recording.name), EXTENSIONS[name]
+        return in_format_of_subtitles(name, document, recording.name), EXTENSIONS[name]
     if name == "json":
         text = json.dumps(document, ensure_ascii=False, indent=1)
     elif name == "csv":
@@ -78,7 +78,7 @@ def made(library: Library, recording: Recording, query: Mapping[str, str]) -> tu
     return text.encode("utf-8", "replace"), name
 
 
-def further(name: str, document: Mapping[str, Any], recording: str) -> bytes:
+def in_format_of_subtitles(name: str, document: Mapping[str, Any], recording: str) -> bytes:
     """Return a document in a format of `subtitles`, most of which have a place for speakers."""
     from ...subtitles import write  # here, as few ask for its formats
 
@@ -123,17 +123,17 @@ def with_names(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     words_everywhere = all(segment["words"] for segment in segments)
     for segment in segments:
         speaker = segment.get("speaker")
-        told = {name: value for name, value in segment.items() if name not in ("speaker", "uid", "language")}
+        named = {name: value for name, value in segment.items() if name not in ("speaker", "uid", "language")}
         if not words_everywhere:
-            told.pop("words")
+            named.pop("words")
         if speaker is not None and speaker != before:
             prefix = f" {speakers.get(speaker, speaker)}: "
-            told["text"] = prefix + segment["text"].strip()
+            named["text"] = prefix + segment["text"].strip()
             if words_everywhere:
                 first, *rest = segment["words"]
-                told["words"] = [{**first, "word": prefix + first["word"].strip()}, *rest]
+                named["words"] = [{**first, "word": prefix + first["word"].strip()}, *rest]
         before = speaker
-        yield told
+        yield named
 
 
 def as_csv(document: Mapping[str, Any]) -> str:

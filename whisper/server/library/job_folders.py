@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -23,6 +23,7 @@ from ...jobs.store import Recording as JobRecording
 from ...results import in_its_language
 from ..observing import LOG
 from . import documents
+from .store import ImportedRecording
 
 if TYPE_CHECKING:
     from ...results import Transcript
@@ -31,17 +32,6 @@ if TYPE_CHECKING:
 POLL = 2.0  # seconds between two looks at the jobs
 OWNER = ""  # of what is there without keys
 _AT_ONCE = 200  # recordings of one transaction
-
-
-class Taken(NamedTuple):
-    """A recording of a job, as the library takes it in."""
-
-    id: str
-    stand: str  # changes with the result
-    columns: dict[str, Any]
-    tags: list[str]
-    document: dict[str, Any]
-    source: str
 
 
 class JobFolders:
@@ -114,10 +104,10 @@ class JobFolders:
     def _take_in(self, store: JobStore, library: Library) -> int:
         if self._marks.get(store.path) == (mark := store.mark()):
             return 0
-        n, known = 0, library.store.stands()
-        found: list[Taken] = []
-        for taken in self._new(store, known, library.models.default):
-            found.append(taken)
+        n, known = 0, library.store.revisions()
+        found: list[ImportedRecording] = []
+        for recording in self._new(store, known, library.models.default):
+            found.append(recording)
             if len(found) == _AT_ONCE:
                 n += self._keep(library, found)
                 found = []
@@ -128,38 +118,43 @@ class JobFolders:
         return n
 
     @staticmethod
-    def _keep(library: Library, found: Sequence[Taken]) -> int:
+    def _keep(library: Library, found: Sequence[ImportedRecording]) -> int:
         for one in found:  # the sound first: what has no recording is removed at the next start
             library.sounds.refer(one.id, None if is_address(one.source) else one.source)
         library.store.take_in(OWNER, found)
         return len(found)
 
     @staticmethod
-    def _new(store: JobStore, known: dict[str, str], model: str) -> Iterator[Taken]:
+    def _new(store: JobStore, known: dict[str, str], model: str) -> Iterator[ImportedRecording]:
         """Give the recordings that are done and not known with this result."""
         recipe = json.loads(store.fact("recipe") or "{}")
         is_translation = recipe.get("options", {}).get("task") == "translate"
         last = 0
         while batch := store.finished(last):
             for one, file in batch:
-                name, stand = shown.recording_id(store.out, one.source), f"{one.content} {one.recipe}"
-                if known.get(name) != stand and (result := read_result(store.out, file)) is not None:
-                    yield _taken(store, one, result, name, stand, model, is_translation)
+                name, revision = shown.recording_id(store.out, one.source), f"{one.content} {one.recipe}"
+                if known.get(name) != revision and (result := read_result(store.out, file)) is not None:
+                    yield _imported(store, one, _document(result, is_translation), name, revision, model)
             last = batch[-1][0].id
 
 
-def _taken(
-    store: JobStore, one: JobRecording, result: dict[str, Any], name: str, stand: str, model: str, is_translation: bool
-) -> Taken:
+def _document(result: dict[str, Any], is_translation: bool) -> dict[str, Any]:
     transcript = cast("Transcript", in_its_language(result["transcript"], is_translation))
     document = documents.of_transcript(transcript, None)
-    document["findings"] = [{**found, "state": "open"} for found in result.get("report", {}).get("findings", ())]
+    findings = result.get("report", {}).get("findings", ())
+    document["findings"] = [{**finding, "state": "open"} for finding in findings]
+    return document
+
+
+def _imported(
+    store: JobStore, one: JobRecording, document: dict[str, Any], name: str, revision: str, model: str
+) -> ImportedRecording:
     folders = [store.out.name, *os.path.dirname(one.name).split(os.sep)]
     base = os.path.basename(one.source.rstrip("/")) or one.source
     columns = {"name": _printable(base), "model": model, "fields": [], "job": "", "n_bytes": one.size or 0,
                "duration": one.seconds, "created": one.finished or 0.0}  # fmt: skip
     tags = documents.tags([tag for tag in dict.fromkeys(map(_printable, folders)) if tag])
-    return Taken(name, stand, columns, tags, document, one.source)
+    return ImportedRecording(name, revision, columns, tags, document, one.source)
 
 
 def _printable(name: str) -> str:

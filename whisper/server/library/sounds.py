@@ -18,7 +18,7 @@ import numpy as np
 
 from ...files import atomic_write
 from ...spans import SAMPLE_RATE
-from ..errors import RequestError, disk_full_told
+from ..errors import RequestError, translating_full_disk
 
 PEAK_SAMPLES = SAMPLE_RATE // 50  # 20 ms
 MOST_PEAKS = 8192  # in one answer
@@ -57,7 +57,7 @@ class Sounds:
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name; a copy where the file system has no links."""
-        with disk_full_told():
+        with translating_full_disk():
             try:
                 os.link(source, target)
             except OSError:
@@ -83,7 +83,7 @@ class Sounds:
     def keep(self, recording_id: str, samples: Samples) -> None:
         """Write the copy and the peaks of ``(n,)`` or ``(n_channels, n)`` samples at 16 kHz."""
         channels = samples[None] if samples.ndim == 1 else samples
-        with disk_full_told():
+        with translating_full_disk():
             with atomic_write(self.copy(recording_id), fsync=False) as file:
                 file.write(wav_header(channels.shape[1], len(channels)))
                 for begin in range(0, channels.shape[1], _PIECE):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sqlite3
 import time
@@ -16,14 +15,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from ...device import processes
-from ...errors import OptionError
-from ..errors import RequestError, disk_full_told
-
-if TYPE_CHECKING:
-    from .job_folders import Taken
+from ...errors import DataError, OptionError
+from ...storage import database
+from ..errors import RequestError, translating_full_disk
 
 VERSION = 1  # of the tables
 STATES = ("working", "done", "failed", "cancelled")
@@ -85,6 +82,17 @@ class Recording:
     beginning: str | None
 
 
+class ImportedRecording(NamedTuple):
+    """A recording that was transcribed elsewhere, with its document."""
+
+    id: str
+    revision: str  # changes with the document
+    columns: dict[str, Any]
+    tags: list[str]
+    document: dict[str, Any]
+    source: str
+
+
 class LibraryStore:
     """Keeps the recordings of a folder.
 
@@ -96,24 +104,14 @@ class LibraryStore:
     Raises
     ------
     OptionError
-        The file in it is of a newer version, or cannot be used.
+        The file in it is of another version, or cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
         self._lock = processes.lock()  # of the connection
-        path = folder / "library.sqlite"
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                self._db.close()
-                raise OptionError(f"the library {folder} was made by a newer version of this program")
-            self._db.executescript(_TABLES)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-        except (OSError, sqlite3.Error) as error:
+            self._db = database.connect(folder / "library.sqlite", _TABLES, VERSION, mode=0o600)
+        except (OSError, sqlite3.Error, DataError) as error:
             raise OptionError(f"the library {folder} cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -124,15 +122,8 @@ class LibraryStore:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Make one transaction of what is done in the context; a full disk is an answer of its own."""
-        with self._lock, disk_full_told():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:  # whatever ended it, also a cancel: no transaction stays open
-                with contextlib.suppress(sqlite3.Error):  # a full disk may have ended the transaction already
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, translating_full_disk(), database.transaction(self._db):
+            yield
 
     # -- recordings --------------------------------------------------------------------------------------
 
@@ -294,12 +285,12 @@ class LibraryStore:
 
     # -- what comes from jobs ----------------------------------------------------------------------------
 
-    def stands(self) -> dict[str, str]:
+    def revisions(self) -> dict[str, str]:
         """Return what was taken in of jobs: with which result, by the ids of recordings, also of deleted ones."""
         with self._lock:
             return dict(self._db.execute("SELECT id, stand FROM taken"))
 
-    def take_in(self, owner: str, found: Sequence[Taken]) -> None:
+    def take_in(self, owner: str, found: Sequence[ImportedRecording]) -> None:
         """Keep results of jobs as documents; of a recording that was corrected the corrections stay.
 
         A recording keeps its row: whoever has just asked for it finds its document under the same number.
@@ -313,7 +304,7 @@ class LibraryStore:
                         (*(one.columns[name] for name in ("model", "n_bytes", "duration")), before.number),
                     )
                     self._finish(before, one.document)
-                self._db.execute("REPLACE INTO taken VALUES (?, ?)", (one.id, one.stand))
+                self._db.execute("REPLACE INTO taken VALUES (?, ?)", (one.id, one.revision))
 
     # -- search ------------------------------------------------------------------------------------------
 

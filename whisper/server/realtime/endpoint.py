@@ -259,8 +259,8 @@ class Conversation:
     async def _send_all(self) -> None:
         with contextlib.suppress(WebSocketDisconnect):  # the client has left, which the reader sees, too
             async for message in self.seat.mailbox:
-                for told in [message] if isinstance(message, dict) else self._answers.of(message):
-                    await self.websocket.send_text(json.dumps(told))
+                for answer in [message] if isinstance(message, dict) else self._answers.of(message):
+                    await self.websocket.send_text(json.dumps(answer))
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def error_event(error: RequestError, cause: Any = None) -> dict[str, Any]:
     cause
         The ``event_id`` that the client gave, if it is one.
     """
-    told = error.body["error"]
-    return event("error", error={**told, "event_id": cause[:LONGEST_ID] if isinstance(cause, str) else None})
+    body = error.body["error"]
+    return event("error", error={**body, "event_id": cause[:LONGEST_ID] if isinstance(cause, str) else None})
 
 
 class Answers:
@@ -64,33 +64,33 @@ class Answers:
         self._with_text: set[int] = set()  # those that have stable text
         self._previous: str | None = None  # the last item that was committed
 
-    def of(self, told: Event) -> list[dict[str, Any]]:
+    def of(self, live_event: Event) -> list[dict[str, Any]]:
         """Return the events for one of the session."""
-        name = self._ids.setdefault(told.item, new_id("item"))
-        if isinstance(told, SpeechStarted):
-            return [event("input_audio_buffer.speech_started", audio_start_ms=_ms(told.at), item_id=name)]
-        if isinstance(told, SpeechStopped):
-            return [event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(told.at), item_id=name)]
-        if isinstance(told, Interim):
-            return [event(INTERIM, item_id=name, content_index=0, interim=told.text)]
-        if isinstance(told, Stable):
-            return self._delta(told, name)
-        if isinstance(told, Committed):
+        name = self._ids.setdefault(live_event.item, new_id("item"))
+        if isinstance(live_event, SpeechStarted):
+            return [event("input_audio_buffer.speech_started", audio_start_ms=_ms(live_event.at), item_id=name)]
+        if isinstance(live_event, SpeechStopped):
+            return [event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(live_event.at), item_id=name)]
+        if isinstance(live_event, Interim):
+            return [event(INTERIM, item_id=name, content_index=0, interim=live_event.text)]
+        if isinstance(live_event, Stable):
+            return self._delta(live_event, name)
+        if isinstance(live_event, Committed):
             return self._committed(name)
-        self._ids.pop(told.item)
-        self._with_text.discard(told.item)
-        if isinstance(told, Failed):
-            error = error_of(told)
+        self._ids.pop(live_event.item)
+        self._with_text.discard(live_event.item)
+        if isinstance(live_event, Failed):
+            error = error_of(live_event)
             if error.code == NOTHING_COMMITTED:
                 return [error_event(error)]
             return [event(f"{TRANSCRIPTION}.failed", item_id=name, content_index=0, error=error.body["error"])]
-        return [*self._segments(told, name), self._completed(told, name)]
+        return [*self._segments(live_event, name), self._completed(live_event, name)]
 
-    def _delta(self, told: Stable, name: str) -> list[dict[str, Any]]:
-        text = told.text if told.item in self._with_text else told.text.lstrip()
+    def _delta(self, live_event: Stable, name: str) -> list[dict[str, Any]]:
+        text = live_event.text if live_event.item in self._with_text else live_event.text.lstrip()
         if not text:
             return []
-        self._with_text.add(told.item)
+        self._with_text.add(live_event.item)
         return [event(f"{TRANSCRIPTION}.delta", item_id=name, content_index=0, delta=text)]
 
     def _committed(self, name: str) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ class Answers:
             *(event(f"conversation.item.{kind}", previous_item_id=previous, item=item) for kind in kinds),
         ]
 
-    def _segments(self, told: Final, name: str) -> list[dict[str, Any]]:
+    def _segments(self, live_event: Final, name: str) -> list[dict[str, Any]]:
         """Return the segments, where they are wanted, with times of the session."""
         if not self.settings.with_segments:
             return []
@@ -117,25 +117,25 @@ class Answers:
         return [
             event(
                 kind, id=new_id("seg"), item_id=name, content_index=0, speaker=NO_SPEAKER, text=segment["text"],
-                start=round(told.start + segment["start"], 3), end=round(told.start + segment["end"], 3),
+                start=round(live_event.start + segment["start"], 3), end=round(live_event.start + segment["end"], 3),
             )
-            for segment in told.result["segments"]
+            for segment in live_event.result["segments"]
         ]  # fmt: skip
 
-    def _completed(self, told: Final, name: str) -> dict[str, Any]:
-        result, code = told.result, code_of(told.result["language"])
+    def _completed(self, live_event: Final, name: str) -> dict[str, Any]:
+        result, code = live_event.result, code_of(live_event.result["language"])
         answer = event(
             f"{TRANSCRIPTION}.completed",
             item_id=name,
             content_index=0,
             transcript=result["text"].strip(),
             languages=[{"code": code}] if code else [],
-            usage={"type": "duration", "seconds": round(told.end - told.start, 3)},
+            usage={"type": "duration", "seconds": round(live_event.end - live_event.start, 3)},
         )
         if self.tokenizer is not None and all("token_logprobs" in segment for segment in result["segments"]):
             answer["logprobs"] = logprobs(self.tokenizer, result["segments"])
         if self.settings.live.word_timestamps:
-            answer["words"] = _words(result, told.start)
+            answer["words"] = _words(result, live_event.start)
         return answer
 
 

@@ -335,7 +335,7 @@ def error_of(failed: Failed) -> RequestError:
     """Return what a client is told of an item that failed; a fault of ours goes to the log."""
     if isinstance(failed.error, ItemError):
         return invalid(str(failed.error), code=NOTHING_COMMITTED)
-    told = of_work(failed.error)
-    if told.status == 500:
+    error = of_work(failed.error)
+    if error.status == 500:
         LOG.error("an item of a live session failed", exc_info=failed.error)
-    return told
+    return error

@@ -80,35 +80,35 @@ class SessionSettings:
             )
         audio = object_of(given.get("audio") or {}, "session.audio", ("input",))
         name = "session.audio.input"
-        heard = object_of(audio.get("input") or {}, name, tuple(BETA_FIELDS.values()))
-        return self._with(heard, f"{name}.", given)
+        audio_input = object_of(audio.get("input") or {}, name, tuple(BETA_FIELDS.values()))
+        return self._with(audio_input, f"{name}.", given)
 
     def updated_in_beta(self, session: Any) -> SessionSettings:
         """Return these settings after a ``transcription_session.update``, whose fields are flat."""
         given = object_of(session, "session", (*BETA_FIELDS, "include", "modalities", "client_secret", *TOLD))
-        heard = {new: given[old] for old, new in BETA_FIELDS.items() if old in given}
-        if heard.get("format") is not None:
-            kind = BETA_FORMATS.get(heard["format"]) if isinstance(heard["format"], str) else None
+        audio_input = {new: given[old] for old, new in BETA_FIELDS.items() if old in given}
+        if audio_input.get("format") is not None:
+            kind = BETA_FORMATS.get(audio_input["format"]) if isinstance(audio_input["format"], str) else None
             if kind is None:
                 raise invalid(
                     f"session.input_audio_format must be one of {', '.join(BETA_FORMATS)}",
                     "session.input_audio_format",
                 )
-            heard["format"] = {"type": kind}
-        return replace(self, is_beta=True)._with(heard, "session.", given)
+            audio_input["format"] = {"type": kind}
+        return replace(self, is_beta=True)._with(audio_input, "session.", given)
 
-    def _with(self, heard: Mapping[str, Any], prefix: str, session: Mapping[str, Any]) -> SessionSettings:
+    def _with(self, audio_input: Mapping[str, Any], prefix: str, session: Mapping[str, Any]) -> SessionSettings:
         new = self
-        if "format" in heard:
-            asked = heard["format"]
+        if "format" in audio_input:
+            asked = audio_input["format"]
             chosen = Format() if asked is None else read_format(asked, f"{prefix}format", Format().rate)
             new = replace(new, format=chosen)
-        if "noise_reduction" in heard:
-            _check_noise_reduction(heard["noise_reduction"], f"{prefix}noise_reduction")
-        if "transcription" in heard:
-            new = new._with_transcription(heard["transcription"], f"{prefix}transcription")
-        if "turn_detection" in heard:
-            new = new._with_turns(heard["turn_detection"], f"{prefix}turn_detection")
+        if "noise_reduction" in audio_input:
+            _check_noise_reduction(audio_input["noise_reduction"], f"{prefix}noise_reduction")
+        if "transcription" in audio_input:
+            new = new._with_transcription(audio_input["transcription"], f"{prefix}transcription")
+        if "turn_detection" in audio_input:
+            new = new._with_turns(audio_input["turn_detection"], f"{prefix}turn_detection")
         if "include" in session:
             new = new._including(session["include"])
         return new
@@ -181,31 +181,31 @@ class SessionSettings:
                 "include": include,
                 "client_secret": None,
             }
-        heard = {
+        audio_input = {
             "format": self.format.described,
             "transcription": self._transcription(),
             "noise_reduction": None,
             "turn_detection": self._turns(),
         }
-        return {"type": "transcription", **head, "audio": {"input": heard}, "include": include}
+        return {"type": "transcription", **head, "audio": {"input": audio_input}, "include": include}
 
     def _transcription(self) -> dict[str, Any]:
         """Return OpenAI's fields, and what differs from the defaults of ours."""
         live = self.live
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "model": self.model,
             "language": live.language,
             "prompt": live.initial_prompt or "",
             "delay": live.delay,
         }
         if live.hotwords is not None:
-            told["keywords"] = live.hotwords if isinstance(live.hotwords, str) else list(live.hotwords)
+            fields["keywords"] = live.hotwords if isinstance(live.hotwords, str) else list(live.hotwords)
         ours = {
             name: getattr(live, name)
             for name in sorted(OWN_OPTIONS - {"language", "delay", *TEXT_OPTIONS.values()})
             if getattr(live, name) != getattr(DEFAULTS, name)
         }
-        return {**told, **ours, **({"segments": True} if self.with_segments else {})}
+        return {**fields, **ours, **({"segments": True} if self.with_segments else {})}
 
     def _turns(self) -> dict[str, Any] | None:
         if self.live.turn_detection == NONE:

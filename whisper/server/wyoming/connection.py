@@ -165,15 +165,15 @@ class Connection:
     async def _send_text(self, seat: Seat, utterance: Utterance) -> None:
         """Send the text as it becomes stable, and keep what is final."""
         try:
-            async for told in seat.mailbox:
-                if isinstance(told, Stable):
+            async for event in seat.mailbox:
+                if isinstance(event, Stable):
                     await self._begin(utterance)
-                    await self._send(Message("transcript-chunk", {"text": told.text}))
-                elif isinstance(told, Final):
-                    utterance.texts.append(told.result["text"].strip())
-                    utterance.language = told.result["language"] or None
-                elif isinstance(told, Failed):
-                    error = error_of(told)
+                    await self._send(Message("transcript-chunk", {"text": event.text}))
+                elif isinstance(event, Final):
+                    utterance.texts.append(event.result["text"].strip())
+                    utterance.language = event.result["language"] or None
+                elif isinstance(event, Failed):
+                    error = error_of(event)
                     if error.code != NOTHING_COMMITTED:
                         utterance.error = error
         except OSError:  # the client has left
