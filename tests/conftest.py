@@ -179,8 +179,10 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
-    """A user of the browser."""
+def context(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A user of the browser, who leaves before the server ends."""
+    if "address" in request.fixturenames:
+        request.getfixturevalue("address")
     from .browsers import user
 
     with user(browser) as made:
