@@ -26,7 +26,7 @@ def normalized(vectors: Vectors) -> Vectors:
 
 
 def lengthened(vectors: Vectors, seconds: npt.NDArray[np.float64]) -> Vectors:
-    """Divide vectors by what their doubt takes from their similarities: so many `seconds` of speech made each, ``(n,)``.
+    """Divide vectors by what their doubt takes from their similarities: `seconds` of speech made each, ``(n,)``.
 
     The less of a voice was heard, the less it resembles anything, also the same voice. Spearman's correction for
     attenuation: their products are the similarities that voices heard for long would have.

@@ -20,7 +20,7 @@ from .local_speakers import LocalSpeakers
 from .segmentation import CLASSES, frame_time
 from .voices import recognised, voices_of
 
-MIN_SHARE = 0.03  # of all such voices; a group with less joins another one that is as near as this:
+MIN_SHARE = 0.06  # of all such voices; a group with less joins another one that is as near as this:
 SMALL_THRESHOLD = 0.6
 LOYALTY = 0.02  # of a piece to the speaker of its local speaker, in cosine similarity
 MOST_VECTORS = 2000  # that are grouped at once: a matrix of 32 MB
@@ -57,7 +57,7 @@ def speaker_vectors(found: LocalSpeakers, hints: Hints) -> Vectors:
 
 
 def grouped(vectors: Vectors, weights: npt.NDArray[np.float64], hints: Hints) -> Labels:
-    """Group vectors, by the seconds of speech that made each; of a long recording part by part, and then the groups of all parts."""
+    """Group vectors, by the seconds that made each; of a long recording part by part, then the groups of all parts."""
     n = len(vectors)
     if n <= MOST_VECTORS:
         joins = linkage(lengthened(vectors, weights), weights)

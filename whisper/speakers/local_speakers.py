@@ -44,7 +44,7 @@ class LocalSpeakers:
     seconds
         Of speech in which it is alone, of which the vector is made, ``(n,)``.
     pieces
-        What each of its pieces of some 2 s sounds like, of which the vector is the mean, float32 ``(n_pieces, 192)``.
+        What each of its pieces of some 1.5 s sounds like, of which the vector is the mean, float32 ``(n_pieces, 192)``.
     owners, begins, ends
         Of each piece, its vector, and the frames of the window for which it stands, ``(n_pieces,)``.
     """
@@ -158,8 +158,8 @@ def _voices(
     for some in _batches(pieces):
         yield None
         vectors.append(network.embed(some))
-    for voice, own in zip(voices, np.split(np.concatenate(vectors), np.cumsum(counts)[:-1]), strict=True):
-        yield voice._replace(pieces=own)
+    for voice, its_own in zip(voices, np.split(np.concatenate(vectors), np.cumsum(counts)[:-1]), strict=True):
+        yield voice._replace(pieces=its_own)
 
 
 def _batches(pieces: list[npt.NDArray[np.float32]]) -> Iterator[list[npt.NDArray[np.float32]]]:

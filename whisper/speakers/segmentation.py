@@ -123,12 +123,11 @@ class Segmentation:
         return _pooled((rows @ self._filters).abs_().view(1, n * POOL, -1))[0]
 
     def _normalized(self, x: Tensor, i: int) -> Tensor:
-        """Give each channel of each window the same mean and variance, and apply the rectifier: ``(n, time, channels)``."""
-        mean = x.mean(1, keepdim=True, dtype=torch.float32)
+        """Give each channel of each window the same mean and variance, then the rectifier: ``(n, time, channels)``."""
+        x = x - x.mean(1, keepdim=True, dtype=torch.float32).to(x.dtype)  # first: in bfloat16 the rest is of its size
         power = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square_() / x.shape[1]
-        scale = self._w[f"sincnet.norm1d.{i}.weight"] * torch.rsqrt((power - mean * mean).clamp_(min=0) + EPSILON)
-        shift = self._w[f"sincnet.norm1d.{i}.bias"] - scale * mean
-        return F.leaky_relu_(torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)))
+        scale = self._w[f"sincnet.norm1d.{i}.weight"] * torch.rsqrt(power + EPSILON)
+        return F.leaky_relu_(torch.addcmul(self._w[f"sincnet.norm1d.{i}.bias"].to(x.dtype), x, scale.to(x.dtype)))
 
 
 def _pooled(x: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-"""What a voice sounds like, as 192 numbers: CAM++, from the log mel power of pieces of some 2 s.
+"""What a voice sounds like, as 192 numbers: CAM++, from the log mel power of pieces of about 1.5 s.
 
 The network (Wang and others 2023, arXiv:2303.00332) and its weights are those of 3D-Speaker, written anew from the
 description of its layers. Vectors point into nearly the same direction where the voice is the same.
 
 Batch norms are folded into the layers beside them. Where one stands before a layer, with a rectifier between the two,
 ``relu(a x + b)`` is ``a max(x, -b / a) + b``: a maximum, and the rest belongs to the layer. The network gates its
-layers by the mean over the piece plus the mean over each 2 s, which in pieces of 2 s are the same, and for those of
-up to 3 s are taken to be.
+layers by the mean over the piece plus the mean over each 2 s, which in pieces of up to 2 s are the same, and for longer
+ones are taken to be.
 
 Pieces of any lengths are one long piece in the layers, with `GAP` frames of zeros between them, which each layer makes
 zeros again: so none of the work is for padding.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .weights import Weights
 
 N_FFT, WINDOW_LENGTH, N_MELS, SIZE = 512, 400, 80, 192
-PIECE = 200  # frames of 10 ms; a voice is cut into pieces of about that length, 2/3 to 3/2 of it
+PIECE = 150  # frames of 10 ms; a voice is cut into pieces of about that length, 2/3 to 3/2 of it
 SHORTEST_PIECE = 60  # a shorter voice is repeated
 GAP = 4  # frames between pieces: the layers see at most so far
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # number of layers and dilation
@@ -91,7 +91,7 @@ class VoiceEncoder:
     def __init__(self, weights_by_name: Weights, dtype: torch.dtype) -> None:
         self._w, self._dtype = weights_by_name, dtype
         with clean_state():
-            self._mel = torch.from_numpy(kaldi_filters().T.repeat(2, 0))  # for real and imaginary parts, in turn
+            self._mel = torch.from_numpy(kaldi_filters().T.copy())
             self._window = torch.hann_window(WINDOW_LENGTH, periodic=False, dtype=torch.float32, device="cpu") ** 0.85
             self._first = self._convolution("head.conv1", "head.bn1")
             self._residual = [self._residual_block(f"head.layer{i}.{j}") for i in (1, 2) for j in (0, 1)]
@@ -169,7 +169,7 @@ class VoiceEncoder:
             x, N_FFT, HOP_LENGTH, WINDOW_LENGTH, self._window,
             center=True, pad_mode="constant", return_complex=True,
         )  # fmt: skip
-        power = torch.view_as_real(spectrum.T).flatten(1).square_() @ self._mel  # (n_frames, 80)
+        power = torch.view_as_real(spectrum.T).square().sum(-1) @ self._mel  # (n_frames, 80)
         logarithm: Floats = power.clamp_(min=FLOOR).log_().numpy()
         return logarithm
 
