@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,14 +151,17 @@ def _runs(active: Any) -> list[Span]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def tapes(data: Path, family: str, cache: Path | None) -> list[Tape]:
-    """Return the tapes of a family, of at most `MOST_TAPES` speakers; without a cache their words stay unknown."""
+def tapes(data: Path, wanted: Callable[[str, Any], bool], cache: Path | None) -> list[Tape]:
+    """Return the tapes of at most `MOST_TAPES` speakers, of what is `wanted` by its folder and its entry.
+
+    Without a cache their words stay unknown.
+    """
     from whisper.manifests.read import read_manifest
 
     by_speaker: dict[str, list[tuple[str, str]]] = {}
     for entry in read_manifest(data, require_text=True).recordings:
         folder = Path(entry.path).parent.name
-        if folder in FAMILIES[family] and entry.text and entry.speaker:
+        if entry.text and entry.speaker and wanted(folder, entry):
             by_speaker.setdefault(f"{folder}/{entry.speaker}", []).append((str(entry.path), entry.text))
     known, found = _Aligned(cache), []
     for speaker, clips in sorted(by_speaker.items(), key=lambda item: (-len(item[1]), item[0]))[:MOST_TAPES]:
@@ -234,8 +237,14 @@ class _Aligned:
 def conversations(data: Path, cache: Path, n: int, seed: int, *, has_words: bool = True) -> Iterator[Conversation]:
     """Give `n` conversations: families, numbers of speakers, overlaps and rooms in turn; 40 have all of them."""
     cache.mkdir(parents=True, exist_ok=True)
-    pools = {family: tapes(data, family, cache if has_words else None) for family in FAMILIES}
-    plans = tuple(itertools.product(COUNTS, FAMILIES))
+    words = cache if has_words else None
+    pools = {family: tapes(data, lambda folder, _, own=own: folder in own, words) for family, own in FAMILIES.items()}
+    yield from drawn(pools, COUNTS, n, seed)
+
+
+def drawn(pools: Mapping[str, Sequence[Tape]], counts: Sequence[int], n: int, seed: int) -> Iterator[Conversation]:
+    """Give `n` conversations of the tapes of some families; each has all numbers of speakers in turn."""
+    plans = tuple(itertools.product(counts, pools))
     for i in range(n):
         rng = np.random.default_rng([seed, i])
         count, family = plans[i % len(plans)]
@@ -270,7 +279,8 @@ def _turns(speakers: Sequence[Tape], overlap: float, rng: np.random.Generator) -
     before, spoken, shared, end_before = "", 0.0, 0.0, 0.0
     end = 0.3
     while end < LONGEST:
-        able = [tape for tape in speakers if at[tape.speaker] < len(tape.cuts) - 1 and tape.speaker != before]
+        left = [tape for tape in speakers if at[tape.speaker] < len(tape.cuts) - 1]
+        able = [tape for tape in left if tape.speaker != before or len(speakers) == 1]
         if not able or (len(able) == 1 and not first_round and len(speakers) > 2):
             return
         tape = first_round.pop() if first_round else able[int(rng.integers(len(able)))]

@@ -84,31 +84,40 @@ def ours(system: str, jobs: Sequence[Job]) -> Iterator[Told]:
 
 def bound(system: str, jobs: Sequence[Job]) -> Iterator[Told]:
     """Give what our segmentation would come to if each piece were taken for whom it is most of its time."""
-    import numpy as np
-
     import whisper
-    from whisper.speakers import light, local_speakers
-    from whisper.speakers.segmentation import CLASSES, frame_time
+    from whisper.speakers import local_speakers
 
     for job in jobs:
         began = time.perf_counter()
         found = exhausted(local_speakers.find(whisper.load_audio(job["sound"])))
-        names = sorted({turn[2] for turn in job["turns"]})
-        n_frames = int(found.starts[-1]) + found.classes.shape[1]
-        times = np.array([frame_time(frame) for frame in range(n_frames)])
-        speaks = np.zeros((n_frames, len(names)))
-        for start, end, name in job["turns"]:
-            speaks[(times >= start) & (times < end), names.index(name)] = 1
-        labels = np.array([
-            np.argmax(
-                CLASSES[found.classes[found.windows[owner], begin:end], found.locals[owner]]
-                @ speaks[found.starts[found.windows[owner]] + begin : found.starts[found.windows[owner]] + end]
-            )
-            for owner, begin, end in zip(found.owners, found.begins, found.ends, strict=True)
-        ])  # fmt: skip
-        turns = light.from_votes(*light.votes(found, labels), job["seconds"]).turns if len(labels) else ()
-        told = [[turn.start, turn.end, turn.speaker] for turn in turns]
+        told = [[turn.start, turn.end, turn.speaker] for turn in truly_assigned(job, found)]
         yield {"name": job["name"], "turns": told, "seconds": time.perf_counter() - began}
+
+
+def truly_assigned(job: Job, found: Any) -> Sequence[Any]:
+    """Return the turns where each piece of a voice goes to whom it is most of its time."""
+    import numpy as np
+
+    from whisper.speakers import light
+    from whisper.speakers.segmentation import CLASSES, frame_time
+
+    if not len(found.pieces):
+        return ()
+    names = sorted({turn[2] for turn in job["turns"]})
+    n_frames = int(found.starts[-1]) + found.classes.shape[1]
+    times = np.array([frame_time(frame) for frame in range(n_frames)])
+    speaks = np.zeros((n_frames, len(names)))
+    for start, end, name in job["turns"]:
+        speaks[(times >= start) & (times < end), names.index(name)] = 1
+    labels = np.array([
+        np.argmax(
+            CLASSES[found.classes[found.windows[owner], begin:end], found.locals[owner]]
+            @ speaks[found.starts[found.windows[owner]] + begin : found.starts[found.windows[owner]] + end]
+        )
+        for owner, begin, end in zip(found.owners, found.begins, found.ends, strict=True)
+    ])  # fmt: skip
+    turns: Sequence[Any] = light.from_votes(*light.votes(found, labels), job["seconds"]).turns
+    return turns
 
 
 def exhausted(steps: Generator[Any, None, Any]) -> Any:

@@ -53,34 +53,36 @@ def test_the_filters_pass_their_band() -> None:
     assert torch.allclose(filters[1], -filters[1].flip(0))
 
 
-def test_the_shared_first_layer_equals_the_layers_one_after_the_other(network: Segmentation) -> None:
-    sound = noise(WINDOW + 20 * HOP) + 0.05  # with an offset, which normalization takes away
-    start = 20 * HOP
+def test_the_filters_of_three_neighbours_equal_the_layers_one_after_the_other(network: Segmentation) -> None:
+    sound = torch.from_numpy(noise(WINDOW) + 0.05)  # with an offset, which normalization takes away
     w = weights.load("segmentation")
-    x = torch.from_numpy(sound[start : start + WINDOW])[None, None]
-    x = F.instance_norm(x, weight=w["sincnet.wav_norm1d.weight"], bias=w["sincnet.wav_norm1d.bias"])
+    x = F.instance_norm(sound[None, None], weight=w["sincnet.wav_norm1d.weight"], bias=w["sincnet.wav_norm1d.bias"])
     filters = sinc_filters(w["sincnet.conv1d.0.filterbank.low_hz_"], w["sincnet.conv1d.0.filterbank.band_hz_"])
-    expected = F.max_pool1d(F.conv1d(x, filters[:, None], stride=10).abs(), 3)
-    found = network._normalized(network.first_layer(sound), start, WINDOW)
-    assert found.shape == (1, 80, 5325)
+    expected = F.max_pool1d(F.conv1d(x, filters[:, None], stride=10).abs(), 3)[0].T
+    found = network._filtered(sound)
+    assert found.shape == (5325, 80)
     assert torch.allclose(found, expected, atol=1e-4)
+    norm = {"weight": w["sincnet.norm1d.0.weight"], "bias": w["sincnet.norm1d.0.bias"]}
+    normed = F.leaky_relu(F.instance_norm(expected.T[None], **norm))[0].T
+    assert torch.allclose(network._normalized(found[None], 0)[0], normed, atol=1e-3)
 
 
 def test_windows_do_not_know_each_other(network: Segmentation) -> None:
     sound = noise(WINDOW + 4 * 148 * HOP)
     sound[WINDOW // 2 :] *= 5
-    first = network.first_layer(sound)
     starts = [0, 148 * HOP, 2 * 148 * HOP]
-    together = network.classes(first, starts, WINDOW)
+    together = network.classes(sound, starts, WINDOW)
     for start, classes in zip(starts, together, strict=True):
-        alone = network.classes(network.first_layer(sound[start : start + WINDOW]), [0], WINDOW)[0]
+        alone = network.classes(sound[start : start + WINDOW], [0], WINDOW)[0]
         assert (alone != classes).mean() < 0.005
 
 
-def test_silence_has_no_speakers(network: Segmentation) -> None:
-    assert not network.classes(network.first_layer(np.zeros(WINDOW, np.float32)), [0], WINDOW).any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_silence_has_no_speakers(dtype: torch.dtype) -> None:
+    network = Segmentation(weights.load("segmentation"), dtype)
+    assert not network.classes(np.zeros(WINDOW, np.float32), [0], WINDOW).any()
 
 
 def test_a_short_recording_is_a_short_window(network: Segmentation) -> None:
-    found = network.classes(network.first_layer(noise(16000)), [0], 16000)
+    found = network.classes(noise(16000), [0], 16000)
     assert found.shape == (1, n_frames_of(16000))

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 # Chosen on made conversations of 1 to 6 people of the training set; see docs/log.md for what else was tried.
-THRESHOLD = 0.46  # cosine distance up to which groups of voices are one speaker
-MIN_SECONDS = 2.0  # alone, of a voice that may found a speaker
+THRESHOLD = 0.40  # cosine distance up to which groups of voices are one speaker
+MIN_SECONDS = 1.5  # alone, of a voice that may found a speaker
+DOUBT = 0.5  # seconds; of so much speech, half of a vector's power is what was said, and not who spoke
 
 Vectors = npt.NDArray[np.float32]  # (n, size), each of length 1
 Labels = npt.NDArray[np.intp]
@@ -24,6 +25,16 @@ def normalized(vectors: Vectors) -> Vectors:
     return result
 
 
+def lengthened(vectors: Vectors, seconds: npt.NDArray[np.float64]) -> Vectors:
+    """Divide vectors by what their doubt takes from their similarities: `seconds` of speech made each, ``(n,)``.
+
+    The less of a voice was heard, the less it resembles anything, also the same voice. Spearman's correction for
+    attenuation: their products are the similarities that voices heard for long would have.
+    """
+    result: Vectors = (vectors * np.sqrt(1 + DOUBT / seconds)[:, None]).astype(np.float32)
+    return result
+
+
 def linkage(vectors: Vectors, weights: npt.NDArray[np.float64]) -> list[tuple[float, int, int]]:
     """Join vectors step by step, always the two groups with the least mean cosine distance.
 
@@ -32,7 +43,7 @@ def linkage(vectors: Vectors, weights: npt.NDArray[np.float64]) -> list[tuple[fl
     Parameters
     ----------
     vectors
-        ``(n, size)``.
+        ``(n, size)``; see also `lengthened`.
     weights
         How much each vector counts in the mean, such as its seconds, ``(n,)``.
 

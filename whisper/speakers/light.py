@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from ..spans import SAMPLE_RATE, true_runs
 from . import local_speakers
-from .clustering import MIN_SECONDS, THRESHOLD, Labels, Vectors, assigned, centroids, cut, linkage
+from .clustering import MIN_SECONDS, THRESHOLD, Labels, Vectors, assigned, centroids, cut, lengthened, linkage
 from .diarization import Diarization, Hints, Sound, Turn, numbered_name
 from .local_speakers import LocalSpeakers
 from .segmentation import CLASSES, frame_time
 from .voices import recognised, voices_of
 
-MIN_SHARE = 0.03  # of all such voices; a group with less joins another one that is as near as this:
+MIN_SHARE = 0.06  # of all such voices; a group with less joins another one that is as near as this:
 SMALL_THRESHOLD = 0.6
-LOYALTY = 0.05  # of a piece to the speaker of its local speaker, in cosine similarity
+LOYALTY = 0.02  # of a piece to the speaker of its local speaker, in cosine similarity
 MOST_VECTORS = 2000  # that are grouped at once: a matrix of 32 MB
 BLOCK = 50_000  # frames that are ranked at once: 14 minutes
 SHORTEST_TURN, SHORTEST_PAUSE = 0.1, 0.3  # seconds
@@ -57,13 +57,15 @@ def speaker_vectors(found: LocalSpeakers, hints: Hints) -> Vectors:
 
 
 def grouped(vectors: Vectors, weights: npt.NDArray[np.float64], hints: Hints) -> Labels:
-    """Group vectors; of a long recording part by part, and then the groups of all parts."""
+    """Group vectors, by the seconds that made each; of a long recording part by part, then the groups of all parts."""
     n = len(vectors)
     if n <= MOST_VECTORS:
-        return cut(linkage(vectors, weights), n, THRESHOLD, hints.fewest, hints.most)
+        joins = linkage(lengthened(vectors, weights), weights)
+        return cut(joins, n, THRESHOLD, hints.fewest, hints.most)
     labels, count = np.empty(n, np.intp), 0
     for part in np.array_split(np.arange(n), -(-n // MOST_VECTORS)):
-        labels[part] = count + cut(linkage(vectors[part], weights[part]), len(part), THRESHOLD, hints.fewest)
+        joins = linkage(lengthened(vectors[part], weights[part]), weights[part])
+        labels[part] = count + cut(joins, len(part), THRESHOLD, hints.fewest)
         count = int(labels[part].max()) + 1
     weight_of_group = np.bincount(labels, weights).astype(np.float64)
     joined: Labels = grouped(centroids(vectors, weights, labels), weight_of_group, hints)[labels]

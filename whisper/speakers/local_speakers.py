@@ -20,7 +20,7 @@ from .segmentation import CLASSES, HOP, N_FRAMES, RECEPTIVE, WINDOW
 if TYPE_CHECKING:
     from .diarization import Sound
 
-BATCH, PIECES = 8, 16  # windows and pieces of voices computed at once: some tenth of a second each on two cores
+BATCH, FRAMES = 8, 3200  # windows, and frames of voices, computed at once: some tenth of a second each on two cores
 SHORTEST = SAMPLE_RATE  # samples; a shorter recording is followed by silence
 MIN_ALONE = round(0.6 * SAMPLE_RATE / HOP)  # frames in which a local speaker is alone, else all of its frames count
 NO_VECTORS = np.zeros((0, voice_encoder.SIZE), np.float32)
@@ -44,7 +44,7 @@ class LocalSpeakers:
     seconds
         Of speech in which it is alone, of which the vector is made, ``(n,)``.
     pieces
-        What each of its pieces of 2 s sounds like, of which the vector is the mean, float32 ``(n_pieces, 192)``.
+        What each of its pieces of some 1.5 s sounds like, of which the vector is the mean, float32 ``(n_pieces, 192)``.
     owners, begins, ends
         Of each piece, its vector, and the frames of the window for which it stands, ``(n_pieces,)``.
     """
@@ -79,9 +79,7 @@ def find(sound: Sound) -> Generator[float, None, LocalSpeakers]:
         some = starts[at : at + BATCH]
         block = _read(sound, some[0], some[-1] + length)
         offsets = [start - some[0] for start in some]
-        first = network.first_layer(block)
-        yield some[0] / SAMPLE_RATE
-        found = network.classes(first, offsets, length)
+        found = network.classes(block, offsets, length)
         classes.append(found)
         yield some[0] / SAMPLE_RATE
         for voice in _voices(block, offsets, found, at):
@@ -138,7 +136,7 @@ def _voices(
         return
     network = voice_encoder.network()
     mel = network.mel(block)  # (n, 80), a frame for each 10 ms
-    voices, pieces = [], []
+    voices, pieces, counts = [], [], []
     for i, (offset, of_window) in enumerate(zip(offsets, classes, strict=True)):
         active = CLASSES[of_window]  # (n_frames, 3)
         alone = active & (active.sum(1, keepdims=True) == 1)
@@ -146,24 +144,34 @@ def _voices(
             used = alone[:, local] if alone[:, local].sum() >= MIN_ALONE else active[:, local]
             frames = _mel_frames(used, offset, len(mel))
             if len(frames) >= SHORTEST_VOICE:
-                pieces.append(voice_encoder.pieces_of(mel[frames]))
+                own = voice_encoder.pieces_of(mel[frames])
+                pieces += own
+                counts.append(len(own))
                 seconds = float(alone[:, local].sum() * HOP / SAMPLE_RATE)
                 voices.append(_Voice(first_window + i, int(local), seconds, _cuts(frames, offset), NO_VECTORS))
-    if not pieces:
-        return
-    flat, vectors = np.concatenate(pieces), []
-    for at in range(0, len(flat), PIECES):
+    vectors = [NO_VECTORS]
+    for some in _batches(pieces):
         yield None
-        vectors.append(network.embed(flat[at : at + PIECES]))
-    ends = np.cumsum([len(own) for own in pieces])
-    for voice, own in zip(voices, np.split(np.concatenate(vectors), ends[:-1]), strict=True):
-        yield voice._replace(pieces=own)
+        vectors.append(network.embed(some))
+    for voice, its_own in zip(voices, np.split(np.concatenate(vectors), np.cumsum(counts)[:-1]), strict=True):
+        yield voice._replace(pieces=its_own)
+
+
+def _batches(pieces: list[npt.NDArray[np.float32]]) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Give pieces in their order, as many together as have at most `FRAMES` frames."""
+    batch: list[npt.NDArray[np.float32]] = []
+    for piece in pieces:
+        if batch and sum(map(len, batch)) + len(piece) > FRAMES:
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
 
 
 def _cuts(frames: npt.NDArray[np.intp], offset: int) -> list[int]:
     """Return the frames of a window between the pieces of a voice, of which the `frames` of 10 ms are."""
-    starts = voice_encoder.piece_starts(len(frames))
-    between = frames[(starts[:-1] + starts[1:] + voice_encoder.PIECE) // 2]
+    between = frames[voice_encoder.piece_bounds(len(frames))[1:-1]]
     return [_segmentation_frame(int(frame) * HOP_LENGTH - offset) for frame in between]
 
 

@@ -1,14 +1,12 @@
 """Local speakers: which of up to three voices speak in each 17 ms of a window of 10 s, by pyannote's segmentation-3.0.
 
 The network (PyanNet: Bredin and Laurent 2021, arXiv:2104.04045; Plaquet and Bredin 2023, arXiv:2310.13025) is written
-anew from the description of its layers. Its local speakers have no identity beyond their window. The first layer is
-computed once for windows that overlap: each window only scales and shifts its output.
+anew from the description of its layers. Its local speakers have no identity beyond their window.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -36,12 +34,12 @@ CLASSES: npt.NDArray[np.bool_] = np.array(
     [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.bool_
 )
 
-TAPS, STRIDE = 251, 10  # of the filters
+TAPS, STRIDE, POOL = 251, 10, 3  # of the filters, and how many values are pooled after each layer
 HALF = TAPS // 2
+READ = 272  # samples that `POOL` neighbours of the filters' values read, and one more
 MIN_LOW_HZ = MIN_BAND_HZ = 50.0
 UNITS, LAYERS = 128, 4  # of the LSTM
 EPSILON = 1e-5
-POOLED = 3 * STRIDE  # samples from one value of the first layer to the next
 
 
 def frame_time(frame: float) -> float:
@@ -54,24 +52,15 @@ def n_frames_of(n_samples: int) -> int:
     return max(0, 1 + (n_samples - RECEPTIVE) // HOP)
 
 
-@dataclass(frozen=True, eq=False)
-class FirstLayer:
-    """What the windows of a stretch of sound share: the filtered sound, pooled."""
-
-    samples: Tensor  # (n_samples,)
-    highest: Tensor  # (80, n_samples // 30), of three values each
-    lowest: Tensor
-
-
 class Segmentation:
     """The network; `network` returns the one of this process.
 
     Parameters
     ----------
-    weights
+    weights_by_name
         By their names in the original.
     dtype
-        Precision of the recurrent layers.
+        Precision of the layers.
     """
 
     def __init__(self, weights_by_name: Weights, dtype: torch.dtype) -> None:
@@ -80,76 +69,71 @@ class Segmentation:
             w = weights_by_name
             prefix = "sincnet.conv1d.0.filterbank."
             filters = sinc_filters(w[prefix + "low_hz_"], w[prefix + "band_hz_"])  # (80, 251)
-            self._sums = filters.sum(1)
-            # ten samples side by side are ten channels: the same sums, in a shape that computes 5 times as fast
-            padded = F.pad(filters, (0, -TAPS % STRIDE))
-            self._filters = padded.view(len(filters), -1, STRIDE).transpose(1, 2).contiguous()  # (80, 10, 26)
+            # the values that are pooled stand side by side: one product for the three of them
+            moved = [F.pad(filters, (STRIDE * i, READ - TAPS - STRIDE * i)) for i in range(POOL)]
+            self._filters = torch.cat(moved).T.to(dtype).contiguous()  # (272, 3 * 80)
+            self._convolutions = [self._convolution(f"sincnet.conv1d.{i}") for i in (1, 2)]
             self._recurrent = weights.recurrent_weights(w, LAYERS, 2, dtype)
+            self._linear = [
+                (w[f"{name}.weight"].to(dtype), w[f"{name}.bias"].to(dtype)) for name in ("linear.0", "linear.1")
+            ]
+
+    def _convolution(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return a layer over time as one over images of a single row, channels last: that is computed quickly."""
+        kernel = self._w[f"{name}.weight"][:, :, None].to(self._dtype)
+        return kernel.contiguous(memory_format=torch.channels_last), self._w[f"{name}.bias"].to(self._dtype)
 
     @clean_state()
-    def first_layer(self, samples: npt.NDArray[np.float32]) -> FirstLayer:
-        """Filter a stretch of sound, which all windows in it share: ``(n_samples,)``, at least 991."""
-        x = torch.from_numpy(samples)
-        n_frames = (len(samples) - TAPS) // STRIDE + 1
-        highest, lowest = [], []
-        for start in range(0, n_frames, 3 * 5000):  # pieces that stay in the processor's cache
-            stop = min(start + 3 * 5000, n_frames)
-            piece = x[start * STRIDE : (stop - 1) * STRIDE + TAPS]
-            columns = F.pad(piece, (0, -len(piece) % STRIDE)).view(-1, STRIDE).T  # (10, n)
-            filtered = F.conv1d(columns[None], self._filters)[:, :, : stop - start]
-            highest.append(F.max_pool1d(filtered, 3)[0])
-            lowest.append(F.max_pool1d(filtered.neg_(), 3)[0].neg_())
-        return FirstLayer(x, torch.cat(highest, 1), torch.cat(lowest, 1))
-
-    @clean_state()
-    def classes(self, first: FirstLayer, starts: list[int], n_samples: int) -> npt.NDArray[np.uint8]:
+    def classes(self, samples: npt.NDArray[np.float32], starts: list[int], n_samples: int) -> npt.NDArray[np.uint8]:
         """Return the likeliest class of each frame of some windows.
 
         Parameters
         ----------
-        first
+        samples
             The stretch of sound that they lie in.
         starts
-            First sample of each window in it, multiples of `HOP`.
+            First sample of each window in it.
         n_samples
-            Of each window; `WINDOW`, or fewer for a recording that is shorter.
+            Of each window; `WINDOW`, or fewer for a recording that is shorter, at least `RECEPTIVE`.
 
         Returns
         -------
         Indices into `CLASSES`, uint8 ``(n_windows, n_frames_of(n_samples))``.
         """
-        x = torch.cat([self._normalized(first, start, n_samples) for start in starts])  # (n, 80, 5325)
-        x = F.leaky_relu(self._instance_norm(x, 0))
-        for i in (1, 2):
-            name = f"sincnet.conv1d.{i}"
-            x = F.max_pool1d(F.conv1d(x, self._w[f"{name}.weight"], self._w[f"{name}.bias"]), 3)
-            x = F.leaky_relu(self._instance_norm(x, i))  # (n, 60, 1773), then (n, 60, 589)
-        x = x.transpose(1, 2).to(self._dtype)
+        sound = torch.from_numpy(samples)
+        x = torch.stack([self._filtered(sound[start : start + n_samples]) for start in starts])  # (n, 5325, 80)
+        x = self._normalized(x, 0)
+        for i, (kernel, bias) in enumerate(self._convolutions, 1):
+            x = F.conv2d(x.transpose(1, 2)[:, :, None], kernel, bias)[:, :, 0].transpose(1, 2)
+            x = self._normalized(_pooled(x), i)  # (n, 1773, 60), then (n, 589, 60)
         state = torch.zeros(2 * LAYERS, len(x), UNITS, dtype=self._dtype, device="cpu")
         x = torch.lstm(x, (state, state), self._recurrent, True, LAYERS, 0.0, False, True, True)[0]
-        x = x.to(torch.float32)  # (n, 589, 256)
-        for name in ("linear.0", "linear.1"):
-            x = F.leaky_relu(F.linear(x, self._w[f"{name}.weight"], self._w[f"{name}.bias"]))
-        scores = F.linear(x, self._w["classifier.weight"], self._w["classifier.bias"])  # (n, 589, 7)
-        return scores.argmax(-1).to(torch.uint8).numpy()
+        for weight, bias in self._linear:  # (n, 589, 256), then 128
+            x = F.leaky_relu_(F.linear(x, weight, bias))
+        scores = F.linear(x.to(torch.float32), self._w["classifier.weight"], self._w["classifier.bias"])
+        return scores.argmax(-1).to(torch.uint8).numpy()  # of (n, 589, 7)
 
-    def _normalized(self, first: FirstLayer, start: int, n_samples: int) -> Tensor:
-        """Return what the filters and the first pooling give of one window whose sound is normalized, ``(1, 80, n)``.
+    def _filtered(self, sound: Tensor) -> Tensor:
+        """Return the highest magnitudes that the filters give of each 30 samples of a window, ``(n, 80)``."""
+        variance, mean = torch.var_mean(sound, correction=0)
+        scale = self._w["sincnet.wav_norm1d.weight"] / torch.sqrt(variance + EPSILON)
+        sound = (sound * scale + (self._w["sincnet.wav_norm1d.bias"] - scale * mean)).to(self._dtype)
+        n = ((len(sound) - TAPS) // STRIDE + 1) // POOL
+        rows = F.pad(sound, (0, READ)).as_strided((n, READ), (POOL * STRIDE, 1))
+        return _pooled((rows @ self._filters).abs_().view(1, n * POOL, -1))[0]
 
-        The filters are linear: of ``a x + b`` they give ``a filtered + b sums``, and the highest magnitude of three
-        is that of their highest or of their lowest value.
-        """
-        sound = first.samples[start : start + n_samples]
-        scale = self._w["sincnet.wav_norm1d.weight"] / torch.sqrt(sound.var(correction=0) + EPSILON)
-        shift = ((self._w["sincnet.wav_norm1d.bias"] - scale * sound.mean()) * self._sums)[:, None]
-        n = ((n_samples - TAPS) // STRIDE + 1) // 3
-        part = slice(start // POOLED, start // POOLED + n)
-        highest, lowest = (scale * edge[:, part] + shift for edge in (first.highest, first.lowest))
-        return torch.maximum(highest, lowest.neg_())[None]
+    def _normalized(self, x: Tensor, i: int) -> Tensor:
+        """Give each channel of each window the same mean and variance, then the rectifier: ``(n, time, channels)``."""
+        x = x - x.mean(1, keepdim=True, dtype=torch.float32).to(x.dtype)  # first: in bfloat16 the rest is of its size
+        power = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square_() / x.shape[1]
+        scale = self._w[f"sincnet.norm1d.{i}.weight"] * torch.rsqrt(power + EPSILON)
+        return F.leaky_relu_(torch.addcmul(self._w[f"sincnet.norm1d.{i}.bias"].to(x.dtype), x, scale.to(x.dtype)))
 
-    def _instance_norm(self, x: Tensor, i: int) -> Tensor:
-        name = f"sincnet.norm1d.{i}"
-        return F.instance_norm(x, weight=self._w[f"{name}.weight"], bias=self._w[f"{name}.bias"], eps=EPSILON)
+
+def _pooled(x: Tensor) -> Tensor:
+    """Return the highest of each three values, ``(n, time, channels)``."""
+    n = x.shape[1] // POOL
+    return x[:, : n * POOL].reshape(len(x), n, POOL, -1).amax(2)
 
 
 def sinc_filters(low_hz: Tensor, band_hz: Tensor) -> Tensor:

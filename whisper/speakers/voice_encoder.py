@@ -1,16 +1,22 @@
-"""What a voice sounds like, as 192 numbers: CAM++, from the log mel power of pieces of 2 s.
+"""What a voice sounds like, as 192 numbers: CAM++, from the log mel power of pieces of about 1.5 s.
 
 The network (Wang and others 2023, arXiv:2303.00332) and its weights are those of 3D-Speaker, written anew from the
 description of its layers. Vectors point into nearly the same direction where the voice is the same.
 
 Batch norms are folded into the layers beside them. Where one stands before a layer, with a rectifier between the two,
 ``relu(a x + b)`` is ``a max(x, -b / a) + b``: a maximum, and the rest belongs to the layer. The network gates its
-layers by the mean over the piece plus the mean over each 2 s, which in pieces of 2 s are the same.
+layers by the mean over the piece plus the mean over each 2 s, which in pieces of up to 2 s are the same, and for longer
+ones are taken to be.
+
+Pieces of any lengths are one long piece in the layers, with `GAP` frames of zeros between them, which each layer makes
+zeros again: so none of the work is for padding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +33,9 @@ if TYPE_CHECKING:
     from .weights import Weights
 
 N_FFT, WINDOW_LENGTH, N_MELS, SIZE = 512, 400, 80, 192
-PIECE = 200  # frames of 10 ms
+PIECE = 150  # frames of 10 ms; a voice is cut into pieces of about that length, 2/3 to 3/2 of it
+SHORTEST_PIECE = 60  # a shorter voice is repeated
+GAP = 4  # frames between pieces: the layers see at most so far
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # number of layers and dilation
 GROWTH, HIDDEN = 32, 128  # channels that a layer adds, and that it has inside
 EPSILON = 1e-5
@@ -166,69 +174,109 @@ class VoiceEncoder:
         return logarithm
 
     @clean_state()
-    def embed(self, pieces: Floats) -> Floats:
-        """Return a vector of length 1 for each piece of `pieces_of`, ``(n, 200, 80)`` -> ``(n, 192)``."""
-        x = self._head(torch.from_numpy(pieces))  # (n, 200, 320)
-        n, n_frames = len(x), PIECE // 2
-        x = F.pad(x, (0, 0, 2, 2))
-        x = x.as_strided((n, n_frames, 5 * x.shape[2]), (x.stride(0), 2 * x.stride(1), 1))  # five frames, every second
-        x = torch.addmm(self._into[1], x.reshape(n * n_frames, -1), self._into[0]).relu_()
+    def embed(self, pieces: Sequence[Floats]) -> Floats:
+        """Return a vector of length 1 for each piece of `pieces_of`, ``(n_frames, 80)`` each -> ``(n, 192)``."""
+        layout = Layout([len(piece) for piece in pieces], self._dtype)
+        x = torch.zeros(layout.n_frames, N_MELS, dtype=self._dtype, device="cpu")
+        for start, piece in zip(layout.starts, pieces, strict=True):
+            x[start : start + len(piece)] = torch.from_numpy(piece)
+        x = self._head(x, layout.gaps)  # (n_frames, 320)
+        n = layout.n_frames // 2
+        x = F.pad(x, (0, 0, 2, 2)).as_strided((n, 5 * x.shape[1]), (2 * x.shape[1], 1))  # five frames, every second
+        x = torch.addmm(self._into[1], x.contiguous(), self._into[0]).relu_()
         for block in self._blocks:
-            x = self._dense_block(x, n, block)  # (n * 100, 256), then (n * 100, 512)
+            x = self._dense_block(x, layout, block)  # (n, 256), then (n, 512)
         scale, shift = self._out
-        x = torch.addcmul(shift, x.to(torch.float32), scale).relu_().view(n, n_frames, -1)
-        mean = x.mean(1)
-        deviation = (x - mean[:, None]).square_().sum(1).div_(n_frames - 1).sqrt_()  # torch.std takes ten times as long
-        embedded: Floats = F.normalize(F.linear(torch.cat([mean, deviation], 1), *self._dense), dim=1).numpy()
+        x = torch.addcmul(shift, x.to(torch.float32), scale).relu_()
+        stretches = [x[part] for part in layout.halves]
+        mean = torch.stack([part.mean(0) for part in stretches])
+        # by its definition: torch.std takes ten times as long
+        squares = [(part - own).square_().sum(0) / (len(part) - 1) for part, own in zip(stretches, mean, strict=True)]
+        statistics = torch.cat([mean, torch.stack(squares).sqrt_()], 1)
+        embedded: Floats = F.normalize(F.linear(statistics, *self._dense), dim=1).numpy()
         return embedded
 
-    def _head(self, x: Tensor) -> Tensor:
+    def _head(self, x: Tensor, gaps: Tensor) -> Tensor:
         """Apply the two-dimensional layers, which leave an eighth of the frequencies."""
-        x = x[:, None].to(self._dtype).contiguous(memory_format=torch.channels_last)  # (n, 1, 200, 80)
-        x = F.conv2d(x, *self._first, padding=1).relu_()
+
+        def kept_apart(x: Tensor) -> Tensor:
+            return x.relu_().index_fill_(2, gaps, 0)
+
+        x = x[None, None].contiguous(memory_format=torch.channels_last)  # (1, 1, n, 80)
+        x = kept_apart(F.conv2d(x, *self._first, padding=1))
         for one, two, *shortcut in self._residual:
             stride = (1, 2) if shortcut else (1, 1)
-            y = F.conv2d(x, *one, stride=stride, padding=1).relu_()
+            y = kept_apart(F.conv2d(x, *one, stride=stride, padding=1))
             if shortcut:
                 x = F.conv2d(x, *shortcut[0], stride=stride)
-            x = F.conv2d(y, *two, padding=1).add_(x).relu_()
-        x = F.conv2d(x, *self._last, stride=(1, 2), padding=1).relu_()  # (n, 32, 200, 10)
-        return x.permute(0, 2, 3, 1).reshape(len(x), x.shape[2], -1)
+            x = kept_apart(F.conv2d(y, *two, padding=1).add_(x))
+        x = kept_apart(F.conv2d(x, *self._last, stride=(1, 2), padding=1))  # (1, 32, n, 10)
+        return x[0].permute(1, 2, 0).reshape(x.shape[2], -1)
 
-    def _dense_block(self, x: Tensor, n: int, block: Block) -> Tensor:
+    def _dense_block(self, x: Tensor, layout: Layout, block: Block) -> Tensor:
         size, shift = x.shape[1], block.dilation
         all_of_block = x.new_empty(len(x), size + GROWTH * len(block.layers))
         all_of_block[:, :size] = x
-        by_piece = all_of_block.view(n, -1, all_of_block.shape[1])
         for layer in block.layers:
-            hidden = layer.into(all_of_block[:, :size]).relu_()
-            mean = hidden.view(n, -1, HIDDEN).mean(1, dtype=torch.float32)
+            hidden = layer.into(all_of_block[:, :size]).relu_().index_fill_(0, layout.half_gaps, 0)
+            mean = (layout.members @ hidden).to(torch.float32) / layout.lengths
             gate = torch.sigmoid(F.linear(F.relu(F.linear(2 * mean, *layer.squeeze)), *layer.excite))
-            before, new, after = (hidden @ layer.taps).view(n, -1, 3, GROWTH).unbind(2)
-            new[:, shift:] += before[:, :-shift]
-            new[:, :-shift] += after[:, shift:]
-            torch.mul(new, gate[:, None].to(self._dtype), out=by_piece[:, :, size : size + GROWTH])
+            before, new, after = (hidden @ layer.taps).view(-1, 3, GROWTH).unbind(1)
+            new[shift:] += before[:-shift]
+            new[:-shift] += after[shift:]
+            gates = gate.to(self._dtype)[layout.owners]
+            torch.mul(new, gates, out=all_of_block[:, size : size + GROWTH])
             size += GROWTH
         return block.out(all_of_block)
 
 
-def piece_starts(n_frames: int) -> npt.NDArray[np.intp]:
-    """Return where the pieces of so many frames begin: the fewest that have all of them, evenly."""
-    n = max(-(-n_frames // PIECE), 1)
-    starts: npt.NDArray[np.intp] = np.rint(np.linspace(0, max(n_frames - PIECE, 0), n)).astype(np.intp)
-    return starts
+class Layout:
+    """Where pieces lie behind each other, a gap before, between and behind them; the layers' second part halves time.
+
+    Attributes
+    ----------
+    n_frames, starts
+        Frames in all, an even number, and the first of each piece.
+    gaps, half_gaps
+        Indices of the frames between pieces, and of those of half the rate.
+    halves
+        Where each piece lies at half the rate.
+    members, owners, lengths
+        1 where a frame of half the rate belongs to a piece, ``(n, n_frames // 2)``; the piece of each frame; and
+        how many each has, ``(n, 1)``.
+    """
+
+    def __init__(self, lengths: Sequence[int], dtype: torch.dtype) -> None:
+        ends = np.cumsum([length + GAP for length in lengths])
+        self.starts: list[int] = (ends - lengths).tolist()
+        self.n_frames = int(ends[-1]) + GAP
+        owners = np.full(self.n_frames // 2, -1)
+        self.halves = [slice(s // 2, (s + n) // 2) for s, n in zip(self.starts, lengths, strict=True)]
+        for i, part in enumerate(self.halves):
+            owners[part] = i
+        self.half_gaps = torch.from_numpy(np.flatnonzero(owners < 0))
+        self.gaps = torch.cat([2 * self.half_gaps, 2 * self.half_gaps + 1])
+        self.members = torch.from_numpy(owners == np.arange(len(lengths))[:, None]).to(dtype)
+        self.owners = torch.from_numpy(owners.clip(0))
+        self.lengths = torch.tensor(lengths, dtype=torch.float32, device="cpu")[:, None] / 2
 
 
-def pieces_of(mel: Floats) -> Floats:
-    """Cut the log mel power of a voice into pieces, ``(n_frames, 80)`` -> ``(n, 200, 80)``.
+def piece_bounds(n_frames: int) -> npt.NDArray[np.intp]:
+    """Return where pieces of so many frames begin and end, evenly, ``(n + 1,)``."""
+    n = max(round(n_frames / PIECE), 1)
+    bounds: npt.NDArray[np.intp] = np.rint(np.linspace(0, n_frames, n + 1)).astype(np.intp)
+    return bounds
 
-    The mean of each frequency is taken away. A voice that is shorter than a piece is repeated.
+
+def pieces_of(mel: Floats) -> list[Floats]:
+    """Cut the log mel power of a voice, ``(n_frames, 80)``, into pieces of an even number of frames.
+
+    The mean of each frequency is taken away. A voice that is shorter than a piece can be is repeated.
     """
     mel = mel - mel.mean(0)
-    starts = piece_starts(len(mel))
-    if len(mel) < PIECE:
-        mel = np.resize(mel, (PIECE, N_MELS))
-    return np.stack([mel[start : start + PIECE] for start in starts])
+    if len(mel) < SHORTEST_PIECE:
+        mel = np.resize(mel, (SHORTEST_PIECE, N_MELS))
+    return [mel[start : end - (end - start) % 2] for start, end in pairwise(piece_bounds(len(mel)))]
 
 
 def kaldi_filters() -> Floats:

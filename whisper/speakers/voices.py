@@ -14,7 +14,7 @@ from ..audio import load_audio
 from ..errors import AudioError, DataError
 from ..files import atomic_write
 from . import local_speakers
-from .clustering import MIN_SECONDS, THRESHOLD, Vectors, centroids, cut, linkage, normalized
+from .clustering import MIN_SECONDS, THRESHOLD, Vectors, centroids, cut, lengthened, linkage, normalized
 from .voice_encoder import SIZE
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def enrol(audio: Source) -> Voice:
         raise AudioError(f"there is less than {SHORTEST:g} s of speech in the recording of a known speaker")
     chosen = np.flatnonzero(found.seconds >= min(MIN_SECONDS, found.seconds.max()))
     vectors, seconds = found.vectors[chosen], found.seconds[chosen]
-    labels = cut(linkage(vectors, seconds), len(vectors), THRESHOLD)
+    labels = cut(linkage(lengthened(vectors, seconds), seconds), len(vectors), THRESHOLD)
     most = int(np.argmax(np.bincount(labels, seconds)))
     vector = centroids(vectors, seconds, labels)[most]
     return Voice(tuple(round(float(x), 6) for x in vector), round(float(seconds[labels == most].sum()), 2))
