@@ -40,7 +40,7 @@ from .limits import Limits
 _PACKAGE = Path(__file__).parents[2]
 _START = 60.0  # seconds within which a process must be ready
 _TICK = 0.05  # seconds between two looks at what cancels
-_PATIENCE = 0.25  # seconds that a file waits for a busy process: a new one takes as long to start, and computes meanwhile
+_PATIENCE = 0.25  # seconds that a file waits for a busy process; a new one takes as long to start, computing
 _INHERITED = ("PATH", "PYTHONHOME", "PYTHONUTF8", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 # The package's `__init__` imports torch, which takes seconds and 200 MB: a package of the same name without it.
 _CODE = """
