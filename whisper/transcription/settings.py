@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -126,8 +126,7 @@ def check_without_model(options: Mapping[str, Any]) -> None:
 
     chosen = TranscribeOptions(**of(TranscribeOptions))
     decoding = DecodingOptions(**{**of(DecodingOptions), "temperature": 0.0})
-    for temperature in chosen.temperatures():
-        decoding.at(temperature)
+    _check_at(decoding, chosen.temperatures())
     for language in chosen.languages or ():
         code_of(language)
     parse_clips(chosen.clip_timestamps, sys.maxsize)
@@ -152,8 +151,7 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
         raise OptionError(f"transcribe() takes task 'transcribe' or 'translate', not {decoding.task!r}")
     if decoding.temperature != DecodingOptions.temperature or decoding.prompt is not None:
         raise OptionError("transcribe() sets the prompt of each window itself: give initial_prompt instead")
-    for temperature in options.temperatures():
-        decoding.at(temperature)
+    _check_at(decoding, options.temperatures())
     tokenizer = _tokenizer(model, decoding.task, decoding.language or "en")
     suppressed = suppressed_tokens(decoding.suppress_tokens, tokenizer)
     parse_clips(options.clip_timestamps, 0)
@@ -167,6 +165,12 @@ def check_settings(model: Whisper, options: TranscribeOptions, decoding: Decodin
     for message in _option_warnings(settings, tokenizer):
         warnings.warn(message, stacklevel=4)
     return settings
+
+
+def _check_at(decoding: DecodingOptions, temperatures: Iterable[float]) -> None:
+    """Check the options as they are at each temperature; one above 0 stands for all of these."""
+    for temperature in {temperature > 0: temperature for temperature in temperatures}.values():
+        decoding.at(temperature)
 
 
 def _with_speakers(options: TranscribeOptions) -> tuple[TranscribeOptions, Requested | None]:

@@ -197,6 +197,45 @@ def test_nothing_is_left_behind() -> None:
     assert process.poll() is not None
 
 
+def test_files_wait_for_a_busy_process_rather_than_starting_another(
+    one: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_PATIENCE", 30.0)
+    samples(one.stream(SAMPLE, 16000))  # now one waits
+    started: list[Any] = []
+    start = room._Process.__init__
+
+    def counted(self: Any, limits: Limits) -> None:
+        started.append(self)
+        start(self, limits)
+
+    monkeypatch.setattr(room._Process, "__init__", counted)
+    lengths: list[int] = []
+
+    def read() -> None:
+        lengths.append(len(samples(one.stream(SAMPLE, 16000))))
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lengths) == 8
+    assert len(set(lengths)) == 1
+    assert not started
+
+
+def test_a_long_file_holds_up_no_other(one: Decoders) -> None:
+    samples(one.stream(SAMPLE, 16000))
+    pieces, process = working(one)
+    begun = time.monotonic()
+    assert len(samples(one.stream(SAMPLE, 16000))) > 16000
+    waited = time.monotonic() - begun
+    assert process.poll() is None  # the long one is still under way
+    assert waited >= room._PATIENCE
+    pieces.close()
+
+
 def test_a_system_that_cannot_hand_files_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "is_possible", lambda: False)
     made = Decoders(1)

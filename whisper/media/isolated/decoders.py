@@ -40,6 +40,7 @@ from .limits import Limits
 _PACKAGE = Path(__file__).parents[2]
 _START = 60.0  # seconds within which a process must be ready
 _TICK = 0.05  # seconds between two looks at what cancels
+_PATIENCE = 0.25  # seconds that a file waits for a busy process; a new one takes as long to start, computing
 _INHERITED = ("PATH", "PYTHONHOME", "PYTHONUTF8", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 # The package's `__init__` imports torch, which takes seconds and 200 MB: a package of the same name without it.
 _CODE = """
@@ -60,8 +61,9 @@ def is_possible() -> bool:
 class Decoders:
     """Decoder processes, each of which decodes one file at a time.
 
-    As many run as `stream` is called at once: the caller bounds them. Where the system cannot hand files over
-    (`is_possible`), files are decoded in this process, from the same formats.
+    Most files are decoded in less time than a process takes to start, so a file waits a moment for a busy one before
+    another is started. As many run as `stream` is called at once: the caller bounds them. Where the system cannot hand
+    files over (`is_possible`), files are decoded in this process, from the same formats.
 
     Parameters
     ----------
@@ -76,7 +78,9 @@ class Decoders:
     def __init__(self, n_ready: int = 1, limits: Limits | None = None, formats: Sequence[str] | None = ALLOWED) -> None:
         self._n_ready, self._limits, self._formats = n_ready, limits or Limits(), formats
         self._idle: list[_Process] = []
+        self._n_busy = 0  # processes that decode
         self._lock = processes.lock()
+        self._changed = threading.Condition(self._lock)
 
     def start(self) -> None:
         """Start the processes that wait, so that the first file finds one."""
@@ -85,6 +89,7 @@ class Decoders:
                 if len(self._idle) >= self._n_ready:
                     return
                 self._idle.append(_Process(self._limits))
+                self._changed.notify()
 
     def close(self) -> None:
         """End the processes that wait; those that decode end with their file."""
@@ -145,22 +150,29 @@ class Decoders:
         """Return a process that has begun with a job."""
         while True:
             with self._lock:
+                if 0 < self._n_ready <= self._n_busy:
+                    self._changed.wait_for(lambda: self._idle, _PATIENCE)
                 process = self._idle.pop() if self._idle else _Process(self._limits)
+                self._n_busy += 1
             try:
                 process.begin(job, descriptor)
             except OSError:  # it died while it waited
+                with self._lock:
+                    self._n_busy -= 1
                 process.end()
             else:
                 return process
 
     def _give_back(self, process: _Process, is_free: bool) -> None:
-        if is_free and process.is_ours:
-            with self._lock:
-                if len(self._idle) < self._n_ready:
-                    self._idle.append(process)
-                    return
-        process.end()
-        self.start()
+        with self._lock:
+            self._n_busy -= 1
+            is_kept = is_free and process.is_ours and len(self._idle) < self._n_ready
+            if is_kept:
+                self._idle.append(process)
+                self._changed.notify()
+        if not is_kept:
+            process.end()
+            self.start()
 
 
 class _DecodingError(Exception):
