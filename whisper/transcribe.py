@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
+import tqdm as tqdm  # programs for openai-whisper replace `tqdm.tqdm` in it, to follow the progress
+
 from . import compat
 from .audio import load_audio, log_mel_spectrogram
 from .engine.scheduler import Group

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
-from tqdm import tqdm
+import tqdm
 
 from ..spans import FRAMES_PER_SECOND
 from .console import is_terminal, show
+
+_TQDM = tqdm.tqdm
 
 ProgressCallback = Callable[[float, float], object]  # how much is done, and the total
 
@@ -30,14 +33,14 @@ class ProgressBar:
     def __init__(self, total: int, shown: bool, unit: str = "frames") -> None:
         self.total, self.unit, self.n_done = total, unit, 0
         self._shown = shown
-        self._bar = tqdm(total=total, unit=unit) if shown and is_terminal(sys.stderr) else None
+        self._bar = _bar(total, unit, shown)
 
     def advance(self, n: int) -> None:
         """Count `n` more as done."""
         before, self.n_done = self.n_done, self.n_done + n
         if self._bar is not None:
             self._bar.update(n)
-        elif self._shown and 10 * self.n_done // self.total > 10 * before // self.total:
+        elif self._shown and n and 10 * self.n_done // self.total > 10 * before // self.total:
             scale, unit = (FRAMES_PER_SECOND, "s") if self.unit == "frames" else (1, self.unit)
             show(f"{self.n_done / scale:.0f} of {self.total / scale:.0f} {unit} transcribed", sys.stderr)
 
@@ -46,7 +49,17 @@ class ProgressBar:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._bar.__exit__(kind, error, at)
+
+
+def _bar(total: int, unit: str, shown: bool) -> Any:
+    """Return what tqdm has, on a terminal; anywhere and always, where a program has put a class of its own there.
+
+    Graphical programs for openai-whisper do so to follow the progress (``whisper.transcribe`` has `tqdm` for them).
+    """
+    if tqdm.tqdm is not _TQDM:
+        return tqdm.tqdm(total=total, unit=unit, disable=not shown).__enter__()
+    return tqdm.tqdm(total=total, unit=unit).__enter__() if shown and is_terminal(sys.stderr) else None
 
 
 def share_progress(progress: ProgressCallback, n: int) -> Sequence[ProgressCallback]:

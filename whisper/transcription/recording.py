@@ -315,8 +315,9 @@ class Transcription:
                 await self._window_loop(chunks[0], receive).steps()
             else:
                 await self._run_side_by_side(chunks, receive)
-        if bar.n_done < n_frames:
-            self._report_progress(n_frames, n_frames)
+            if bar.n_done < n_frames:
+                self._report_progress(n_frames, n_frames)
+            bar.advance(self.features.n_frames - bar.n_done)  # what is not read is done, too
 
     def _window_loop(
         self, clips: list[FrameRange], receive: Callable[[Deliver], None] | None = None, start: float = 0.0
