@@ -11,8 +11,7 @@ import pytest
 
 from whisper.errors import OptionError
 from whisper.server.errors import RequestError
-from whisper.server.library.job_folders import Taken
-from whisper.server.library.store import LibraryStore, Recording, fts_query
+from whisper.server.library.store import ImportedRecording, LibraryStore, Recording, fts_query
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_a_new_result_of_a_job_has_the_place_of_the_last_one(store: LibraryStore
     name = store.new_id()
 
     def take_in(text: str) -> None:
-        store.take_in("", [Taken(name, text, columns, ["tag"], document(text), "a.wav")])
+        store.take_in("", [ImportedRecording(name, text, columns, ["tag"], document(text), "a.wav")])
 
     take_in("First.")
     asked = store.get(name, "")
