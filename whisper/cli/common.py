@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -90,10 +90,19 @@ class Parser(argparse.ArgumentParser):
         """Parse like argparse; the error for an unknown flag names the nearest known one."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], self._flags(args), n=1)
             hint = f"; did you mean {near[0]}?" if near and unknown[0].startswith("-") else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return parsed
+
+    def _flags(self, args: Sequence[str] | None) -> list[str]:
+        """Return the flags of this command, and of the subcommand that was given."""
+        flags, words = list(self._option_string_actions), sys.argv[1:] if args is None else args
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                given = next((word for word in words if word in action.choices), None)
+                flags += action.choices[given]._option_string_actions if given else ()
+        return flags
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if not isinstance(action.choices, _Languages):
