@@ -96,7 +96,9 @@ def test_wrong_arguments(arguments: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("arguments", ["run in --out x --beam_sze 3", "list out --sate=failed", "retry out --knd audio"])
+@pytest.mark.parametrize(
+    "arguments", ["run in --out x --beam_sze 3", "list out --sate=failed", "retry out --knd audio"]
+)
 def test_an_unknown_flag_of_a_subcommand_names_the_nearest(arguments: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli(["jobs", *arguments.split()])
