@@ -511,6 +511,15 @@ def test_the_best_model_on_this_machine_is_named_where_one_cannot_be_had(
     assert line.endswith("on this machine small.en, base, tiny are: --model small.en")
 
 
+def test_no_model_is_named_where_none_may_be_looked_for(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOTTO_FIND", "0")
+    fakes.failing = {"turbo": DownloadError("cannot reach example.org")}
+    assert cli(["a.wav", "-o", "out"]) == 1
+    assert capsys.readouterr().err.endswith("; other models were not looked for, as SOTTO_FIND=0\n")
+
+
 @pytest.mark.parametrize("flags", [[], ["--quantized", "True"]])
 def test_quantized_copies_are_taken_on_request(fakes: Fakes, flags: list[str]) -> None:
     assert cli(["a.wav", "-o", "out", *flags]) == 0

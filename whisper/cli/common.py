@@ -255,6 +255,8 @@ def _models_here(folder: str | None) -> str:
     """Say which models need no download, the best first."""
     from ..checkpoints.finding import find, names
 
+    if not find.is_allowed():
+        return f"other models were not looked for, as {find.VARIABLE}=0"
     here = find.on_this_machine(folder)
     best = [name for name in names.BEST_FIRST if name in here and here[name][0].stored.is_exact]
     if not best:

@@ -28,6 +28,11 @@ VARIABLE = "SOTTO_FIND"
 OWN = "own cache"
 
 
+def is_allowed() -> bool:
+    """Say whether the user lets models be looked for outside the folder of downloads."""
+    return os.environ.get(VARIABLE) != "0"
+
+
 @dataclass(frozen=True)
 class Found:
     """A copy of a model that lies on this machine."""
@@ -116,7 +121,7 @@ def copies(name: str, *, quantized: bool = False) -> Iterator[Found]:
     quantized
         After them also copies in a precision that lost something: quantised ones and bfloat16.
     """
-    if os.environ.get(VARIABLE) == "0":
+    if not is_allowed():
         return
     name = names.canonical(name)
     inexact = []
