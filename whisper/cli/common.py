@@ -255,12 +255,10 @@ def _models_here(folder: str | None) -> str:
     """Say which models need no download, the best first."""
     from ..checkpoints.finding import find, names
 
-    if not find.is_allowed():
-        return f"other models were not looked for, as {find.VARIABLE}=0"
     here = find.on_this_machine(folder)
     best = [name for name in names.BEST_FIRST if name in here and here[name][0].stored.is_exact]
     if not best:
-        return "no other model is on this machine"
+        return "no other model is " + ("on this machine" if find.is_allowed() else f"in the cache, and {find.VARIABLE}=0")
     which = f"{best[0]} is" if len(best) == 1 else f"{', '.join(best)} are"
     return f"on this machine {which}: --model {best[0]}"
 
