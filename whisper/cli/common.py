@@ -258,7 +258,9 @@ def _models_here(folder: str | None) -> str:
     here = find.on_this_machine(folder)
     best = [name for name in names.BEST_FIRST if name in here and here[name][0].stored.is_exact]
     if not best:
-        return "no other model is " + ("on this machine" if find.is_allowed() else f"in the cache, and {find.VARIABLE}=0")
+        return "no other model is " + (
+            "on this machine" if find.is_allowed() else f"in the cache, and {find.VARIABLE}=0"
+        )
     which = f"{best[0]} is" if len(best) == 1 else f"{', '.join(best)} are"
     return f"on this machine {which}: --model {best[0]}"
 
