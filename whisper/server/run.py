@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from ..device.allocator import keep_little
+from ..device.time_slice import have_turns_soon
 from ..errors import OptionError
 from .app import Server, build_app
 from .observing import LOG, JsonFormatter
@@ -48,7 +49,8 @@ class _Uvicorn(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where the page is, once the port is known."""
+        """Let this thread answer at once while others compute; say where the page is, once the port is known."""
+        have_turns_soon()
         await super().startup(sockets)
         if self.servers and self._server.library:
             port = self.servers[0].sockets[0].getsockname()[1]
