@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,19 @@ def _pieces(least: int) -> Any:
 
 
 def run_whisperlivekit(folder: Path) -> None:
-    """Run WhisperLiveKit with its defaults: AlignAtt, with faster-whisper's encoder."""
-    import whisperlivekit as wlk  # type: ignore[import-not-found,unused-ignore]
+    """Run WhisperLiveKit with its defaults: AlignAtt, with faster-whisper's encoder.
 
+    It knows the alignment heads of a published model by its name alone, and of a file takes all heads of the upper
+    layers; so it is told those of the model.
+    """
+    import whisperlivekit as wlk  # type: ignore[import-not-found,unused-ignore]
+    from whisperlivekit.whisper import _ALIGNMENT_HEADS  # type: ignore[import-not-found,unused-ignore]
+
+    (weights,) = (folder / "pt").glob("*.pt")
     engine = wlk.TranscriptionEngine(
-        model_path=str(folder / "pt"), encoder_model_path=str(folder / "ct2"), lan=LANGUAGE, pcm_input=True
-    )
+        model_path=str(weights), encoder_model_path=str(folder / "ct2"), lan=LANGUAGE, pcm_input=True,
+        custom_alignment_heads=_ALIGNMENT_HEADS[weights.stem].decode(), warmup_file=_noise(),
+    )  # fmt: skip
 
     async def converse() -> None:
         processor = wlk.AudioProcessor(transcription_engine=engine)
@@ -114,6 +122,18 @@ def run_whisperlivekit(folder: Path) -> None:
 
     tell(ready=True)
     asyncio.run(converse())
+
+
+def _noise() -> str:
+    """Write a second of noise, for a program to warm up with: its own would come from the network."""
+    path = Path(tempfile.gettempdir()) / "sotto-live-warmup.wav"
+    samples = np.random.default_rng(0).normal(size=RATE) * 300
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return str(path)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -185,15 +205,15 @@ def _listen(stream: Any, start: float, note: Callable[[tuple[float, dict[str, An
 def stable_and_interim(told: dict[str, Any], stable: str) -> tuple[str, str]:
     """Return what is new of the stable text, and what is shown behind it.
 
-    A program that tells its whole text may have changed what it told before: then nothing is new, and what differs is
-    shown as text that may change.
+    A program that tells its whole text each time may have changed what it told before. What was told stays, as it does
+    in a stream of deltas, and counts as it was; new are the words behind as many as there are.
     """
     if "text" not in told:
         return told["stable"], told["interim"]
-    text = told["text"] + (" " if told["text"] else "")
-    if text.startswith(stable):
-        return text[len(stable) :], told["interim"]
-    return "", told["interim"]
+    text, interim = told["text"], f" {told['interim']}" if told["interim"] else ""
+    if text.startswith(stable):  # its last word may go on, or get a mark
+        return text[len(stable) :], interim
+    return "".join(f" {word}" for word in text.split()[len(stable.split()) :]), interim
 
 
 if __name__ == "__main__":

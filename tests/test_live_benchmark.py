@@ -160,8 +160,17 @@ def test_a_program_hears_what_is_played(
         rivals.play("whisper_streaming", tmp_path, samples)
 
 
-def test_text_that_a_program_takes_back_is_not_stable(rivals: ModuleType) -> None:
-    assert rivals.stable_and_interim({"text": "The", "interim": "cat"}, "") == ("The ", "cat")
-    assert rivals.stable_and_interim({"text": "The cat", "interim": ""}, "The ") == ("cat ", "")
-    assert rivals.stable_and_interim({"text": "A cat", "interim": "x"}, "The ") == ("", "x")
-    assert rivals.stable_and_interim({"text": "", "interim": "x"}, "") == ("", "x")
+def test_text_that_a_program_takes_back_stays_and_counts(rivals: ModuleType) -> None:
+    stable = ""
+    for told, new, interim in [
+        ({"text": "", "interim": "x"}, "", " x"),
+        ({"text": "The", "interim": "cat"}, "The", " cat"),
+        ({"text": "The cat", "interim": ""}, " cat", ""),
+        ({"text": "The cat, sitt", "interim": ""}, ", sitt", ""),
+        ({"text": "The cat, sitting", "interim": ""}, "ing", ""),
+        ({"text": "A cat, sitting", "interim": "x"}, "", " x"),
+        ({"text": "A cat, sitting down.", "interim": ""}, " down.", ""),
+    ]:
+        assert rivals.stable_and_interim(told, stable) == (new, interim)
+        stable += new
+    assert stable == "The cat, sitting down."
