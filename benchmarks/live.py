@@ -5,6 +5,8 @@
     python benchmarks/live.py --data data/dev/manifest.tsv --policies medium alignatt localagreement --plot live.png
     python benchmarks/live.py --data data/dev/manifest.tsv --simulate 2
 
+A run may be done in parts (``--policies``) with one ``--output``, which keeps the rows of others.
+
 Recordings of a manifest are joined, with pauses, to streams, and played at their own speed into as many
 live sessions of one model at once. The policies are the words of ``delay``, and two others on the same weights, with
 the same detection of speech and the same final text:
@@ -426,7 +428,7 @@ def main() -> None:
     entries = entries_of(given)
     if set(given.policies) & set(PROGRAMS):
         weights_of(given.model, given.cache)
-    rows = []
+    rows = earlier(given)
     streams = [
         make_stream(Path(given.data).parent, entries, given.seconds, given.seed + i) for i in range(max(given.streams))
     ]
@@ -439,14 +441,29 @@ def main() -> None:
             for stream, events in zip(streams, told(given, model, name, streams, n), strict=False):
                 measures.add(stream, events)
             row = {"policy": name, "streams": n, **measures.row()}
-            rows.append(row)
+            rows = [other for other in rows if (other["policy"], other["streams"]) != (name, n)] + [row]
             print(line_of(row), flush=True)
             if given.output:
-                Path(given.output).write_text(
-                    json.dumps({"model": given.model, "rows": rows}, indent=1), encoding="utf-8"
-                )
+                Path(given.output).write_text(json.dumps({**settings_of(given), "rows": rows}, indent=1), "utf-8")
     if given.plot:
         plot(rows, Path(given.plot))
+
+
+def settings_of(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what rows must have in common to stand in one table."""
+    names = ("model", "seconds", "seed", "only", "simulate")
+    return {name: getattr(given, name) for name in names}
+
+
+def earlier(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows that the output file has from an earlier run of the same streams; or none."""
+    if not given.output or not Path(given.output).exists():
+        return []
+    known = json.loads(Path(given.output).read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = known.pop("rows")
+    if known != settings_of(given):
+        raise SystemExit(f"{given.output} is of other streams: give another file")
+    return rows
 
 
 def told(
