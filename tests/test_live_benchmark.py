@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +92,17 @@ def test_every_policy_makes_a_text(live: ModuleType) -> None:
         assert policy.delay in DELAYS
         if policy.text is not None:
             assert policy.text(LiveOptions()).text == ""
+
+
+def test_a_run_in_parts_keeps_the_rows_of_the_same_streams(live: ModuleType, tmp_path: Path) -> None:
+    output = tmp_path / "live.json"
+    given = Namespace(model="base", seconds=60.0, seed=0, only=["ljspeech"], simulate=None, output=str(output))
+    assert live.earlier(given) == []
+    rows = [{"policy": "medium", "streams": 1}]
+    output.write_text(json.dumps({**live.settings_of(given), "rows": rows}))
+    assert live.earlier(given) == rows
+    with pytest.raises(SystemExit, match="other streams"):
+        live.earlier(Namespace(**{**vars(given), "seconds": 30.0}))
 
 
 @pytest.mark.slow
