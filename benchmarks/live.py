@@ -504,9 +504,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axes.annotate(
                 str(row["streams"]), (row["stable"]["p50"], row["wer"]["stable"]), (4, 4), textcoords="offset points"
             )
-    axes.axhline(rows[0]["wer"]["offline"], color="grey", linestyle=":", label="whole recording, first row")
+    axes.axhline(rows[0]["wer"]["offline"], color="grey", linestyle=":", label="whole recording, one stream")
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(row["wer"]["stable"] for row in rows))
     axes.set_xlabel("seconds until a word is stable, median")
     axes.set_ylabel("word errors of stable text, %")
     axes.set_title("Live captions, by policy and number of streams at once")
