@@ -1,4 +1,4 @@
-"""The voice encoder in int8, for the compiled kernels: its layers packed as `voices.h` in `runtime/native/src` reads them.
+"""The voice encoder in int8, for the compiled kernels: its layers packed as `src/voices.h` reads them.
 
 A byte stands for a channel's number by a scale that is fixed: from so many standard deviations below its mean to as
 many above, or from 0 on behind a rectifier, by the batch norm that the network has there. Scales, zero points and
@@ -157,7 +157,7 @@ class PackedEncoder:
         return mean - DEVIATIONS * deviation, DEVIATIONS * deviation / MIDDLE
 
     def _clamped(self, norm: str, low: Array, step: Array, matrix: Array) -> tuple[Array, Array]:
-        """Pack a batch norm and a rectifier as limits of bytes; returns the layer behind them for bytes less `MIDDLE`."""
+        """Pack a batch norm and a rectifier as limits of bytes; returns the layer behind, of bytes less `MIDDLE`."""
         scale, shift = map(_array, self._plain.norm(norm))
         low, step = low[: len(scale)], step[: len(scale)]
         threshold = np.rint((-shift / scale - low) / step).clip(0, TOP)
@@ -181,9 +181,7 @@ class PackedEncoder:
             self._floats(_array(self._plain.weights[f"{cam}.{k}.weight"][:, :, 0]), transposed=True)
             self._floats(_array(self._plain.weights[f"{cam}.{k}.bias"]))
 
-    def _layer(
-        self, matrix: Array, bias: Array, scale: Array, shift: Array | float = 0.0, zero: float = 0.0
-    ) -> None:
+    def _layer(self, matrix: Array, bias: Array, scale: Array, shift: Array | float = 0.0, zero: float = 0.0) -> None:
         """Pack a layer of bytes less `zero`, ``(n, k)``; its numbers times `scale` plus `shift` are the next bytes."""
         n, k = matrix.shape
         own = np.maximum(np.abs(matrix).max(1), 1e-30) / 127

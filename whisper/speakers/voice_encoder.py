@@ -14,7 +14,7 @@ zeros again: so none of the work is for padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -296,7 +296,18 @@ def kaldi_filters() -> Floats:
     return filters
 
 
+class Network(NamedTuple):
+    """The network of a process: its spectrum, and its vectors, in int8 where the compiled kernels have them."""
+
+    mel: Callable[[Floats], Floats]
+    embed: Callable[[Sequence[Floats]], Floats]
+
+
 @lru_cache(maxsize=1)
-def network() -> VoiceEncoder:
+def network() -> Network:
     """Return the network of this process; the first call reads its weights."""
-    return VoiceEncoder(weights.load("encoder"), weights.quick_dtype())
+    from .packed_encoder import packed
+
+    plain = VoiceEncoder(weights.load("encoder"), weights.quick_dtype())
+    quick = packed(plain)
+    return Network(plain.mel, (quick or plain).embed)
