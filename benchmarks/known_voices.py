@@ -45,7 +45,7 @@ def similarities(data: Path, voice: int, speech: int, seed: int) -> Iterator[tup
     """Give the number of people of each kind, and the similarities of the same and of different ones."""
     import whisper
 
-    for kind, folders in KINDS.items():
+    for folders in KINDS.values():
         known, heard = [], []
         for i, tape in enumerate(made.tapes(data, lambda folder, _, own=folders: folder in own, None)):
             if len(tape.samples) < (voice + speech) * made.RATE:

@@ -45,7 +45,7 @@ def test_a_vector_depends_on_its_piece_alone(plain: VoiceEncoder, packed: Packed
     some = pieces(plain)
     together = packed.embed(some)
     for piece, vector in zip(reversed(some), together[::-1], strict=True):
-        assert np.array_equal(packed.embed([piece])[0], vector)
+        assert packed.embed([piece])[0] == pytest.approx(vector, abs=1e-6)  # the last layer is PyTorch's
 
 
 def test_the_number_of_threads_changes_nothing(
