@@ -59,7 +59,7 @@ def test_the_order_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_steps_are_small_so_that_others_may_compute_between(monkeypatch: pytest.MonkeyPatch) -> None:
     t = np.arange(130 * 16000) / 16000
     sound = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 30)) * (np.sin(7 * t) > -0.5)
-    network, in_step, most = voice_encoder.network(), 0, 0
+    network, in_step, most = voice_network.network(), 0, 0
     embed = type(network).embed
 
     def counted(self: voice_encoder.VoiceEncoder, pieces: list[np.ndarray]) -> np.ndarray:

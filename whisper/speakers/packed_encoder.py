@@ -19,6 +19,7 @@ from torch import Tensor, from_numpy, get_num_threads
 from ..device.torch_state import clean_state
 from ..runtime.native import kernels
 from ..runtime.native.pointers import address
+from .voice_encoder import BLOCKS
 
 if TYPE_CHECKING:
     from .voice_encoder import Floats, VoiceEncoder
@@ -127,8 +128,6 @@ class PackedEncoder:
 
     def _blocks(self, top: Array) -> None:
         """Pack the layers over time; `top` stands for the bytes 255 of what they read."""
-        from .voice_encoder import BLOCKS
-
         norm = "xvector.tdnn.nonlinear.batchnorm"
         kernel, bias = self._plain.folded("xvector.tdnn.linear", norm)  # (128, 320, 5)
         kernel = kernel.view(128, 32, -1, 5).permute(0, 3, 2, 1).reshape(128, -1)  # five frames, frequency, channel

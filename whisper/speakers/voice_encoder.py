@@ -14,8 +14,7 @@ zeros again: so none of the work is for padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +26,6 @@ from torch import Tensor
 
 from ..device.torch_state import clean_state
 from ..spans import HOP_LENGTH, SAMPLE_RATE
-from . import weights
 
 if TYPE_CHECKING:
     from .weights import Weights
@@ -78,7 +76,7 @@ class Block(NamedTuple):
 
 
 class VoiceEncoder:
-    """The network; `network` returns the one of this process.
+    """The network in PyTorch; `voice_network.network` returns the one of this process.
 
     Parameters
     ----------
@@ -294,20 +292,3 @@ def kaldi_filters() -> Floats:
     width = points[1] - points[0]
     filters: Floats = np.maximum(0, np.minimum(slopes[:-2], -slopes[2:]) / width).astype(np.float32)
     return filters
-
-
-class Network(NamedTuple):
-    """The network of a process: its spectrum, and its vectors, in int8 where the compiled kernels have them."""
-
-    mel: Callable[[Floats], Floats]
-    embed: Callable[[Sequence[Floats]], Floats]
-
-
-@lru_cache(maxsize=1)
-def network() -> Network:
-    """Return the network of this process; the first call reads its weights."""
-    from .packed_encoder import packed
-
-    plain = VoiceEncoder(weights.load("encoder"), weights.quick_dtype())
-    quick = packed(plain)
-    return Network(plain.mel, (quick or plain).embed)
