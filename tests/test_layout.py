@@ -21,9 +21,9 @@ PACKAGE = ROOT / "whisper"
 LAYERS = """
     errors version results spans files storage compat triton_ops
     utils options tokenizer normalizers subtitles output
-    device media audio speech speakers manifests
+    device media audio speech manifests
     network lazy_modules model checkpoints
-    runtime sampling engine
+    runtime speakers sampling engine
     decoding timing
     audit transcription transcribe alignment
     evaluation training live jobs server

@@ -186,7 +186,8 @@ def transcribe(
         the name.
     speaker_backend
         How: "light", with the networks in the package; "channels", each channel as one speaker;
-        the name of an installed backend; or a function (`speakers.diarization.Backend`).
+        "pyannote", by its own pipeline; the name of an installed backend; or a function
+        (`speakers.diarization.Backend`).
     audio_track
         Of a file with several audio tracks, the number of one, from 0, or its language.
     container_time

@@ -39,10 +39,12 @@ EXTRAS = {  # what is imported, for each extra of the distribution
     "hub": ("huggingface_hub",),
     "eval": ("rapidfuzz", "matplotlib"),
     "train": ("rapidfuzz", "pocketsphinx", "matplotlib", "tensorboard"),
+    "pyannote": ("pyannote",),
     "live": ("sounddevice",),
 }
 VARIABLES = (
     "SOTTO_KERNELS", "SOTTO_NO_KERNELS", "SOTTO_CUDA_GRAPHS", "SOTTO_DEBUG", "SOTTO_MODELS", "SOTTO_FIND",
+    "SOTTO_PYANNOTE",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TMPDIR", "CXX",
 )  # fmt: skip

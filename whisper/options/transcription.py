@@ -272,8 +272,8 @@ class TranscribeOptions:
     )  # fmt: skip
     speaker_backend: Any = option(
         SPEAKING, "light", BACKEND, "how speakers are told apart: light, by networks in the package; channels, each "
-        "channel as one speaker; the name of an installed backend, or a function", ours=True,
-        needs=("speakers", "num_speakers", "min_speakers", "max_speakers", "known_speakers"),
+        "channel as one speaker; pyannote, by its own pipeline; the name of an installed backend, or a function",
+        ours=True, needs=("speakers", "num_speakers", "min_speakers", "max_speakers", "known_speakers"),
     )  # fmt: skip
 
     audio_track: int | str | None = option(

@@ -248,7 +248,7 @@ NAMED_SOUNDS = Kind(
 )  # fmt: skip
 TRACK = Kind("the number of a track, from 0 on, or its language", _is_track, settle=_number_or_text)
 BACKEND = Kind(
-    "the name of a way to tell speakers apart (light, channels), or a function",
+    "the name of a way to tell speakers apart (light, channels, pyannote), or a function",
     lambda v: (isinstance(v, str) and bool(v.strip())) or callable(v), settle=_itself,
     metavar="NAME",
 )  # fmt: skip

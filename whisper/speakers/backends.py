@@ -12,7 +12,7 @@ from ..spans import SAMPLE_RATE
 from .diarization import Diarization, Hints, Sound, Turn
 
 GROUP = "sotto.diarizers"  # entry points: a name, and a function like `diarization.Backend`
-OWN = ("light", "channels")
+OWN = ("light", "channels", "pyannote")
 
 
 def find_backend(backend: Any) -> Any:
@@ -22,7 +22,13 @@ def find_backend(backend: Any) -> Any:
     ------
     OptionError
         There is none of this name.
+    MissingDependencyError
+        It is pyannote's, whose package is not installed.
     """
+    if backend == "pyannote":
+        from .pyannote_pipeline import check_installed
+
+        check_installed()
     if callable(backend) or backend in OWN:
         return backend
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -47,6 +53,8 @@ def running(backend: Any, sound: Sound, hints: Hints) -> Generator[float, None, 
         return (yield from diarizing(sound, hints))
     if backend == "channels":
         return (yield from one_speaker(sound, hints))
+    if backend == "pyannote":
+        from .pyannote_pipeline import diarized as backend
     found = backend(sound, hints)
     yield len(sound) / SAMPLE_RATE
     if not isinstance(found, Diarization):

@@ -42,7 +42,8 @@ def diarize(
     known_speakers
         Names, each with a recording of its speaker or a `Voice` of `enrol`: who sounds like one gets the name.
     backend
-        "light", the name of an installed backend, or a function (`diarization.Backend`).
+        "light"; "pyannote", with its package and a token; the name of an installed backend; or a function
+        (`diarization.Backend`).
     audio_track, container_time
         Of a file; see `load_audio`.
     progress

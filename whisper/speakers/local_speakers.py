@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..spans import HOP_LENGTH, SAMPLE_RATE
-from . import segmentation, voice_encoder
+from . import segmentation, voice_encoder, voice_network
 from .clustering import normalized
 from .segmentation import CLASSES, HOP, N_FRAMES, RECEPTIVE, WINDOW
 
@@ -134,7 +134,7 @@ def _voices(
     """Give the voice of each local speaker of some windows of a block of sound, and None after each step on the way."""
     if not classes.any():
         return
-    network = voice_encoder.network()
+    network = voice_network.network()
     mel = network.mel(block)  # (n, 80), a frame for each 10 ms
     voices, pieces, counts = [], [], []
     for i, (offset, of_window) in enumerate(zip(offsets, classes, strict=True)):

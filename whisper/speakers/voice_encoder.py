@@ -15,7 +15,6 @@ zeros again: so none of the work is for padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +26,6 @@ from torch import Tensor
 
 from ..device.torch_state import clean_state
 from ..spans import HOP_LENGTH, SAMPLE_RATE
-from . import weights
 
 if TYPE_CHECKING:
     from .weights import Weights
@@ -78,7 +76,7 @@ class Block(NamedTuple):
 
 
 class VoiceEncoder:
-    """The network; `network` returns the one of this process.
+    """The network in PyTorch; `voice_network.network` returns the one of this process.
 
     Parameters
     ----------
@@ -89,50 +87,54 @@ class VoiceEncoder:
     """
 
     def __init__(self, weights_by_name: Weights, dtype: torch.dtype) -> None:
-        self._w, self._dtype = weights_by_name, dtype
+        self.weights, self._dtype = weights_by_name, dtype
         with clean_state():
             self._mel = torch.from_numpy(kaldi_filters().T.copy())
             self._window = torch.hann_window(WINDOW_LENGTH, periodic=False, dtype=torch.float32, device="cpu") ** 0.85
             self._first = self._convolution("head.conv1", "head.bn1")
             self._residual = [self._residual_block(f"head.layer{i}.{j}") for i in (1, 2) for j in (0, 1)]
             self._last = self._convolution("head.conv2", "head.bn2")
-            kernel, bias = self._folded("xvector.tdnn.linear", "xvector.tdnn.nonlinear.batchnorm")  # (128, 320, 5)
+            kernel, bias = self.folded("xvector.tdnn.linear", "xvector.tdnn.nonlinear.batchnorm")  # (128, 320, 5)
             # channels of the two-dimensional layers lie behind each other within each frequency
             kernel = kernel.view(HIDDEN, 32, -1, 5).permute(3, 2, 1, 0).reshape(-1, HIDDEN)
             self._into = kernel.to(dtype), bias.to(dtype)
             self._blocks = [self._block(i + 1, *sizes) for i, sizes in enumerate(BLOCKS)]
-            self._out = self._norm("xvector.out_nonlinear.batchnorm")
-            matrix, bias = self._folded("xvector.dense.linear", "xvector.dense.nonlinear.batchnorm")
-            self._dense = matrix[:, :, 0], bias
+            self._out = self.norm("xvector.out_nonlinear.batchnorm")
+            self._dense = self.dense_layer()
 
-    def _norm(self, name: str) -> tuple[Tensor, Tensor]:
+    def norm(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the scale and the shift of a batch norm."""
-        scale = torch.rsqrt(self._w[f"{name}.running_var"] + EPSILON)
-        if f"{name}.weight" in self._w:
-            scale = scale * self._w[f"{name}.weight"]
-        shift = -self._w[f"{name}.running_mean"] * scale
-        return scale, shift + self._w[f"{name}.bias"] if f"{name}.bias" in self._w else shift
+        scale = torch.rsqrt(self.weights[f"{name}.running_var"] + EPSILON)
+        if f"{name}.weight" in self.weights:
+            scale = scale * self.weights[f"{name}.weight"]
+        shift = -self.weights[f"{name}.running_mean"] * scale
+        return scale, shift + self.weights[f"{name}.bias"] if f"{name}.bias" in self.weights else shift
 
-    def _folded(self, layer: str, norm: str) -> tuple[Tensor, Tensor]:
+    def folded(self, layer: str, norm: str) -> tuple[Tensor, Tensor]:
         """Return the weight and the bias of a layer with the batch norm behind it."""
-        scale, shift = self._norm(norm)
-        weight = self._w[f"{layer}.weight"]
+        scale, shift = self.norm(norm)
+        weight = self.weights[f"{layer}.weight"]
         return weight * scale.view(-1, *[1] * (weight.ndim - 1)), shift
+
+    def dense_layer(self) -> tuple[Tensor, Tensor]:
+        """Return the weight and the bias of the last layer."""
+        matrix, bias = self.folded("xvector.dense.linear", "xvector.dense.nonlinear.batchnorm")
+        return matrix[:, :, 0], bias
 
     def _convolution(self, layer: str, norm: str) -> tuple[Tensor, Tensor]:
         """Return a two-dimensional layer over time and frequency, in this order."""
-        kernel, bias = self._folded(layer, norm)
+        kernel, bias = self.folded(layer, norm)
         kernel = kernel.transpose(2, 3).to(self._dtype).contiguous(memory_format=torch.channels_last)
         return kernel, bias.to(self._dtype)
 
     def _residual_block(self, name: str) -> tuple[tuple[Tensor, Tensor], ...]:
         shortcut = f"{name}.shortcut"
         pairs = [(f"{name}.conv1", f"{name}.bn1"), (f"{name}.conv2", f"{name}.bn2"), (f"{shortcut}.0", f"{shortcut}.1")]
-        return tuple(self._convolution(*pair) for pair in pairs if f"{pair[0]}.weight" in self._w)
+        return tuple(self._convolution(*pair) for pair in pairs if f"{pair[0]}.weight" in self.weights)
 
     def _rectified(self, norm: str, matrix: Tensor, bias: Tensor | None = None) -> Rectified:
         """Return a batch norm, a rectifier and a matrix, ``(channels, out)``, as one layer."""
-        scale, shift = self._norm(norm)
+        scale, shift = self.norm(norm)
         threshold = -shift / scale
         infinite, positive = torch.full_like(scale, torch.inf), scale > 0
         low, high = torch.where(positive, threshold, -infinite), torch.where(positive, infinite, threshold)
@@ -148,16 +150,16 @@ class VoiceEncoder:
         layers = []
         for i in range(n_layers):
             name = f"xvector.block{number}.tdnnd{i + 1}"
-            matrix, bias = self._folded(f"{name}.linear1", f"{name}.nonlinear2.batchnorm")
-            taps = self._w[f"{name}.cam_layer.linear_local.weight"]  # (GROWTH, HIDDEN, 3)
+            matrix, bias = self.folded(f"{name}.linear1", f"{name}.nonlinear2.batchnorm")
+            taps = self.weights[f"{name}.cam_layer.linear_local.weight"]  # (GROWTH, HIDDEN, 3)
             squeeze, excite = (
-                (self._w[f"{name}.cam_layer.{k}.weight"][:, :, 0], self._w[f"{name}.cam_layer.{k}.bias"])
+                (self.weights[f"{name}.cam_layer.{k}.weight"][:, :, 0], self.weights[f"{name}.cam_layer.{k}.bias"])
                 for k in ("linear1", "linear2")
             )
             into = self._rectified(f"{name}.nonlinear1.batchnorm", matrix[:, :, 0].T, bias)
             layers.append(DenseLayer(into, taps.permute(1, 2, 0).reshape(HIDDEN, -1).to(self._dtype), squeeze, excite))
         name = f"xvector.transit{number}"
-        matrix = self._w[f"{name}.linear.weight"][:, :, 0].T
+        matrix = self.weights[f"{name}.linear.weight"][:, :, 0].T
         return Block(layers, dilation, self._rectified(f"{name}.nonlinear.batchnorm", matrix))
 
     @clean_state()
@@ -290,9 +292,3 @@ def kaldi_filters() -> Floats:
     width = points[1] - points[0]
     filters: Floats = np.maximum(0, np.minimum(slopes[:-2], -slopes[2:]) / width).astype(np.float32)
     return filters
-
-
-@lru_cache(maxsize=1)
-def network() -> VoiceEncoder:
-    """Return the network of this process; the first call reads its weights."""
-    return VoiceEncoder(weights.load("encoder"), weights.quick_dtype())

@@ -12,6 +12,7 @@
 #include "decoder.h"
 #include "digest.h"
 #include "encoder.h"
+#include "voices.h"
 #include "word_times.h"
 
 using namespace sotto;
@@ -55,7 +56,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 6; }
+int sotto_abi() { return 7; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -220,6 +221,34 @@ void sotto_token_logprobs(
 // 64-bit digests of `n` blocks of memory; see digest.h.
 int sotto_digests(const void* const* data, const size_t* sizes, int n, uint64_t* out, int n_threads) {
     return status_of([&] { digests(data, sizes, n, out, n_threads); });
+}
+
+// ---- Voices ----
+
+// The voice encoder of voices.h; its arrays live as long as it. Null where this processor has none.
+void* sotto_voices_new(const void* const* arrays) {
+#if defined(__AVX512VNNI__)
+    try {
+        return new VoiceEncoder(arrays);
+    } catch (const std::bad_alloc&) {
+    }
+#endif
+    return nullptr;
+}
+void sotto_voices_free(void* encoder) {
+#if defined(__AVX512VNNI__)
+    delete static_cast<VoiceEncoder*>(encoder);
+#endif
+}
+
+// `mel` (starts[n], 80) of pieces of an even number of frames, to `out` (n, 1024).
+int sotto_embed_voices(
+    void* encoder, const float* mel, const int32_t* starts, int n, float* out, int n_threads) {
+#if defined(__AVX512VNNI__)
+    return status_of([&] { static_cast<VoiceEncoder*>(encoder)->embed(mel, starts, n, out, n_threads); });
+#else
+    return kUndefined;
+#endif
 }
 
 // ---- Word times ----
