@@ -73,6 +73,16 @@ inline float reduce_max(FloatVec v) {
     return v[0];
 }
 
+// The largest of `n` numbers; -inf for none.
+inline float max_value(const float* x, int n) {
+    FloatVec largest = broadcast(-INFINITY);
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
+    float value = reduce_max(largest);
+    for (; i < n; i++) value = std::max(value, x[i]);
+    return value;
+}
+
 // Round to nearest, ties to even, as PyTorch does; for finite numbers only.
 inline bf16 to_bf16(float x) {
     uint32_t bits;
