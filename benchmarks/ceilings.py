@@ -130,8 +130,8 @@ def limits(shape: tuple[Any, ...], compute_type: str, machine: dict[str, Any], n
     shape
         As in `rival_models.SIZES`.
     compute_type
-        int8 multiplies by weights in int8 and the rest in bfloat16, or in float32 where the processor has that alone; keys
-        and values are kept like the weights.
+        int8 multiplies by weights in int8 and the rest in bfloat16, or in float32 where that is faster; keys and values
+        are kept like the weights.
     """
     n_mels, n_vocab, (width, _, layers), (text_width, _, text_layers) = shape
     linear = machine["rates"]["bfloat16" if compute_type == "float16" else compute_type]
