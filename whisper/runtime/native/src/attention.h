@@ -234,22 +234,10 @@ inline void attention(
 }
 
 // ------------------------------------------------------------------------------------------------
-// int8 keys and values: for cross-attention, which in a full batch reads more memory than the weights,
-// and for the encoder's attention on some processors
+// int8 keys and values, for cross-attention: in a full batch it reads more memory than the weights
 // ------------------------------------------------------------------------------------------------
 
 constexpr int kInt8HeadDim = kPanelWidth;  // the head dimension that has int8: one panel
-
-// What the encoder's attention is computed in. Where a processor multiplies int8 in one instruction but
-// bfloat16 in none, the two products in float32 would be two thirds of the encoder's time.
-inline int encoder_attention_dtype(int dtype, int head_dim) {
-#if defined(__AVX512VNNI__) && !defined(__AVX512BF16__)
-    if (dtype == kInt8 && head_dim == kInt8HeadDim) return kInt8;
-#else
-    (void)head_dim;
-#endif
-    return unquantized_dtype(dtype);
-}
 
 inline IntVec quantize_unsigned(FloatVec x) {
     return __builtin_convertvector(round(x), IntVec) + 128;

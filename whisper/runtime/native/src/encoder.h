@@ -6,11 +6,9 @@
 // cache.
 //
 // Memory. Keys and values of a layer are one packed LayerKV (attention.h); there are two, in turns,
-// for the current layer and the next, which the first threads to finish have begun. In int8 there is
-// one, as its scales are known only when all positions are projected: until then keys and values of
-// the next layer are floats, and quantizing them costs the threads another synchronization.
-// Convolutions are computed in `unquantized_dtype`, attention in `encoder_attention_dtype`, all other
-// products in the type of the weights; the residual stream is float32.
+// for the current layer and the next, which the first threads to finish have begun. Convolutions
+// and attention are computed in `unquantized_dtype`, all other products in the type of the weights;
+// the residual stream is float32.
 //
 // Order of summation: as in gemm.h and attention.h, so neither blocks nor threads change a number.
 #pragma once
@@ -32,9 +30,7 @@ struct Encoder {
     LayerNorm ln_post;
     std::vector<EncoderLayer> layers;
 
-    int convolution_dtype() const { return unquantized_dtype(dtype); }
-    int kv_dtype() const { return encoder_attention_dtype(dtype, head_dim()); }
-    bool has_int8_kv() const { return kv_dtype() == kInt8; }
+    int kv_dtype() const { return unquantized_dtype(dtype); }
     int head_dim() const { return n_state / n_head; }
     Padding padding() const { return {n_ctx, padding_stride}; }
 
@@ -42,12 +38,11 @@ struct Encoder {
     // `mel` (n_mels, 2 n) into `features` (padding().n_total(n), n_state).
     void encode(const float* mel, float* features, int n, int n_threads) {
         set_length(n);
-        q_.reserve(has_int8_kv() ? int(kFloat32) : kv_dtype(), n_total_, n_state);
-        frames_.reserve(convolution_dtype(), 2 * n + 2, n_mels);
-        conv1_output_.reserve(convolution_dtype(), 2 * n + 2, n_state);
-        if (has_int8_kv()) keys_values_.reserve(size_t(n_total_) * 2 * n_state);
+        q_.reserve(kv_dtype(), n_total_, n_state);
+        frames_.reserve(kv_dtype(), 2 * n + 2, n_mels);
+        conv1_output_.reserve(kv_dtype(), 2 * n + 2, n_state);
         if (int(workspaces_.size()) < n_threads) workspaces_.resize(n_threads);
-        parallel_region(n_threads, 4 + 2 * n_layer, [&](Worker& worker, int thread) {
+        parallel_region(n_threads, 4 + n_layer, [&](Worker& worker, int thread) {
             encode(worker, workspaces_[thread], mel, features);
         });
     }
@@ -65,9 +60,8 @@ struct Encoder {
     std::vector<Workspace> workspaces_;
     int n_positions_ = 0;       // of the window that is being encoded
     int n_total_ = 0;           // with its padding
-    Buffer<char> kv_;           // two LayerKV, of int8 one
-    Buffer<float> keys_values_;  // int8: (2, n_head, n_total, head_dim), before they are quantized
-    Activations q_;             // (n_total, n_state); for int8 float32
+    Buffer<char> kv_;           // two LayerKV
+    Activations q_;             // (n_total, n_state)
     Activations frames_;        // (2 n_positions + 2, n_mels), with a frame of zeros at both ends
     Activations conv1_output_;  // (2 n_positions + 2, n_state), the same
 
@@ -76,15 +70,14 @@ struct Encoder {
     void set_length(int n) {
         const bool is_another = n != n_positions_;
         n_positions_ = n, n_total_ = padding().n_total(n);
-        const size_t n_bytes = (has_int8_kv() ? 1 : 2) * layer_kv_bytes();
-        kv_.reserve(n_bytes);
-        if (is_another) std::memset(kv_, 0, n_bytes);
+        kv_.reserve(2 * layer_kv_bytes());
+        if (is_another) std::memset(kv_, 0, 2 * layer_kv_bytes());
     }
     size_t layer_kv_bytes() const {
         return LayerKV::bytes(kv_dtype(), n_total_, head_dim(), n_head);
     }
     LayerKV kv_of(int layer) const {
-        char* data = kv_ + (has_int8_kv() ? 0 : layer % 2) * layer_kv_bytes();
+        char* data = kv_ + layer % 2 * layer_kv_bytes();
         return {data, kv_dtype(), n_total_, head_dim(), n_positions_, padding().score()};
     }
 
@@ -96,7 +89,6 @@ struct Encoder {
         convolve(worker, w, mel, x);
         for_blocks(worker, n_total_, [&](int first, int n) { project_qkv(w, 0, x, first, n); });
         for (int l = 0; l < n_layer; l++) {
-            if (has_int8_kv()) worker.parallel_for(n_head, [&](int h) { quantize_head(l, h); });
             for_blocks(worker, n_total_, [&](int first, int n) {
                 self_attention(w, l, x, first, n);
                 mlp(w, layers[l], x, first, n);
@@ -180,8 +172,6 @@ struct Encoder {
             layers[l].qkv->multiply(w.input.view(), n, p, [&](int i, int column, FloatVec v) {
                 if (column < n_state)
                     store(w.attn + i * n_state + column, v * scale);
-                else if (column < 3 * n_state && has_int8_kv())
-                    store(key_or_value(first + i, column - n_state), v);
                 else if (column < 2 * n_state)
                     kv.set_key(first + i, column - n_state, v);
                 else if (column < 3 * n_state)
@@ -190,31 +180,14 @@ struct Encoder {
         for (int i = 0; i < n; i++) q_.set_row(first + i, w.attn + i * n_state, n_state);
     }
 
-    // Where number `i` of those of a position, the keys of all heads and then their values, lies.
-    float* key_or_value(int position, int i) {
-        const size_t head = i / head_dim();
-        return keys_values_ + (head * n_total_ + position) * head_dim() + i % head_dim();
-    }
-    void quantize_head(int l, int h) {
-        float* keys = key_or_value(0, h * head_dim());
-        quantize_kv(kv_of(l), h, keys, key_or_value(0, n_state + h * head_dim()));
-    }
-
     // x += out(attention(q, k, v))
     void self_attention(Workspace& w, int l, float* x, int first, int n) {
         const LayerKV kv = kv_of(l);
         for (int h = 0; h < n_head; h++)
-            for (int i = 0; i < n; i += kMaxQueries) {
-                const ActivationView q = q_.view(first + i);
-                const int n_queries = std::min(kMaxQueries, n - i);
-                float* out = w.attn + i * n_state + h * head_dim();
-                if (has_int8_kv()) {
-                    auto* own = reinterpret_cast<const float*>(q.groups) + h * head_dim();
-                    attention_int8(own, n_state, n_queries, kv, h, w.attention, out, nullptr, 0);
-                } else {
-                    attention(q, n_queries, kv, h, w.attention, out, n_state);
-                }
-            }
+            for (int i = 0; i < n; i += kMaxQueries)
+                attention(
+                    q_.view(first + i), std::min(kMaxQueries, n - i), kv, h, w.attention,
+                    w.attn + i * n_state + h * head_dim(), n_state);
         for (int i = 0; i < n; i++) w.input.set_row(i, w.attn + i * n_state, n_state);
         multiply_add(*layers[l].out, w.input.view(), x, first, n);
     }
