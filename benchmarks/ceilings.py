@@ -130,11 +130,13 @@ def limits(shape: tuple[Any, ...], compute_type: str, machine: dict[str, Any], n
     shape
         As in `rival_models.SIZES`.
     compute_type
-        int8 multiplies by weights in int8 and the rest in bfloat16; keys and values are kept like the weights.
+        int8 multiplies by weights in int8 and the rest in bfloat16, or in float32 where that is faster; keys and values
+        are kept like the weights.
     """
     n_mels, n_vocab, (width, _, layers), (text_width, _, text_layers) = shape
     linear = machine["rates"]["bfloat16" if compute_type == "float16" else compute_type]
-    other = machine["rates"]["float32" if compute_type == "float32" else "bfloat16"]
+    rates = machine["rates"]
+    other = rates["float32"] if compute_type == "float32" else max(rates["float32"], rates["bfloat16"])
     with_weights, without = encoder_operations(n_mels, width, layers)
     encoder = with_weights / linear + without / other
     n_bytes = token_bytes(n_vocab, text_width, text_layers, BYTES[compute_type])

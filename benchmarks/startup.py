@@ -13,6 +13,9 @@ median of the paired ratios to the original's; the last line is one JSON object.
   openai        openai-whisper, which reads the sound as an array, as its command needs ffmpeg
   faster        faster-whisper, int8, as it has no command
 
+With `--greedy` all decode once, at temperature 0 and without beams: drawn weights, such as those that
+`rival_models.prepare` makes of a size of which there are no others, would fail every threshold.
+
 Columns: seconds to the first line with "-->", seconds to the end, seconds of the processor, MB at the peak (ru_maxrss).
 """
 
@@ -37,16 +40,19 @@ import numpy
 import whisper
 weights, threads, language, samples = sys.argv[1:]
 import torch; torch.set_num_threads(int(threads))
-whisper.load_model(weights, device="cpu").transcribe(numpy.load(samples), language=language, verbose=True, fp16=False)
+whisper.load_model(weights, device="cpu").transcribe(
+    numpy.load(samples), language=language, verbose=True, fp16=False{greedy}
+)
 """
 FASTER = """
 import sys
 from faster_whisper import WhisperModel
 weights, threads, language, recording = sys.argv[1:]
 model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=int(threads))
-for segment in model.transcribe(recording, language=language)[0]:
-    print(f"[{segment.start} --> {segment.end}] {segment.text}", flush=True)
+for segment in model.transcribe(recording, language=language{greedy})[0]:
+    print(f"[{{segment.start}} --> {{segment.end}}] {{segment.text}}", flush=True)
 """
+GREEDY = ", temperature=0.0"
 
 
 @dataclass(frozen=True)
@@ -77,25 +83,32 @@ def started(command: list[str], environment: dict[str, str]) -> Start:
 
 
 def commands(
-    peers: Path, pt: str, ct2: str, recording: str, language: str, threads: int, out: str
+    peers: Path, pt: str, ct2: str, recording: str, language: str, threads: int, out: str, greedy: bool
 ) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Return what is run of those that are there, by name, and what it has in its environment."""
     options = ["--model", pt, "--language", language, "--threads", str(threads), "--output_dir", out]
+    if greedy:
+        options += ["--temperature", "0", "--temperature_increment_on_fallback", "None"]
     ours = [sys.executable, "-m", "whisper", recording, *options]
     found = {
         "sotto": (ours, {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": out}),
         "sotto-whole": (ours, {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": out, "SOTTO_PACKED": "0"}),
     }
+    rest = GREEDY if greedy else ""
     original = peers / "openai-whisper" / "bin" / "python"
     if original.exists():
         samples = os.path.join(out, "samples.npy")
         # in a process of its own: the peak of a child counts what its parent held when it was made
         subprocess.run([sys.executable, "-c", SAMPLES, os.path.abspath(recording), samples], check=True, cwd=ROOT)
         environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": ""}
-        found["openai"] = ([str(original), "-c", OPENAI, pt, str(threads), language, samples], environment)
+        found["openai"] = (
+            [str(original), "-c", OPENAI.format(greedy=rest), pt, str(threads), language, samples],
+            environment,
+        )
     faster = peers / "faster-whisper" / "bin" / "python"
     if faster.exists() and ct2:
-        found["faster"] = ([str(faster), "-c", FASTER, ct2, str(threads), language, recording], {})
+        code = FASTER.format(greedy=rest and rest + ", beam_size=1")
+        found["faster"] = ([str(faster), "-c", code, ct2, str(threads), language, recording], {})
     return found
 
 
@@ -106,6 +119,7 @@ def main() -> None:
     parser.add_argument("--language", default="en")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--greedy", action="store_true", help="temperature 0 alone, as weights that were drawn need")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--only", nargs="+", help="names of the first column")
     arguments = parser.parse_args()
@@ -114,7 +128,16 @@ def main() -> None:
         for model in arguments.models:
             name, _, files = model.partition("=")
             pt, _, ct2 = files.partition(",")
-            found = commands(arguments.peers, pt, ct2, arguments.recording, arguments.language, arguments.threads, out)
+            found = commands(
+                arguments.peers,
+                pt,
+                ct2,
+                arguments.recording,
+                arguments.language,
+                arguments.threads,
+                out,
+                arguments.greedy,
+            )
             chosen = {key: found[key] for key in found if not arguments.only or key in arguments.only}
             results[name] = {key: [] for key in chosen}
             for i in range(arguments.rounds + 1):

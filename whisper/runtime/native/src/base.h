@@ -56,9 +56,17 @@ inline FloatVec absolute(FloatVec x) { return x < 0.0f ? -x : x; }
 
 // Sum over the lanes, always along the same binary tree.
 inline float reduce_sum(FloatVec v) {
+#if defined(__AVX512F__)  // what the loop says; compilers take it through memory
+    const __m256 upper = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(__m512(v)), 1));
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(__m512(v)), upper);
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+#else
     for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] += v[i + half];
     return v[0];
+#endif
 }
 
 inline int32_t reduce_sum(IntVec v) {
@@ -71,6 +79,16 @@ inline float reduce_max(FloatVec v) {
     for (int half = kLanes / 2; half; half /= 2)
         for (int i = 0; i < half; i++) v[i] = std::max(v[i], v[i + half]);
     return v[0];
+}
+
+// The largest of `n` numbers; -inf for none.
+inline float max_value(const float* x, int n) {
+    FloatVec largest = broadcast(-INFINITY);
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
+    float value = reduce_max(largest);
+    for (; i < n; i++) value = std::max(value, x[i]);
+    return value;
 }
 
 // Round to nearest, ties to even, as PyTorch does; for finite numbers only.
@@ -98,8 +116,22 @@ inline void store_bf16(bf16* p, FloatVec v) {
 #endif
 }
 
+// int8 as float32.
+inline FloatVec load_int8(const int8_t* p) {
+#if defined(__AVX512F__)  // two instructions, where compilers convert number by number
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return FloatVec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#else
+    return __builtin_convertvector(*reinterpret_cast<const Int8Vec*>(p), FloatVec);
+#endif
+}
 inline FloatVec load_bf16(const bf16* p) {
+#if defined(__AVX512F__)  // one instruction, for which compilers take several
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    IntVec bits = IntVec(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
     IntVec bits = __builtin_convertvector(*reinterpret_cast<const UInt16Vec*>(p), IntVec) << 16;
+#endif
     return reinterpret_cast<FloatVec&>(bits);
 }
 

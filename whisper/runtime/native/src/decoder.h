@@ -234,10 +234,16 @@ struct Decoder {
     // so only the rows of likely tokens are read again.
     void refine_logits(Workspace& w, const Batch& b, int i) {
         float* logits = b.logits + size_t(i) * n_vocab;
-        const float least = *std::max_element(logits, logits + n_vocab) - kRefined;
+        const float least = max_value(logits, n_vocab) - kRefined;
         ln.apply(x_ + size_t(b.logit_indices[i]) * n_state, w.normed, n_state);
-        for (int id = 0; id < n_vocab; id++)
-            if (logits[id] >= least) logits[id] += token_embedding->remainder_product(id, w.normed);
+        constexpr int kBlock = 8 * kLanes;  // most blocks hold no likely token
+        for (int first = 0; first < n_vocab; first += kBlock) {
+            const int end = std::min(first + kBlock, n_vocab);
+            if (max_value(logits + first, end - first) < least) continue;
+            for (int id = first; id < end; id++)
+                if (logits[id] >= least)
+                    logits[id] += token_embedding->remainder_product(id, w.normed);
+        }
     }
 
     // Where the key or value of a position of layer `l` begins in a KV-cache row, in numbers.

@@ -158,10 +158,7 @@ struct Linear {
     float remainder_product(int column, const float* x) const {
         const int8_t* row = remainder + size_t(column) * k;
         FloatVec total = {};
-        for (int i = 0; i < k; i += kLanes) {
-            const Int8Vec digits = *reinterpret_cast<const Int8Vec*>(row + i);
-            total += load(x + i) * __builtin_convertvector(digits, FloatVec);
-        }
+        for (int i = 0; i < k; i += kLanes) total += load(x + i) * load_int8(row + i);
         return reduce_sum(total) * scale[column] / 256;
     }
 

@@ -9,16 +9,6 @@
 
 namespace sotto {
 
-// The largest of `n` numbers; -inf for none.
-inline float max_value(const float* x, int n) {
-    FloatVec largest = broadcast(-INFINITY);
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) largest = maximum(largest, load(x + i));
-    float value = reduce_max(largest);
-    for (; i < n; i++) value = std::max(value, x[i]);
-    return value;
-}
-
 // log of the sum of e^x, with `peak` the largest; -inf where all are -inf.
 inline float log_sum_exp(const float* x, int n, float peak) {
     if (!(peak > -INFINITY)) return -INFINITY;
