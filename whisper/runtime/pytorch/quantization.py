@@ -74,7 +74,8 @@ class PackedFloat(Packed):
         self.weight, self.bias = weight, bias
         self.n_out, self.n_in = weight.shape
         # oneDNN sums a single row of bfloat16 in another order than several, and, with AMX, more than 32 in another
-        # one again: a row must get the same bits whatever stands beside it
+        # one again: a row must get the same bits whatever stands beside it. (Where the processor has no bfloat16,
+        # oneDNN emulates it and sums by the number of threads, too; nothing here can mend that.)
         self.batch_invariant = rows_vary and weight.device.type == "cpu" and weight.dtype != torch.float32
 
     def linear(self, x: Tensor, out: Tensor | None = None, gelu: bool = False) -> Tensor:
