@@ -152,6 +152,23 @@ def fork_after_use() -> None:
     assert in_child(read) == expected[0]
 
 
+def fork_as_threads_end() -> None:
+    """A joined thread may still hold locks of C libraries: a fork waits for its end, and its OpenMP threads'."""
+    load()
+    expected = [read(0), read(1)]
+    n_threads: list[int] = []
+
+    def count() -> None:
+        n_threads.append(len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0)
+
+    assert in_child(read, count) == expected[0]
+    for _ in range(8):
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(read, [0, 1])) == expected
+        assert in_child(read, count) == expected[0]
+    assert len(set(n_threads)) == 1, n_threads
+
+
 def fork_before_use() -> None:
     """A child of a process that has only loaded, and one that loads for itself."""
     load()
@@ -542,7 +559,14 @@ def daemon_threads() -> None:
 
 # played one after the other in one process: what the first leaves behind the next has to live with
 SCENES: dict[str, list[Callable[[], None]]] = {
-    "forks": [fork_before_use, fork_after_use, fork_inside_a_request, limits_in_a_child, locks_and_imports],
+    "forks": [
+        fork_before_use,
+        fork_after_use,
+        fork_as_threads_end,
+        fork_inside_a_request,
+        limits_in_a_child,
+        locks_and_imports,
+    ],
     "forks beside threads": [
         engines_at_random,
         fork_at_the_beginning,

@@ -7,6 +7,11 @@ processes start new ones when needed) and running imports are completed; in the 
 here are released. Code with state that another thread may have been changing compares `os.getpid`
 and starts from a fresh state.
 
+A fourth is MKL's. A thread that used it frees its buffers as it ends, after Python and `Thread.join`
+believe it gone, and holds all of MKL's memory locks meanwhile: a child forked at that moment would
+spin on them at its first Fourier transform. So threads that computed here end their OpenMP threads
+with themselves, and a fork waits until the kernel no longer lists the ones that are ending.
+
 Python does not wait for daemon threads at exit: one that returns from a C function at that time is
 ended at once, which crashes the process if C++ code (as in torch) is on its stack. So daemon threads
 work in pieces, each between `begin` and `end`, and the exit waits for the current piece. Nothing here
@@ -74,7 +79,10 @@ _is_ending = False
 
 def begin() -> bool:
     """Begin a piece of work, closed by `end`; False if Python is exiting and this thread has to `rest`."""
-    if not threading.current_thread().daemon:
+    thread = threading.current_thread()
+    if not hasattr(_computing, "end") and thread is not threading.main_thread():
+        _computing.end = _EndOfThread()
+    if not thread.daemon:
         return True
     here = threading.get_ident()
     with _guard:
@@ -127,10 +135,44 @@ atexit.register(_wait_for_pieces)
 _paused = threading.local()  # `here`: whether this thread has ended its OpenMP threads
 
 
+_computing = threading.local()  # `end`: the `_EndOfThread` of a thread that has computed
+_ending: set[int] = set()  # kernel's numbers of threads that have ended for Python, perhaps not for the kernel
+LONGEST_END = 2.0  # seconds that a fork waits for them
+
+
+class _EndOfThread:
+    """Is deleted as its thread ends: ends the thread's OpenMP threads, which the end of a thread does not wait for."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_native_id()
+
+    def __del__(self) -> None:
+        if threading.get_native_id() != self.thread:  # in a forked child, where that thread is not
+            return
+        for pause in _pauses():
+            pause(_HARD)
+        _ending.difference_update([thread for thread in list(_ending) if not _is_listed(thread)])
+        _ending.add(self.thread)
+
+
+def _is_listed(thread: int) -> bool:
+    return os.path.exists(f"/proc/self/task/{thread}")
+
+
+def _wait_for_ending_threads() -> None:
+    """Wait until the threads that are ending have released what they hold in C libraries."""
+    until = time.monotonic() + LONGEST_END
+    for thread in list(_ending):
+        while _is_listed(thread) and time.monotonic() < until:
+            time.sleep(0.0002)
+        _ending.discard(thread)
+
+
 def _before() -> None:
     outcomes = [pause(_HARD) for pause in _pauses()]
     _paused.here = not any(outcomes)
-    _wait_for_imports()  # last, so that no other import begins
+    _wait_for_imports()  # late, so that no other import begins
+    _wait_for_ending_threads()
 
 
 def _after_in_parent() -> None:
@@ -140,6 +182,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     for held in list(_LOCKS):
         held._at_fork_reinit()
+    _ending.clear()
     for thread in _at_work.keys() - {threading.get_ident()}:
         del _at_work[thread]
     if not getattr(_paused, "here", False):  # an old OpenMP, or a fork that Python did not see
