@@ -1,8 +1,10 @@
 """The command ``whisper serve``: its arguments, and what it hands to the server."""
 
+import logging
 import socket
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,19 @@ import pytest
 from whisper.cli import cli, serve
 from whisper.errors import ModelNotFoundError
 from whisper.server import run
+from whisper.server.observing import LOG
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server's log goes to the standard error of one test: of later tests, that file is closed."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    loggers = [logging.getLogger(name) for name in (LOG.name, "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture
