@@ -28,7 +28,7 @@ MOST_RANKED = 20_000  # segments with a phrase; where there are more, the newest
 _TRIGRAM = 3
 _TABLES = """
 CREATE TABLE IF NOT EXISTS recording (
-    number INTEGER PRIMARY KEY, part TEXT NOT NULL, id INTEGER NOT NULL, stand TEXT NOT NULL, source BLOB NOT NULL,
+    number INTEGER PRIMARY KEY, part TEXT NOT NULL, id INTEGER NOT NULL, revision TEXT NOT NULL, source BLOB NOT NULL,
     language TEXT, at REAL NOT NULL, UNIQUE (part, id)
 );
 CREATE TABLE IF NOT EXISTS segment (
@@ -100,7 +100,7 @@ class SearchIndex:
         part, mark = store.path.name, store.mark()
         if self._db.execute("SELECT value FROM mark WHERE part = ?", (part,)).fetchone() == (mark,):
             return 0
-        known = dict(self._db.execute("SELECT id, stand FROM recording WHERE part = ?", (part,)))
+        known = dict(self._db.execute("SELECT id, revision FROM recording WHERE part = ?", (part,)))
         n, last = 0, 0
         while found := store.finished(last):
             with transaction(self._db):
@@ -121,7 +121,7 @@ class SearchIndex:
         version = one.version or ""
         written = float(version) / 1e9 if version.isdecimal() else one.finished or 0.0
         cursor = self._db.execute(
-            "INSERT INTO recording (part, id, stand, source, language, at) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO recording (part, id, revision, source, language, at) VALUES (?, ?, ?, ?, ?, ?)",
             (part, one.id, revision, os.fsencode(one.source), one.language, written),
         )
         for i, segment in enumerate(result["transcript"]["segments"] if result else ()):

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS lines (
     uid TEXT NOT NULL, start REAL NOT NULL, text TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS of_recording ON lines (recording);
-CREATE TABLE IF NOT EXISTS taken (id TEXT PRIMARY KEY, stand TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS job_result (id TEXT PRIMARY KEY, revision TEXT NOT NULL) WITHOUT ROWID;
 CREATE VIRTUAL TABLE IF NOT EXISTS spoken USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
 CREATE TRIGGER IF NOT EXISTS line_gone AFTER DELETE ON lines BEGIN
     DELETE FROM spoken WHERE rowid = old.number;
@@ -288,7 +288,7 @@ class LibraryStore:
     def revisions(self) -> dict[str, str]:
         """Return what was taken in of jobs: with which result, by the ids of recordings, also of deleted ones."""
         with self._lock:
-            return dict(self._db.execute("SELECT id, stand FROM taken"))
+            return dict(self._db.execute("SELECT id, revision FROM job_result"))
 
     def take_in(self, owner: str, found: Sequence[ImportedRecording]) -> None:
         """Keep results of jobs as documents; of a recording that was corrected the corrections stay.
@@ -304,7 +304,7 @@ class LibraryStore:
                         (*(one.columns[name] for name in ("model", "n_bytes", "duration")), before.number),
                     )
                     self._finish(before, one.document)
-                self._db.execute("REPLACE INTO taken VALUES (?, ?)", (one.id, one.revision))
+                self._db.execute("REPLACE INTO job_result VALUES (?, ?)", (one.id, one.revision))
 
     # -- search ------------------------------------------------------------------------------------------
 
