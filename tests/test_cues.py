@@ -203,9 +203,12 @@ def test_the_label_of_a_segment_can_break_nothing() -> None:
     assert len(written(made, "txt").splitlines()) == 1
 
 
-def test_the_screen_names_the_language() -> None:
-    assert verbose_line({"start": 0.0, "end": 1.0, "text": " Hallo.", "language": "de"}) == (  # type: ignore[typeddict-item]
-        "[00:00.000 --> 00:01.000] [de] Hallo."
+def test_the_screen_names_the_language_and_the_speaker() -> None:
+    shown: Any = {"start": 0.0, "end": 1.0, "text": " Hallo.", "language": "de"}
+    assert verbose_line(shown) == "[00:00.000 --> 00:01.000] [de] Hallo."
+    assert verbose_line({**shown, "speaker": "Ana"}) == "[00:00.000 --> 00:01.000] [de] Ana: Hallo."
+    assert verbose_line({"start": 0.0, "end": 1.0, "text": " Hi.", "speaker": "Ana"}) == (  # type: ignore[typeddict-item]
+        "[00:00.000 --> 00:01.000]  Ana: Hi."
     )
 
 

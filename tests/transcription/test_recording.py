@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from whisper.model import Whisper
+from whisper.spans import SAMPLE_RATE
+from whisper.speakers.diarization import Diarization, Hints, Sound, Turn
 from whisper.speech.vad import Speech
 from whisper.transcription.recording import without_pauses
 
@@ -74,3 +76,18 @@ def test_pauses_are_skipped_from_4_s_on_where_windows_are_to_be_full() -> None:
     late = Speech(((5.0, 20.0),), np.zeros(0, np.float32), 21.0, "silero")
     assert without_pauses(late, 2100, fills_windows=True) == [(500, 2000)]
     assert without_pauses(Speech((), np.zeros(0, np.float32), 9.0, "silero"), 900, fills_windows=True) == []
+
+
+def test_the_screen_shows_the_parts_of_segments_with_their_speakers(
+    model: Whisper, sound: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def each_second(sound: Sound, hints: Hints) -> Diarization:
+        turns = tuple(Turn(i, i + 1.0, f"SPEAKER_{i % 2:02}") for i in range(len(sound) // SAMPLE_RATE))
+        return Diarization(turns, turns, ("SPEAKER_00", "SPEAKER_01"))
+
+    options = OPTIONS | {"hotwords": ["a", "the"], "hotword_boost": 100.0, "speaker_backend": each_second}
+    result = model.transcribe(sound, verbose=True, speakers=2, **options)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    written = [segment for segment in result["segments"] if segment["text"].strip()]
+    assert [line.partition("]  ")[2] for line in shown] == [f"{s['speaker']}:{s['text']}" for s in written]
+    assert {segment["speaker"] for segment in written} == {"SPEAKER_00", "SPEAKER_01"}

@@ -32,7 +32,7 @@ from . import channels
 from .language_choice import choose_language, is_doubtful
 from .languages import Detection, detecting_language
 from .window_decoder import RecordingContext, WindowDecoder
-from .window_loop import PlainStrategy, Strategy, WindowLoop
+from .window_loop import PlainStrategy, Strategy, WindowLoop, verbose_line
 from .windows import PromptHistory, intersection, join_clips, parse_clips
 
 if TYPE_CHECKING:
@@ -353,10 +353,12 @@ class Transcription:
         """Return a function that receives the segments of each window, in order."""
 
         def receive(delivery: Deliver) -> None:
-            for line in delivery.lines:
-                self._print(line)
+            lines = delivery.lines
             if self._speakers is not None:
                 delivery.segments[:] = self._speakers.given_to(delivery.segments)
+                lines = tuple(verbose_line(one) for one in delivery.segments if one["text"].strip()) if lines else ()
+            for line in lines:
+                self._print(line)
             for i, segment in enumerate(delivery.segments, start=len(self.segments)):
                 segment["id"] = i
             if self.settings.options.word_confidence:

@@ -119,4 +119,5 @@ def verbose_line(segment: Segment) -> str:
     """Return the line that verbose mode prints for a segment."""
     start, end = format_timestamp(segment["start"]), format_timestamp(segment["end"])
     language = f"[{segment['language']}]" if "language" in segment else ""
-    return f"[{start} --> {end}] {language}{segment['text']}"
+    speaker = f" {segment['speaker']}:" if "speaker" in segment else ""
+    return f"[{start} --> {end}] {language}{speaker}{segment['text']}"
