@@ -1,0 +1,276 @@
+"""The ``.pt`` files of openai-whisper read without torch, as NumPy arrays: what the command packs at its first start.
+
+Takes their plain form alone: records of float16 or float32 without gaps, and all tensors of a Whisper. Whatever else a
+file is, `recognize` reads it or says what is wrong. No code in a file is run: its pickle may name five things, which
+do nothing but say where numbers lie.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import gzip
+import io
+import math
+import mmap
+import os
+import pickle
+import struct
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CheckpointError
+from ...network.dimensions import ModelDimensions, expected_shapes
+from ..identity import JUST_NOW, Origin, identity_of
+from ..published import _ALIGNMENT_HEADS
+
+_LONGEST_PICKLE = 1 << 24  # bytes: no pickle of a Whisper comes near it
+_LARGEST = 1 << 20  # of the ten numbers
+_TYPES = {"HalfStorage": np.float16, "FloatStorage": np.float32}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a record in a zip file; its name and more follow
+# what can go wrong in strange bytes
+_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RecursionError,
+    NotImplementedError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies in its file."""
+
+    offset: int
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class OpenaiArrays(Mapping[str, npt.NDArray[Any]]):
+    """The tensors of a ``.pt`` file, each read on every access.
+
+    Parameters
+    ----------
+    path, name
+        The file, and by what the model was asked for.
+    dims, heads
+        Of the network: its numbers, and layer and head of each alignment head.
+    places
+        Of the tensors.
+    identity
+        Of the file before it was looked into.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        dims: ModelDimensions,
+        heads: list[list[int]],
+        places: Mapping[str, _Place],
+        identity: str,
+    ) -> None:
+        self.path, self.name, self.dims = path, name, dims
+        self._places, self._identity = places, identity
+        self._about = {"dims": asdict(dims), "alignment_heads": heads, "quantised": ""}
+
+    @property
+    def origin(self) -> Origin:
+        """Which file this is, and what is known of the model; no identity once the file has changed."""
+        is_same = self._identity == identity_of([self.path], self.name)
+        return Origin(self._identity if is_same else "", self._about)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Read a tensor.
+
+        Raises
+        ------
+        CheckpointError
+            Where the file has gone or become shorter.
+        """
+        place = self._places[name]
+        # separate pages, which are freed at once: in the heap they would cause fragmentation
+        content = memoryview(mmap.mmap(-1, place.n_bytes))
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(place.offset)
+                rest = content
+                while rest and (n := file.readinto(rest)):  # at most 2 GB come at once
+                    rest = rest[n:]
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error.strerror}); load it again") from error
+        if rest:
+            raise CheckpointError(f"{self.path} has become shorter; load it again")
+        return np.frombuffer(content, place.dtype).reshape(place.shape)
+
+
+def read(path: str, name: str) -> OpenaiArrays | None:
+    """Read where the tensors of a ``.pt`` file lie; None where it is not of the plain form, or being written.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        By which the model was asked for: a published model's gives it alignment heads.
+    """
+    try:
+        identity = identity_of([path], name)
+        if not identity or not os.path.isfile(path) or 0 <= time.time() - os.stat(path).st_mtime < JUST_NOW:
+            return None
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return None
+            with zipfile.ZipFile(file) as archive:
+                checkpoint, records = _unpickled(archive)
+                dims = _dimensions(checkpoint["dims"])
+                places = _places(checkpoint["model_state_dict"], dims, file, records)
+        heads = _heads(_ALIGNMENT_HEADS.get(name, checkpoint.get("alignment_heads")), dims)
+        return OpenaiArrays(path, name, dims, heads, places, identity)
+    except _ERRORS:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The pickle
+# ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Numbers of one type, a record of the file."""
+
+    dtype: type[np.generic]
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A tensor without its numbers."""
+
+    storage: _Storage
+    offset: int  # in numbers
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows what stands in the pickle of a state dict, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _outline,
+            ("torch._utils", "_rebuild_parameter"): _parameter,
+            **{("torch", kind): kind for kind in _TYPES},
+        }
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        what, kind, key, _, size = pid
+        if what != "storage":
+            raise ValueError("no storage")
+        return _Storage(_TYPES[kind], key, size)
+
+
+def _outline(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Outline:
+    return _Outline(storage, offset, shape, strides)
+
+
+def _parameter(data: _Outline, *_: Any) -> _Outline:
+    return data
+
+
+def _unpickled(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, zipfile.ZipInfo]]:
+    """Return what ``torch.save`` was given, and the records by their names in the folder that all of them lie in."""
+    found = archive.infolist()
+    folder = next(record.filename.removesuffix("data.pkl") for record in found if record.filename.endswith("/data.pkl"))
+    records = {record.filename.removeprefix(folder): record for record in found}
+    is_plain = len(records) == len(found) and all(record.filename.startswith(folder) for record in found)
+    if not is_plain or records["data.pkl"].file_size > _LONGEST_PICKLE or "constants.pkl" in records:
+        raise ValueError("no state dict")
+    if "byteorder" in records and archive.read(records["byteorder"]) != sys.byteorder.encode():
+        raise ValueError("of another machine")
+    content = _Unpickler(io.BytesIO(archive.read(records["data.pkl"]))).load()
+    if type(content) is not dict:
+        raise ValueError("no dictionary")
+    return content, records
+
+
+def _dimensions(dims: Any) -> ModelDimensions:
+    if dims.keys() != {field.name for field in fields(ModelDimensions)}:
+        raise ValueError("other dimensions")
+    if not all(type(number) is int and 0 < number <= _LARGEST for number in dims.values()):
+        raise ValueError("no dimensions")
+    found = ModelDimensions(**dims)
+    if found.n_audio_state % found.n_audio_head or found.n_text_state % found.n_text_head:
+        raise ValueError("other heads")
+    return found
+
+
+def _heads(dump: Any, dims: ModelDimensions) -> list[list[int]]:
+    """Return layers and heads of what `weights.dump_alignment_heads` wrote; without it, the upper half of them."""
+    mask: npt.NDArray[np.bool_] = np.zeros((dims.n_text_layer, dims.n_text_head), dtype=bool)
+    mask[dims.n_text_layer // 2 :] = True
+    if isinstance(dump, (str, bytes)):
+        mask = np.frombuffer(gzip.decompress(base64.b85decode(dump)), dtype=bool).reshape(mask.shape)
+    heads: list[list[int]] = np.argwhere(mask).tolist()
+    return heads
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The records
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _places(
+    state: Any, dims: ModelDimensions, file: io.BufferedReader, records: Mapping[str, zipfile.ZipInfo]
+) -> dict[str, _Place]:
+    """Return where the tensors lie, which are those of `dims` and no others, each without gaps in a stored record."""
+    if dims.n_audio_layer + dims.n_text_layer > len(state):  # a forged number must not name a million tensors
+        raise ValueError("too few tensors")
+    shapes = expected_shapes(dims)
+    if state.keys() != shapes.keys():
+        raise ValueError("other tensors")
+    places = {}
+    for name, shape in shapes.items():
+        tensor: _Outline = state[name]
+        storage, record = tensor.storage, records[f"data/{tensor.storage.key}"]
+        if type(tensor.offset) is not int or type(storage.size) is not int:
+            raise ValueError("no numbers")
+        itemsize = np.dtype(storage.dtype).itemsize
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        is_plain = (tensor.shape, tensor.strides) == (shape, strides)
+        fits = 0 <= tensor.offset <= storage.size - math.prod(shape)
+        is_stored = record.compress_type == zipfile.ZIP_STORED and not record.flag_bits & 1
+        if not (is_plain and fits and is_stored and record.file_size == storage.size * itemsize):
+            raise ValueError("not plain")
+        places[name] = _Place(_start(file, record) + tensor.offset * itemsize, storage.dtype, shape)
+    return places
+
+
+def _start(file: io.BufferedReader, record: zipfile.ZipInfo) -> int:
+    """Return where the content of a stored record begins."""
+    file.seek(record.header_offset)
+    magic, n_name, n_extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    start = record.header_offset + _LOCAL_HEADER.size + n_name + n_extra
+    if magic != b"PK\x03\x04" or start + record.file_size > os.fstat(file.fileno()).st_size:
+        raise ValueError("it is truncated")
+    return int(start)
