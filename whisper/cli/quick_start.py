@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.download import is_verified
 from ..checkpoints.finding import find, names
 from ..checkpoints.formats import openai_arrays
-from ..checkpoints.formats.openai_arrays import OpenaiArrays
 from ..checkpoints.identity import identity_of
 from ..checkpoints.published import _MODELS, BUNDLED, BUNDLED_NAME
+from ..checkpoints.stored_arrays import Source, StoredArrays
 from ..device import child
 from ..device.lazy_torch import set_n_threads
 from ..device.precision import resolve
@@ -58,7 +58,7 @@ def load(options: ModelOptions, name: str, fp16: bool, whole: Callable[[], Whisp
     if options.threads:
         set_n_threads(options.threads)
 
-    def packed(of: str | OpenaiArrays | None) -> PackedModel | None:
+    def packed(of: str | StoredArrays | None) -> PackedModel | None:
         return None if of is None else _packed(of, compute_type, options, whole)
 
     model = packed(path if os.path.exists(path) else None) or packed(_arrays(paths, found, name))
@@ -99,9 +99,10 @@ def _located(name: str, options: ModelOptions) -> tuple[Sequence[str], find.Foun
     return ([name] if os.path.exists(name) and not options.quantized else []), None
 
 
-def _arrays(paths: Sequence[str], found: find.Found | None, name: str) -> OpenaiArrays | None:
+def _arrays(paths: Sequence[str], found: find.Found | None, name: str) -> StoredArrays | None:
     """Return the weights of a model that can be packed without torch: what `load_model` would read, as verified."""
-    arrays = openai_arrays.read(paths[0], name) if len(paths) == 1 else None
+    source = Source.of(paths, name)
+    arrays = None if source is None else openai_arrays.read(source)
     if arrays is None or found is None:
         return arrays
     if found.whose == find.OWN:
@@ -114,7 +115,7 @@ def _arrays(paths: Sequence[str], found: find.Found | None, name: str) -> Openai
 
 
 def _packed(
-    of: str | OpenaiArrays, compute_type: str, options: ModelOptions, whole: Callable[[], Whisper]
+    of: str | StoredArrays, compute_type: str, options: ModelOptions, whole: Callable[[], Whisper]
 ) -> PackedModel | None:
     """Return the model of a file of packed weights, or of weights to pack; None where they cannot be used."""
     from ..runtime.native.runner import NativeRunner, supports
@@ -130,6 +131,6 @@ def _packed(
         runner: Any = NativeRunner(dims, of, compute_type, plain=True)
     except CheckpointError:
         return None
-    if isinstance(of, OpenaiArrays) and of.origin != known:  # the file was changed meanwhile
+    if isinstance(of, StoredArrays) and of.origin != known:  # the file was changed meanwhile
         return None
     return PackedModel(runner, dims, about["alignment_heads"], options.compute_type, about["quantised"], whole)

@@ -1,4 +1,4 @@
-"""The ``.pt`` files of openai-whisper read without torch, as NumPy arrays: what the command packs at its first start.
+"""The ``.pt`` files of openai-whisper read without torch, as `StoredArrays`.
 
 Takes their plain form alone: records of float16 or float32 without gaps, and all tensors of a Whisper. Whatever else a
 file is, `recognize` reads it or says what is wrong. No code in a file is run: its pickle may name five things, which
@@ -12,25 +12,22 @@ import collections
 import gzip
 import io
 import math
-import mmap
 import os
 import pickle
 import struct
 import sys
-import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CheckpointError
 from ...network.dimensions import ModelDimensions, expected_shapes
-from ..identity import JUST_NOW, Origin, identity_of
 from ..published import _ALIGNMENT_HEADS
+from ..stored_arrays import Place, Source, StoredArrays
 
 _LONGEST_PICKLE = 1 << 24  # bytes: no pickle of a Whisper comes near it
 _LARGEST = 1 << 20  # of the ten numbers
@@ -43,106 +40,20 @@ _ERRORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies in its file."""
-
-    offset: int
-    dtype: type[np.generic]
-    shape: tuple[int, ...]
-
-    @property
-    def n_bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-class OpenaiArrays(Mapping[str, npt.NDArray[Any]]):
-    """The tensors of a ``.pt`` file, each read on every access.
-
-    Parameters
-    ----------
-    path, name
-        The file, and by what the model was asked for.
-    dims, heads
-        Of the network: its numbers, and layer and head of each alignment head.
-    places
-        Of the tensors.
-    identity
-        Of the file before it was looked into.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        name: str,
-        dims: ModelDimensions,
-        heads: list[list[int]],
-        places: Mapping[str, _Place],
-        identity: str,
-    ) -> None:
-        self.path, self.name, self.dims = path, name, dims
-        self._places, self._identity = places, identity
-        self._about = {"dims": asdict(dims), "alignment_heads": heads, "quantised": ""}
-
-    @property
-    def origin(self) -> Origin:
-        """Which file this is, and what is known of the model; no identity once the file has changed."""
-        is_same = self._identity == identity_of([self.path], self.name)
-        return Origin(self._identity if is_same else "", self._about)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """Read a tensor.
-
-        Raises
-        ------
-        CheckpointError
-            Where the file has gone or become shorter.
-        """
-        place = self._places[name]
-        # separate pages, which are freed at once: in the heap they would cause fragmentation
-        content = memoryview(mmap.mmap(-1, place.n_bytes))
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                file.seek(place.offset)
-                rest = content
-                while rest and (n := file.readinto(rest)):  # at most 2 GB come at once
-                    rest = rest[n:]
-        except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be read ({error.strerror}); load it again") from error
-        if rest:
-            raise CheckpointError(f"{self.path} has become shorter; load it again")
-        return np.frombuffer(content, place.dtype).reshape(place.shape)
-
-
-def read(path: str, name: str) -> OpenaiArrays | None:
-    """Read where the tensors of a ``.pt`` file lie; None where it is not of the plain form, or being written.
-
-    Parameters
-    ----------
-    path
-        The file.
-    name
-        By which the model was asked for: a published model's gives it alignment heads.
-    """
+def read(source: Source) -> StoredArrays | None:
+    """Read where the tensors of a ``.pt`` file lie; None where it is not of the plain form."""
+    if len(source.paths) != 1:
+        return None
     try:
-        identity = identity_of([path], name)
-        if not identity or not os.path.isfile(path) or 0 <= time.time() - os.stat(path).st_mtime < JUST_NOW:
-            return None
-        with open(path, "rb") as file:
+        with open(source.paths[0], "rb") as file:
             if file.read(4) != b"PK\x03\x04":
                 return None
             with zipfile.ZipFile(file) as archive:
                 checkpoint, records = _unpickled(archive)
                 dims = _dimensions(checkpoint["dims"])
                 places = _places(checkpoint["model_state_dict"], dims, file, records)
-        heads = _heads(_ALIGNMENT_HEADS.get(name, checkpoint.get("alignment_heads")), dims)
-        return OpenaiArrays(path, name, dims, heads, places, identity)
+        heads = _heads(_ALIGNMENT_HEADS.get(source.name, checkpoint.get("alignment_heads")), dims)
+        return StoredArrays(source, dims, heads, places)
     except _ERRORS:
         return None
 
@@ -242,7 +153,7 @@ def _heads(dump: Any, dims: ModelDimensions) -> list[list[int]]:
 
 def _places(
     state: Any, dims: ModelDimensions, file: io.BufferedReader, records: Mapping[str, zipfile.ZipInfo]
-) -> dict[str, _Place]:
+) -> dict[str, Place]:
     """Return where the tensors lie, which are those of `dims` and no others, each without gaps in a stored record."""
     if dims.n_audio_layer + dims.n_text_layer > len(state):  # a forged number must not name a million tensors
         raise ValueError("too few tensors")
@@ -262,7 +173,7 @@ def _places(
         is_stored = record.compress_type == zipfile.ZIP_STORED and not record.flag_bits & 1
         if not (is_plain and fits and is_stored and record.file_size == storage.size * itemsize):
             raise ValueError("not plain")
-        places[name] = _Place(_start(file, record) + tensor.offset * itemsize, storage.dtype, shape)
+        places[name] = Place(_start(file, record) + tensor.offset * itemsize, storage.dtype, shape)
     return places
 
 
