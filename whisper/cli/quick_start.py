@@ -1,7 +1,7 @@
 """The quick start of the command: a model from its packed weights on disk, without torch, where nothing needs more.
 
-The first time its weights are packed: those of a ``.pt`` file here, without torch, others in a child process, with it;
-from then on the packed weights are read. A program's own `load_model` and `transcribe` do not come here.
+The first time its weights are packed: without torch where their file is of a kind that needs none, else in a child
+process; from then on the packed weights are read. A program's own `load_model` and `transcribe` do not come here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.download import is_verified
 from ..checkpoints.finding import find, names
+from ..checkpoints.finding.stored import CTRANSLATE2
 from ..checkpoints.formats import openai_arrays
+from ..checkpoints.formats.ctranslate2 import arrays as ctranslate2_arrays
+from ..checkpoints.formats.ctranslate2.layout import MODEL_FILE
 from ..checkpoints.identity import identity_of
 from ..checkpoints.published import _MODELS, BUNDLED, BUNDLED_NAME
 from ..checkpoints.stored_arrays import Source, StoredArrays
@@ -101,17 +104,25 @@ def _located(name: str, options: ModelOptions) -> tuple[Sequence[str], find.Foun
 
 def _arrays(paths: Sequence[str], found: find.Found | None, name: str) -> StoredArrays | None:
     """Return the weights of a model that can be packed without torch: what `load_model` would read, as verified."""
-    source = Source.of(paths, name)
-    arrays = None if source is None else openai_arrays.read(source)
-    if arrays is None or found is None:
-        return arrays
+    source = Source.of(paths, name, within=MODEL_FILE)
+    if source is None:
+        return None
+    if found is not None and found.stored.format == CTRANSLATE2:
+        arrays = ctranslate2_arrays.read(source, names.dimensions(name))
+    else:
+        arrays = openai_arrays.read(source)
+    return arrays if arrays is not None and (found is None or _is_good(found, name, arrays)) else None
+
+
+def _is_good(found: find.Found, name: str, arrays: StoredArrays) -> bool:
+    """Whether a copy of a published model is what its name says, as far as `load_model` looks."""
     if found.whose == find.OWN:
-        return arrays if is_verified(found.path, _MODELS[name].split("/")[-2]) else None
+        return is_verified(found.path, _MODELS[name].split("/")[-2])
     try:
         found.verify()
     except CheckpointError:
-        return None
-    return arrays if arrays.dims == names.dimensions(name) else None
+        return False
+    return arrays.dims == names.dimensions(name)
 
 
 def _packed(

@@ -7,9 +7,7 @@ do nothing but say where numbers lie.
 
 from __future__ import annotations
 
-import base64
 import collections
-import gzip
 import io
 import math
 import os
@@ -23,11 +21,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...network.dimensions import ModelDimensions, expected_shapes
 from ..published import _ALIGNMENT_HEADS
-from ..stored_arrays import Place, Source, StoredArrays
+from ..stored_arrays import Place, Source, StoredArrays, heads_of
 
 _LONGEST_PICKLE = 1 << 24  # bytes: no pickle of a Whisper comes near it
 _LARGEST = 1 << 20  # of the ten numbers
@@ -42,18 +39,19 @@ _ERRORS = (
 
 def read(source: Source) -> StoredArrays | None:
     """Read where the tensors of a ``.pt`` file lie; None where it is not of the plain form."""
-    if len(source.paths) != 1:
+    if len(source.files) != 1:
         return None
     try:
-        with open(source.paths[0], "rb") as file:
+        with open(source.files[0], "rb") as file:
             if file.read(4) != b"PK\x03\x04":
                 return None
             with zipfile.ZipFile(file) as archive:
                 checkpoint, records = _unpickled(archive)
                 dims = _dimensions(checkpoint["dims"])
                 places = _places(checkpoint["model_state_dict"], dims, file, records)
-        heads = _heads(_ALIGNMENT_HEADS.get(source.name, checkpoint.get("alignment_heads")), dims)
-        return StoredArrays(source, dims, heads, places)
+        own = checkpoint.get("alignment_heads")
+        dump = _ALIGNMENT_HEADS.get(source.name, own if isinstance(own, (str, bytes)) else None)
+        return StoredArrays(source, dims, heads_of(dump, dims), places)
     except _ERRORS:
         return None
 
@@ -134,16 +132,6 @@ def _dimensions(dims: Any) -> ModelDimensions:
     if found.n_audio_state % found.n_audio_head or found.n_text_state % found.n_text_head:
         raise ValueError("other heads")
     return found
-
-
-def _heads(dump: Any, dims: ModelDimensions) -> list[list[int]]:
-    """Return layers and heads of what `weights.dump_alignment_heads` wrote; without it, the upper half of them."""
-    mask: npt.NDArray[np.bool_] = np.zeros((dims.n_text_layer, dims.n_text_head), dtype=bool)
-    mask[dims.n_text_layer // 2 :] = True
-    if isinstance(dump, (str, bytes)):
-        mask = np.frombuffer(gzip.decompress(base64.b85decode(dump)), dtype=bool).reshape(mask.shape)
-    heads: list[list[int]] = np.argwhere(mask).tolist()
-    return heads
 
 
 # ---------------------------------------------------------------------------------------------------------
