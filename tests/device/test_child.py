@@ -62,14 +62,13 @@ def test_an_interrupted_child_interrupts() -> None:
 
 def test_an_interrupt_of_the_parent_ends_the_child(tmp_path: Path) -> None:
     """Nobody is left behind, and what the child had begun is taken back."""
-    begun, undone = tmp_path / "begun", tmp_path / "undone"
+    undone = tmp_path / "undone"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     here = os.getpid()
 
     def endless() -> None:
-        begun.write_text("")
-        os.kill(here, signal.SIGINT)
         try:
+            os.kill(here, signal.SIGINT)
             threading.Event().wait(60)
         finally:
             undone.write_text("")

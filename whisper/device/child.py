@@ -42,9 +42,12 @@ def run(work: Callable[[], object]) -> bool:
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        _answer(work, writing)
-    os.close(writing)
+        try:
+            _answer(work, writing)
+        finally:  # an interrupt before it began
+            os._exit(_INTERRUPTED)
     try:
+        os.close(writing)
         with open(reading, "rb") as pipe:
             answer = pipe.read()
     except BaseException:  # Ctrl-C, which may have reached this process alone
