@@ -20,6 +20,7 @@ from whisper.checkpoints.formats import openai_arrays
 from whisper.checkpoints.stored_arrays import StoredArrays
 from whisper.cli import quick_start
 from whisper.cli.common import ModelOptions
+from whisper.errors import DownloadError
 from whisper.model import ModelDimensions, Whisper
 from whisper.runtime import select
 from whisper.runtime.native import kernels, packed_files
@@ -166,6 +167,34 @@ def published(little: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(openai_arrays._ALIGNMENT_HEADS, "tiny.en")  # of another number of layers
     monkeypatch.setitem(quick_start._MODELS, "tiny.en", f"https://example.org/{digest}/tiny.en.pt")
     return path
+
+
+@needs_kernels
+def test_a_model_is_downloaded_without_torch(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = published.rename(published.with_name("elsewhere"))
+
+    def download(url: str, root: str, in_memory: bool) -> str:
+        assert (url, root, in_memory) == (quick_start._MODELS["tiny.en"], str(published.parent), False)
+        return shutil.copy(elsewhere, published)
+
+    monkeypatch.setattr(quick_start, "_download", download)
+    whole = object()
+    model: Any = quick_start.load(ModelOptions(device="cpu"), "tiny.en", True, lambda: whole)  # type: ignore[arg-type, return-value]
+    assert type(model) is PackedModel
+    assert model.dims == DIMS
+
+
+@needs_kernels
+def test_what_cannot_be_downloaded_is_explained(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.unlink()
+
+    def fail(*_: Any) -> None:
+        raise DownloadError("cannot reach example.org")
+
+    monkeypatch.setattr(quick_start, "_download", fail)
+    message = "model tiny.en is not on this machine and cannot be downloaded: cannot reach example.org; no other model"
+    with pytest.raises(DownloadError, match=message):
+        quick_start.load(ModelOptions(device="cpu"), "tiny.en", True, lambda: pytest.fail("it was loaded"))
 
 
 @needs_kernels

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.download import is_verified
+from ..checkpoints.cache import cache_folder
+from ..checkpoints.download import _download, is_verified
 from ..checkpoints.finding import find, names
 from ..checkpoints.finding.stored import CTRANSLATE2
 from ..checkpoints.formats import openai_arrays
@@ -24,10 +25,11 @@ from ..checkpoints.stored_arrays import Source, StoredArrays
 from ..device import child
 from ..device.lazy_torch import set_n_threads
 from ..device.precision import resolve
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DownloadError
 from ..network.dimensions import ModelDimensions
 from ..runtime.native import packed_files
 from ..runtime.packed_model import PackedModel
+from .common import naming_models_here
 
 if TYPE_CHECKING:
     from ..model import Whisper
@@ -55,6 +57,9 @@ def load(options: ModelOptions, name: str, fp16: bool, whole: Callable[[], Whisp
         return whole()
     compute_type = resolve(options.compute_type, "cpu")
     paths, found = _located(name, options)
+    if not paths and name in _MODELS and packed_files.path_for(name, compute_type) is not None:
+        _download_model(name, options)
+        paths, found = _located(name, options)
     path = packed_files.path_for(identity_of(paths, name), compute_type)
     if path is None:
         return whole()
@@ -74,6 +79,15 @@ def load(options: ModelOptions, name: str, fp16: bool, whole: Callable[[], Whisp
         return packed(path) or whole()
     loaded = _pack(whole)
     return packed(path) or loaded
+
+
+def _download_model(name: str, options: ModelOptions) -> None:
+    """Download a published model, as `load_model` does it, without torch."""
+    with naming_models_here(options, name):
+        try:
+            _download(_MODELS[name], options.model_dir or cache_folder(), False)
+        except DownloadError as error:
+            raise DownloadError(f"{error}{find.inexact_copies(name)}") from error
 
 
 def _pack(whole: Callable[[], Whisper]) -> Whisper:
