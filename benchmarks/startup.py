@@ -9,6 +9,7 @@ so that a machine whose speed drifts treats them alike. A table gives medians ov
 median of the paired ratios to the original's; the last line is one JSON object.
 
   sotto         whisper FILE, its packed weights on disk from the first start
+  sotto-first   the same, with an empty folder of packed weights at each start: it packs and writes them
   sotto-whole   the same with SOTTO_PACKED=0: with torch, and packing at every start
   openai        openai-whisper, which reads the sound as an array, as its command needs ffmpeg
   faster        faster-whisper, int8, as it has no command
@@ -16,7 +17,8 @@ median of the paired ratios to the original's; the last line is one JSON object.
 With `--greedy` all decode once, at temperature 0 and without beams: drawn weights, such as those that
 `rival_models.prepare` makes of a size of which there are no others, would fail every threshold.
 
-Columns: seconds to the first line with "-->", seconds to the end, seconds of the processor, MB at the peak (ru_maxrss).
+Columns: seconds to the first line with "-->", seconds to the end, seconds of the processor, MB at the peak (ru_maxrss:
+of the process, or of a child of it where that is larger).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -52,6 +55,7 @@ model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=int
 for segment in model.transcribe(recording, language=language{greedy})[0]:
     print(f"[{{segment.start}} --> {{segment.end}}] {{segment.text}}", flush=True)
 """
+FIRST = "sotto-first"
 GREEDY = ", temperature=0.0"
 
 
@@ -92,6 +96,7 @@ def commands(
     ours = [sys.executable, "-m", "whisper", recording, *options]
     found = {
         "sotto": (ours, {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": out}),
+        FIRST: (ours, {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": os.path.join(out, FIRST)}),
         "sotto-whole": (ours, {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": out, "SOTTO_PACKED": "0"}),
     }
     rest = GREEDY if greedy else ""
@@ -142,6 +147,8 @@ def main() -> None:
             results[name] = {key: [] for key in chosen}
             for i in range(arguments.rounds + 1):
                 for key, (command, environment) in chosen.items():
+                    if key == FIRST:
+                        shutil.rmtree(environment["XDG_CACHE_HOME"], ignore_errors=True)
                     threads = {"OMP_NUM_THREADS": str(arguments.threads)}
                     start = started(command, {**os.environ, **threads, **environment})
                     if i:

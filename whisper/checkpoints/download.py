@@ -53,9 +53,9 @@ def _download(url: str, root: str, in_memory: bool) -> bytes | str:
         os.makedirs(root, exist_ok=True)
         if os.path.exists(target) and not os.path.isfile(target):
             raise DownloadError(f"{target} exists and is not a regular file; move it away and load again")
-        if not _is_verified(target, expected):
+        if not is_verified(target, expected):
             with _only_one_process(target):
-                if not _is_verified(target, expected):  # another process may have finished first
+                if not is_verified(target, expected):  # another process may have finished first
                     if os.path.isfile(target):
                         warnings.warn(
                             f"{target} exists, but its SHA-256 checksum does not match; downloading it again",
@@ -78,7 +78,8 @@ def _download(url: str, root: str, in_memory: bool) -> bytes | str:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _is_verified(target: str, expected: str) -> bool:
+def is_verified(target: str, expected: str) -> bool:
+    """Whether a file has this SHA-256, which is computed once and remembered."""
     if not os.path.isfile(target):
         return False
     seen = _fingerprint(target, expected)

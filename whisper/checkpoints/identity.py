@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+JUST_NOW = 0.02  # seconds: two changes within one tick of a file system's clock have the same time stamp
 MOST_FILES = 100  # of a folder; one with more is nobody's model
 DESCRIBING = (".json", ".txt")  # files that are read beside one of weights
 

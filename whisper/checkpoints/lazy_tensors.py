@@ -25,12 +25,11 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..media.spool import temporary_folder
-from .identity import Origin
+from .identity import JUST_NOW, Origin
 
 SMALL = 1 << 24  # bytes: files up to this size are held in memory
 MAPS = "/proc/self/maps"  # the memory mappings on Linux; elsewhere all files are held in memory
 FICLONE = 0x40049409  # ioctl: the same blocks in another file, until one of them is written to
-JUST_NOW = 0.02  # seconds: two changes within one tick of a file system's clock have the same time stamp
 DELAYS = (0.05, 0.2, 0.8)  # seconds before a file that changes is copied again
 _BLOCK = 1 << 20
 

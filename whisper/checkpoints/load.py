@@ -175,7 +175,9 @@ def _read_published(name: str, download_root: str | None, in_memory: bool, quant
         try:
             content = _download(str(url), folder, in_memory)
         except DownloadError as error:
-            raise DownloadError(f"{error}{_inexact_copies(name)}") from error
+            from .finding import find
+
+            raise DownloadError(f"{error}{find.inexact_copies(name)}") from error
         held = content if isinstance(content, bytes) else None
         weights = _identified(name, [path], lambda: recognize.read(path, held))
     if (heads := _ALIGNMENT_HEADS.get(name)) is not None:
@@ -197,16 +199,6 @@ def _read_found(name: str, in_memory: bool, quantized: bool) -> Weights | None:
             find.tell_once(f"taking {copy}")
             return weights
     return None
-
-
-def _inexact_copies(name: str) -> str:
-    from .finding import find
-
-    inexact = [found for found in find.copies(name, quantized=True) if not found.stored.is_exact]
-    if not inexact:
-        return ""
-    found = inexact[0]
-    return f"; quantized=True, --quantized True takes {found.path} ({found.describe()})"
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def load(options: ModelOptions, name: str) -> Whisper:
     if options.threads:
         set_n_threads(options.threads)
     device = None if options.device == "auto" else options.device
-    try:
+    with naming_models_here(options, name):
         return load_model(
             name,
             device=device,
@@ -246,6 +246,13 @@ def load(options: ModelOptions, name: str) -> Whisper:
             compute_type=options.compute_type,
             quantized=options.quantized,
         )
+
+
+@contextmanager
+def naming_models_here(options: ModelOptions, name: str) -> Iterator[None]:
+    """Say in the error of a model that cannot be downloaded which others need no download."""
+    try:
+        yield
     except DownloadError as error:
         here = _models_here(options.model_dir)
         raise DownloadError(f"model {name} is not on this machine and cannot be downloaded: {error}; {here}") from error

@@ -139,6 +139,12 @@ def copies(name: str, *, quantized: bool = False) -> Iterator[Found]:
         yield from inexact
 
 
+def inexact_copies(name: str) -> str:
+    """Return what is said of copies that are not exact where an exact one cannot be had: the end of a sentence."""
+    found = next((found for found in copies(name, quantized=True) if not found.stored.is_exact), None)
+    return f"; quantized=True, --quantized True takes {found.path} ({found.describe()})" if found else ""
+
+
 def _everywhere(name: str) -> Iterator[Found]:
     yield from _described(name, places.in_named_folders(name))
     for package in packages.packaged(name):

@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ..formats.ctranslate2.layout import SPEC_NAME, TYPES
+
 EXACT = ("float32", "float16")  # the published weights are float16, so that both hold the same numbers
 
 OPENAI, HUGGING_FACE, CTRANSLATE2, GGML, MLX = "openai-whisper", "Hugging Face", "CTranslate2", "GGML", "MLX"
@@ -29,7 +31,6 @@ _TORCH_STORAGES = {  # as they are named in the pickle of torch's files
 }  # fmt: skip
 _SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NUMPY = {"f8": "float64", "f4": "float32", "f2": "float16"}
-_CTRANSLATE2 = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _GGML = {
     0: "float32", 1: "float16", 2: "q4_0", 3: "q4_1", 7: "q8_0", 8: "q5_0", 9: "q5_1", 10: "q2_K",
     11: "q3_K", 12: "q4_K", 13: "q5_K", 14: "q6_K",
@@ -101,7 +102,7 @@ def _mlx(folder: str, config: dict[str, Any]) -> Stored:
 
 def _file(paths: Sequence[str]) -> Stored | None:
     with ExitStack() as opened:
-        parts = _Parts([opened.enter_context(open(path, "rb")) for path in paths])
+        parts = Parts([opened.enter_context(open(path, "rb")) for path in paths])
         first = parts.take(4)
         if first[:2] == b"PK" and len(paths) == 1:
             return Stored(OPENAI, _least_exact(_torch_precisions(paths[0])), parts.size)
@@ -109,9 +110,12 @@ def _file(paths: Sequence[str]) -> Stored | None:
             kind = struct.unpack("<11i", parts.take(44))[10] % 1000
             return Stored(GGML, _GGML.get(kind, "quantised"), parts.size)
         version = int.from_bytes(first, "little")
-        if not 3 <= version <= 6 or parts.string() != "WhisperSpec":
+        if not 3 <= version <= 6 or parts.string() != SPEC_NAME:
             return None
-        return Stored(CTRANSLATE2, _least_exact(_ctranslate2_precisions(parts, version)), parts.size)
+        parts.skip(4)  # the revision
+        variables, _ = ctranslate2_variables(parts, version)
+        precisions = {variable.type for variable in variables.values() if variable.shape}  # scalars are settings
+        return Stored(CTRANSLATE2, _least_exact(precisions), parts.size)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ def _npz_precisions(path: str) -> set[str]:
     return found
 
 
-class _Parts:
+class Parts:
     """A position in a file that may be in parts."""
 
     def __init__(self, files: Sequence[BinaryIO]) -> None:
@@ -188,39 +192,48 @@ class _Parts:
         return content
 
     def skip(self, size: int) -> None:
+        """Move on."""
         self.position += size
         if self.position > self.size:
             raise ValueError("it is truncated")
 
     def number(self, form: str) -> int:
+        """Return the next number, which `form` describes as `struct` does."""
         return int(struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0])
 
     def string(self) -> str:
+        """Return the next text, which ends in a zero."""
         return self.take(self.number("H")).rstrip(b"\0").decode("utf-8")
 
 
-def _ctranslate2_precisions(parts: _Parts, version: int) -> set[str]:
-    """Return the precisions of all arrays but scalars, which are settings."""
-    parts.skip(4)  # the revision
-    found = set()
+@dataclass(frozen=True)
+class Variable:
+    """An array in a file of CTranslate2."""
+
+    type: str
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+
+def ctranslate2_variables(parts: Parts, version: int) -> tuple[dict[str, Variable], dict[str, str]]:
+    """Return what follows the revision of the spec: the variables, and further names of some."""
+    found = {}
     for _ in range(min(parts.number("I"), _MOST_VARIABLES)):
-        parts.string()
-        rank = parts.number("B")
-        parts.skip(4 * rank)
+        name = parts.string()
+        shape = tuple(parts.number("I") for _ in range(parts.number("B")))
         kind = parts.number("B")
         length = parts.number("I")
         if version >= 4:
-            precision = _CTRANSLATE2[kind]
+            type_ = TYPES[kind]
         else:
-            precision, length = {1: "int8", 2: "int16", 4: "float32"}[kind], length * kind
-        if rank:
-            found.add(precision)
+            type_, length = {1: "int8", 2: "int16", 4: "float32"}[kind], length * kind
+        found[name] = Variable(type_, shape, parts.position, length)
         parts.skip(length)
-    for _ in range(2 * min(parts.number("I"), _MOST_VARIABLES)):  # further names, and whose they are
-        parts.string()
+    aliases = {parts.string(): parts.string() for _ in range(min(parts.number("I"), _MOST_VARIABLES))}
     if parts.position != parts.size:
         raise ValueError("it does not end where it should")
-    return found
+    return found, aliases
 
 
 def _json(path: str) -> dict[str, Any]:

@@ -185,6 +185,13 @@ def write(path: str, blocks: Sequence[Block], about: Mapping[str, Any], n_thread
         _tidy(path)
 
 
+def can_write() -> bool:
+    """Whether the folder is there, or can be made, and takes files."""
+    with suppress(OSError):
+        os.makedirs(folder(), exist_ok=True)
+    return os.access(folder(), os.W_OK | os.X_OK)
+
+
 def _tidy(newest: str) -> None:
     """Remove the files that were not used for longest, until the others take no more than `MOST_BYTES`."""
     files = []

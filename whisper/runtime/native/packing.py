@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ...device.lazy_torch import Tensor, n_threads, torch
 from ...errors import ShapeError
@@ -17,6 +19,8 @@ from .pointers import address
 
 PACK_ROWS = 256  # rows of a matrix that are packed at once: bounds the float32 copy
 
+Floats: TypeAlias = npt.NDArray[np.float32]
+Numbers: TypeAlias = "Tensor | npt.NDArray[Any]"
 # dimensions, packed matrices and float32 arrays, in the order in which kernels.cpp takes them
 Parts = tuple[ctypes.Structure, list[int], list[int]]
 
@@ -145,7 +149,8 @@ class Packer(Layout):
     library, dims, dtype, arena
         See `Layout`.
     tensors
-        Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once.
+        Weights under the names of `Whisper.state_dict`, in any floating-point precision, of torch or of NumPy; each is
+        read once.
     """
 
     def __init__(
@@ -154,7 +159,7 @@ class Packer(Layout):
         dims: ModelDimensions,
         dtype: int,
         arena: object,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Numbers],
     ) -> None:
         self.tensors = tensors
         self.staging = np.empty(0, np.float32)
@@ -162,20 +167,20 @@ class Packer(Layout):
 
     def _array(self, name: str) -> int:
         place = super()._array(name)  # a copy, whose memory no other owner can change or release
-        torch.from_numpy(self.kept[-1]).copy_(self._tensor(name).detach())
+        _fill(self.kept[-1], self._tensor(name))
         return place
 
-    def _tensor(self, name: str) -> Tensor:
+    def _tensor(self, name: str) -> Any:
         """Read a tensor of the shape that the dimensions ask for."""
         tensor = self.tensors[name]
         if tuple(tensor.shape) != self.shapes[name]:
             raise ShapeError(f"{name} must have the shape {self.shapes[name]}, not {tuple(tensor.shape)}")
-        return tensor
+        return tensor.detach() if isinstance(tensor, Tensor) else tensor
 
     def _convolution(self, name: str) -> int:
-        weight = self._tensor(f"{name}.weight").detach()  # (n_out, n_in, 3)
+        weight = self._tensor(f"{name}.weight")  # (n_out, n_in, 3)
         matrix = super()._convolution(name)
-        flat = weight.permute(0, 2, 1).flatten(1)  # (n_out, 3 n_in): the three frames of the kernel side by side
+        flat = weight.swapaxes(1, 2).reshape(len(weight), -1)  # (n_out, 3 n_in): the frames of the kernel side by side
         self._pack(matrix, 0, flat, self._tensor(f"{name}.bias"))
         return matrix
 
@@ -185,11 +190,11 @@ class Packer(Layout):
         matrix = super()._matrix(weights, biases, dtype, keep_remainder)
         for i, name in enumerate(weights):  # one is held at a time
             bias = self._tensor(biases[i]) if biases and biases[i] in self.shapes else None
-            self._pack(matrix, i * self.shapes[name][0], self._tensor(name).detach(), bias)
+            self._pack(matrix, i * self.shapes[name][0], self._tensor(name), bias)
         return matrix
 
-    def _pack(self, matrix: int, first: int, weight: Tensor, bias: Tensor | None) -> None:
-        biases = None if bias is None else bias.detach().to("cpu", torch.float32).contiguous()
+    def _pack(self, matrix: int, first: int, weight: Any, bias: Any) -> None:
+        biases = None if bias is None else _fill(np.empty(len(bias), np.float32), bias)
         for start in range(0, len(weight), PACK_ROWS):
             rows = self._float(weight[start : start + PACK_ROWS])
             own = None if biases is None else _pointer(biases[start : start + len(rows)], "a bias")
@@ -197,12 +202,22 @@ class Packer(Layout):
                 matrix, first + start, len(rows), _pointer(rows, "weights"), own, n_threads()
             )
 
-    def _float(self, rows: Tensor) -> Tensor:
-        """Return rows in float32 on the CPU, in memory that the next call overwrites."""
-        if rows.numel() > len(self.staging):
-            self.staging = np.empty(rows.numel(), np.float32)
-        return torch.from_numpy(self.staging)[: rows.numel()].view(rows.shape).copy_(rows)
+    def _float(self, rows: Any) -> Floats:
+        """Return rows in float32, in memory that the next call overwrites."""
+        size = math.prod(rows.shape)
+        if size > len(self.staging):
+            self.staging = np.empty(size, np.float32)
+        return _fill(self.staging[:size].reshape(rows.shape), rows)
 
 
-def _pointer(tensor: Tensor, what: str) -> ctypes.c_void_p:
-    return ctypes.c_void_p(address(tensor, np.float32, tensor.numel(), what))
+def _fill(array: Floats, numbers: Any) -> Floats:
+    """Fill an array with numbers of torch or of NumPy, in any precision and on any device."""
+    if isinstance(numbers, Tensor):
+        torch.from_numpy(array).copy_(numbers)
+    else:
+        np.copyto(array, numbers)
+    return array
+
+
+def _pointer(array: Floats, what: str) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(array, np.float32, array.size, what))

@@ -36,7 +36,7 @@ from ..interface import (
 )
 from . import kernels, packed_files
 from .packed_files import PackedFileError
-from .packing import Layout, Packer, Parts
+from .packing import Layout, Numbers, Packer, Parts
 from .pointers import address
 
 TYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
@@ -67,8 +67,8 @@ class NativeRunner:
     dims
         Of the network; see `supports`.
     tensors
-        Weights under the names of `Whisper.state_dict`, in any floating-point precision; each is read once and packed.
-        Or the path of a file of packed weights; see `packed_files`.
+        Weights under the names of `Whisper.state_dict`, in any floating-point precision, of torch or of NumPy; each is
+        read once and packed. Or the path of a file of packed weights; see `packed_files`.
     compute_type
         "float32", "bfloat16" or "int8": how matrices are held and multiplied. With int8 the attention and the
         convolutions are in bfloat16, or in float32 on a processor that does not multiply bfloat16; where it has tiles
@@ -89,7 +89,7 @@ class NativeRunner:
     def __init__(
         self,
         dims: ModelDimensions,
-        tensors: Mapping[str, Tensor] | str,
+        tensors: Mapping[str, Numbers] | str,
         compute_type: str,
         device: Any = "cpu",
         *,
@@ -108,7 +108,7 @@ class NativeRunner:
         self.row_bytes: int = library.sotto_kv_row_bytes(self._decoder)
         self.window_bytes = self._cross_kv_bytes(dims.n_audio_ctx)
 
-    def _packed(self, tensors: Mapping[str, Tensor]) -> Layout:
+    def _packed(self, tensors: Mapping[str, Numbers]) -> Layout:
         """Read what was packed of these tensors before, or pack them, and keep that for later processes."""
         known, dtype, n = origin_of(tensors), TYPES[self.compute_type], n_threads()
         path = packed_files.path_for(known.identity, self.compute_type)
@@ -116,7 +116,7 @@ class NativeRunner:
             with contextlib.suppress(PackedFileError):
                 return self._read(path)
         packer = Packer(self._library, self.dims, dtype, _Arena(self._library), tensors)
-        if path is not None:
+        if path is not None and origin_of(tensors) == known:  # no file of it was changed meanwhile
             packed_files.write(path, packer.blocks(), known.about, n)
         return packer
 

@@ -6,16 +6,25 @@ The numbers and names are those of CTranslate2 4.8 (MIT licence).
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import torch
-
-from ...lazy_tensors import KeptFile
+if TYPE_CHECKING:
+    from ...lazy_tensors import KeptFile
 
 MODEL_FILE = "model.bin"
 SPEC_NAME = "WhisperSpec"
+NEWEST_VERSION, NEWEST_REVISION = 6, 3  # of the format, and of the spec
 EMBEDDING = "decoder/embeddings/weight"
 PROJECTION = "decoder/projection/weight"  # the output layer: a further name of the embedding
-TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)  # by their ids
+TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")  # by their ids
+
+SETTINGS = {  # what Whisper has; others change what the network computes
+    "decoder/activation": (1, 3),  # GELU, by its numbers before and since revision 3
+    "decoder/pre_norm": (1,),
+    "decoder/alibi": (0,),
+    "decoder/scale_embeddings": (0, 1.0),  # a flag, or a factor
+    "decoder/start_from_zero_embedding": (0,),
+}
 
 _OUTSIDE_LAYERS = {
     "encoder/position_encodings/encodings": "encoder.positional_embedding",

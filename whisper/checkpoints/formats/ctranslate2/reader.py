@@ -26,21 +26,23 @@ from ..alignment_heads import published_heads
 from ..byte_reader import ByteReader
 from ..foreign import described
 from ..model_folders import heads_of_pairs, known_tokens, read_json
-from .layout import EMBEDDING, MODEL_FILE, PROJECTION, SPEC_NAME, TYPES, is_ctranslate2, layout
+from .layout import (
+    EMBEDDING,
+    MODEL_FILE,
+    NEWEST_REVISION,
+    NEWEST_VERSION,
+    PROJECTION,
+    SETTINGS,
+    SPEC_NAME,
+    TYPES,
+    is_ctranslate2,
+    layout,
+)
 
-_NEWEST_VERSION, _NEWEST_REVISION = 6, 3
 _OLD_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.float32}  # by the size of a number, before version 4
 _MOST_VARIABLES = 20_000  # large-v3 has 1,200 in int8
 _INT16_SCALE = 1000.0  # where a file gives none
 _BLOCK = 1 << 20
-
-_SETTINGS = {  # what Whisper has; others change what the network computes
-    "decoder/activation": (1, 3),  # GELU, by its numbers before and since revision 3
-    "decoder/pre_norm": (1,),
-    "decoder/alibi": (0,),
-    "decoder/scale_embeddings": (0, 1.0),  # a flag, or a factor
-    "decoder/start_from_zero_embedding": (0,),
-}
 
 
 def read_folder(folder: str) -> Weights:
@@ -173,10 +175,10 @@ def _read_header(reader: ByteReader) -> int:
             f"{path} is a CTranslate2 model with {spec[:60]!a}, and a Whisper has {SPEC_NAME}; "
             "give the folder of a Whisper"
         )
-    if version > _NEWEST_VERSION or revision > _NEWEST_REVISION:
+    if version > NEWEST_VERSION or revision > NEWEST_REVISION:
         raise CheckpointError(
             f"{path} has CTranslate2's binary version {version} and revision {revision}, and here "
-            f"{_NEWEST_VERSION} and {_NEWEST_REVISION} are known; update sotto, or give the model that it was made from"
+            f"{NEWEST_VERSION} and {NEWEST_REVISION} are known; update sotto, or give the model that it was made from"
         )
     return version
 
@@ -215,7 +217,7 @@ def _read_variable(reader: ByteReader, name: str, version: int) -> _Variable:
     shape = reader.numbers(f"{rank}I", f"the shape of {name!a}")
     kind, size = reader.numbers("BI", f"the type of {name!a}")
     if version >= 4:
-        dtype = TYPES[kind] if kind < len(TYPES) else None
+        dtype: torch.dtype | None = getattr(torch, TYPES[kind]) if kind < len(TYPES) else None
     else:  # the size of a number, and how many there are
         dtype, size = _OLD_TYPES.get(kind), size * kind
     if dtype is None:
@@ -289,7 +291,7 @@ class _Variables:
 
 
 def _check_settings(variables: _Variables) -> None:
-    for name, allowed in _SETTINGS.items():
+    for name, allowed in SETTINGS.items():
         value = variables.scalar(name)
         if value is not None and value not in allowed:
             raise CheckpointError(

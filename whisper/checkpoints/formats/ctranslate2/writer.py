@@ -116,7 +116,7 @@ def _converted(name: str, tensor: Tensor, precision: str) -> Iterator[tuple[str,
         yield name, levels
         yield name + "_scale", scale
         return
-    dtype = _FLOATS.get(precision, tensor.dtype if tensor.dtype in TYPES else torch.float32)
+    dtype = _FLOATS.get(precision, tensor.dtype if _type(tensor.dtype) in TYPES else torch.float32)
     converted = tensor.to(dtype)
     if not converted.isfinite().all():
         raise CheckpointError(f"{name} has numbers that {str(dtype)[6:]} cannot hold; save in float32")
@@ -145,7 +145,7 @@ def _write_variable(file: BinaryIO, name: str, tensor: Tensor) -> None:
     content = tensor.contiguous()
     n_bytes = content.numel() * content.element_size()
     file.write(_text(name) + struct.pack(f"<B{content.ndim}I", content.ndim, *content.shape))
-    file.write(struct.pack("<BI", TYPES.index(content.dtype), n_bytes))
+    file.write(struct.pack("<BI", TYPES.index(_type(content.dtype)), n_bytes))
     file.write(content.reshape(-1).view(torch.uint8).numpy().data)
 
 
@@ -189,3 +189,7 @@ def _config(model: Whisper) -> dict[str, Any]:
         "suppress_ids": never,
         "suppress_ids_begin": at_the_beginning,
     }
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
