@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from whisper.speakers import packed_encoder, voice_network, weights
+from whisper.speakers import networks, packed_encoder, weights
 from whisper.speakers.packed_encoder import PackedEncoder
 from whisper.speakers.voice_encoder import VoiceEncoder, pieces_of
 
@@ -62,8 +62,8 @@ def test_the_number_of_threads_changes_nothing(
 def test_without_kernels_pytorch_computes(plain: VoiceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_encoder.kernels, "load", lambda: None)
     assert packed_encoder.packed(plain) is None
-    voice_network.network.cache_clear()
+    networks.voices.cache_clear()
     try:
-        assert isinstance(voice_network.network().embed.__self__, VoiceEncoder)  # type: ignore[attr-defined]
+        assert isinstance(networks.voices().embed.__self__, VoiceEncoder)  # type: ignore[attr-defined]
     finally:
-        voice_network.network.cache_clear()
+        networks.voices.cache_clear()

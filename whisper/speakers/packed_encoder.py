@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch.nn.functional as F
-from torch import Tensor, from_numpy, get_num_threads
+from torch import from_numpy, get_num_threads
 
 from ..device.torch_state import clean_state
 from ..runtime.native import kernels
 from ..runtime.native.pointers import address
+from .packed_arrays import TOP, Array, PackedArrays, array_of
 from .voice_encoder import BLOCKS
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 DEVIATIONS = 6.0  # of a channel that is read by a batch norm: what lies further from its mean is cut off
 RECTIFIED_DEVIATIONS = 8.0  # of one behind a batch norm and a rectifier, above its mean
-COLUMNS, TOP, MIDDLE = 32, 255.0, 127.5
-
-Array = npt.NDArray[np.float64]
+MIDDLE = 127.5
 
 
 class PackedEncoder:
@@ -44,13 +42,12 @@ class PackedEncoder:
 
     def __init__(self, library: ctypes.CDLL, plain: VoiceEncoder) -> None:
         self._library, self._plain = library, plain
-        self._arrays: list[npt.NDArray[Any]] = []
+        self._arrays = PackedArrays()
         with clean_state():
             self._dense = plain.dense_layer()
             top = self._head()
             self._blocks(top)
-        pointers = (ctypes.c_void_p * len(self._arrays))(*(array.ctypes.data for array in self._arrays))
-        self._encoder = library.sotto_voices_new(pointers)
+        self._encoder = library.sotto_voices_new(self._arrays.pointers())
 
     @property
     def is_there(self) -> bool:
@@ -84,21 +81,21 @@ class PackedEncoder:
         """Pack the two-dimensional layers; returns what stands for the bytes 255 of the last one's channels."""
         kernel, bias, mean, deviation = self._convolution("head.conv1", "head.bn1")
         top = _top(mean, deviation)
-        self._floats(kernel * (TOP / top)[:, None], transposed=True)
-        self._floats(bias * TOP / top)
+        self._arrays.floats(kernel * (TOP / top)[:, None], transposed=True)
+        self._arrays.floats(bias * TOP / top)
         for i in (1, 2):
             for j in (0, 1):
                 top, mean, deviation = self._residual(f"head.layer{i}.{j}", top, mean, deviation)
         kernel, bias, mean, deviation = self._convolution("head.conv2", "head.bn2")
         last_top = _top(mean, deviation)
-        self._layer(kernel * np.tile(top / TOP, 9), bias, TOP / last_top)
+        self._arrays.layer(kernel * np.tile(top / TOP, 9), bias, TOP / last_top)
         return last_top
 
     def _residual(self, name: str, top: Array, mean: Array, deviation: Array) -> tuple[Array, Array, Array]:
         """Pack a block of two layers, whose input has these channels; returns the same of its output."""
         kernel, bias, inner_mean, inner_deviation = self._convolution(f"{name}.conv1", f"{name}.bn1")
         inner_top = _top(inner_mean, inner_deviation)
-        self._layer(kernel * np.tile(top / TOP, 9), bias, TOP / inner_top)
+        self._arrays.layer(kernel * np.tile(top / TOP, 9), bias, TOP / inner_top)
         kernel, bias, own_mean, own_deviation = self._convolution(f"{name}.conv2", f"{name}.bn2")
         kernel = kernel * np.tile(inner_top / TOP, 9)
         if f"{name}.shortcut.0.weight" in self._plain.weights:
@@ -109,22 +106,22 @@ class PackedEncoder:
             mean, kept = mean.clip(0), top / TOP
         mean, deviation = mean + own_mean, np.hypot(deviation, own_deviation)
         new_top = _top(mean, deviation)
-        self._layer(kernel, bias, TOP / new_top)
+        self._arrays.layer(kernel, bias, TOP / new_top)
         if kept is not None:
-            self._floats(kept * TOP / new_top)
+            self._arrays.floats(kept * TOP / new_top)
         return new_top, mean, deviation
 
     def _convolution(self, layer: str, norm: str) -> tuple[Array, Array, Array, Array]:
         """Return kernel ``(out, k)``, bias, and the mean and deviation of each channel; k: time, frequency, channel."""
         kernel, bias = self._plain.folded(layer, norm)
         kernel = kernel.permute(0, 3, 2, 1).reshape(len(kernel), -1)
-        return _array(kernel), _array(bias), *self._spread(norm)
+        return array_of(kernel), array_of(bias), *self._spread(norm)
 
     def _spread(self, norm: str) -> tuple[Array, Array]:
         """Return mean and deviation behind a batch norm."""
         w = self._plain.weights
         deviation = w.get(f"{norm}.weight", w[f"{norm}.running_var"] * 0 + 1).abs()
-        return _array(w.get(f"{norm}.bias", deviation * 0)), _array(deviation)
+        return array_of(w.get(f"{norm}.bias", deviation * 0)), array_of(deviation)
 
     def _blocks(self, top: Array) -> None:
         """Pack the layers over time; `top` stands for the bytes 255 of what they read."""
@@ -133,70 +130,52 @@ class PackedEncoder:
         kernel = kernel.view(128, 32, -1, 5).permute(0, 3, 2, 1).reshape(128, -1)  # five frames, frequency, channel
         low, step = self._range("xvector.transit1.nonlinear.batchnorm")
         new = slice(0, 128)
-        self._layer(_array(kernel) * np.tile(top / TOP, 50), _array(bias), 1 / step[new], -low[new] / step[new])
-        self._floats(-low[new] / step[new])
+        self._arrays.layer(array_of(kernel) * np.tile(top / TOP, 50), array_of(bias), 1 / step[new], -low[new] / step[new])
+        self._arrays.floats(-low[new] / step[new])
         for number, (n_layers, _) in enumerate(BLOCKS, 1):
             transit = f"xvector.transit{number}"
             for i in range(n_layers):
                 self._gated(f"xvector.block{number}.tdnnd{i + 1}", low, step)
-            matrix = _array(self._plain.weights[f"{transit}.linear.weight"][:, :, 0])
+            matrix = array_of(self._plain.weights[f"{transit}.linear.weight"][:, :, 0])
             folded, bias_of = self._clamped(f"{transit}.nonlinear.batchnorm", low, step, matrix)
             if number < len(BLOCKS):
                 low, step = self._range(f"xvector.transit{number + 1}.nonlinear.batchnorm")
                 new = slice(0, len(matrix))
-                self._layer(folded, bias_of, 1 / step[new], -low[new] / step[new], zero=MIDDLE)
+                self._arrays.layer(folded, bias_of, 1 / step[new], -low[new] / step[new], zero=MIDDLE)
             else:
-                scale, shift = map(_array, self._plain.norm("xvector.out_nonlinear.batchnorm"))
-                self._layer(folded, bias_of, scale, shift, zero=MIDDLE)
+                scale, shift = map(array_of, self._plain.norm("xvector.out_nonlinear.batchnorm"))
+                self._arrays.layer(folded, bias_of, scale, shift, zero=MIDDLE)
 
     def _range(self, norm: str) -> tuple[Array, Array]:
         """Return what the byte 0 stands for, and one more, of each channel that a batch norm reads."""
         w = self._plain.weights
-        mean, deviation = _array(w[f"{norm}.running_mean"]), np.sqrt(_array(w[f"{norm}.running_var"]))
+        mean, deviation = array_of(w[f"{norm}.running_mean"]), np.sqrt(array_of(w[f"{norm}.running_var"]))
         return mean - DEVIATIONS * deviation, DEVIATIONS * deviation / MIDDLE
 
     def _clamped(self, norm: str, low: Array, step: Array, matrix: Array) -> tuple[Array, Array]:
         """Pack a batch norm and a rectifier as limits of bytes; returns the layer behind, of bytes less `MIDDLE`."""
-        scale, shift = map(_array, self._plain.norm(norm))
+        scale, shift = map(array_of, self._plain.norm(norm))
         low, step = low[: len(scale)], step[: len(scale)]
         threshold = np.rint((-shift / scale - low) / step).clip(0, TOP)
-        self._bytes(np.where(scale > 0, threshold, 0))
-        self._bytes(np.where(scale > 0, TOP, threshold))
+        self._arrays.bytes(np.where(scale > 0, threshold, 0))
+        self._arrays.bytes(np.where(scale > 0, TOP, threshold))
         return matrix * (scale * step), matrix @ (scale * (low + MIDDLE * step) + shift)
 
     def _gated(self, name: str, low: Array, step: Array) -> None:
         norm = f"{name}.nonlinear2.batchnorm"
         matrix, bias = self._plain.folded(f"{name}.linear1", norm)
         size = matrix.shape[1]
-        folded, bias_of = self._clamped(f"{name}.nonlinear1.batchnorm", low, step, _array(matrix[:, :, 0]))
+        folded, bias_of = self._clamped(f"{name}.nonlinear1.batchnorm", low, step, array_of(matrix[:, :, 0]))
         inner_top = _top(*self._spread(norm))
-        self._layer(folded, bias_of + _array(bias), TOP / inner_top, zero=MIDDLE)
+        self._arrays.layer(folded, bias_of + array_of(bias), TOP / inner_top, zero=MIDDLE)
         cam = f"{name}.cam_layer"
         taps = self._plain.weights[f"{cam}.linear_local.weight"].permute(0, 2, 1).reshape(32, -1)
         new = slice(size, size + 32)
-        self._layer(_array(taps) * np.tile(inner_top / TOP, 3), np.zeros(32), 1 / step[new], -low[new] / step[new])
-        self._floats(2 * inner_top / TOP)
+        self._arrays.layer(array_of(taps) * np.tile(inner_top / TOP, 3), np.zeros(32), 1 / step[new], -low[new] / step[new])
+        self._arrays.floats(2 * inner_top / TOP)
         for k in ("linear1", "linear2"):
-            self._floats(_array(self._plain.weights[f"{cam}.{k}.weight"][:, :, 0]), transposed=True)
-            self._floats(_array(self._plain.weights[f"{cam}.{k}.bias"]))
-
-    def _layer(self, matrix: Array, bias: Array, scale: Array, shift: Array | float = 0.0, zero: float = 0.0) -> None:
-        """Pack a layer of bytes less `zero`, ``(n, k)``; its numbers times `scale` plus `shift` are the next bytes."""
-        n, k = matrix.shape
-        own = np.maximum(np.abs(matrix).max(1), 1e-30) / 127
-        whole = np.rint(matrix / own[:, None])
-        bias = bias - own * whole.sum(1) * zero
-        packed = whole.astype(np.int8).reshape(n // COLUMNS, COLUMNS, k // 4, 4).transpose(0, 2, 1, 3)
-        self._arrays.append(np.ascontiguousarray(packed))
-        self._floats(own * scale)
-        self._floats(bias * scale + shift)
-
-    def _floats(self, numbers: Array, transposed: bool = False) -> None:
-        numbers = numbers.T if transposed else numbers
-        self._arrays.append(np.ascontiguousarray(numbers, np.float32))
-
-    def _bytes(self, numbers: Array) -> None:
-        self._arrays.append(np.ascontiguousarray(numbers).astype(np.uint8))
+            self._arrays.floats(array_of(self._plain.weights[f"{cam}.{k}.weight"][:, :, 0]), transposed=True)
+            self._arrays.floats(array_of(self._plain.weights[f"{cam}.{k}.bias"]))
 
 
 def packed(plain: VoiceEncoder) -> PackedEncoder | None:
@@ -210,7 +189,3 @@ def _top(mean: Array, deviation: Array) -> Array:
     """Return what the byte 255 stands for, behind a rectifier."""
     top: Array = np.maximum(mean + RECTIFIED_DEVIATIONS * deviation, 1e-3)
     return top
-
-
-def _array(numbers: Tensor) -> Array:
-    return numbers.numpy().astype(np.float64)

@@ -7,7 +7,6 @@ anew from the description of its layers. Its local speakers have no identity bey
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +52,7 @@ def n_frames_of(n_samples: int) -> int:
 
 
 class Segmentation:
-    """The network; `network` returns the one of this process.
+    """The network in PyTorch; `networks.segmentation` returns the one of this process.
 
     Parameters
     ----------
@@ -153,9 +152,3 @@ def sinc_filters(low_hz: Tensor, band_hz: Tensor) -> Tensor:
         torch.cat([odd, torch.zeros_like(band), -odd.flip(1)], 1),
     ]
     return torch.cat([half / (2 * band) for half in both])
-
-
-@lru_cache(maxsize=1)
-def network() -> Segmentation:
-    """Return the network of this process; the first call reads its weights."""
-    return Segmentation(weights.load("segmentation"), weights.quick_dtype())

@@ -76,7 +76,7 @@ class Block(NamedTuple):
 
 
 class VoiceEncoder:
-    """The network in PyTorch; `voice_network.network` returns the one of this process.
+    """The network in PyTorch; `networks.voices` returns the one of this process.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from ...device.hardware import machine, processor
 from ...errors import OptionError
 from .build import SOURCES, VARIANTS, Variant, build_all, variants_for
 
-ABI = 7  # raise it with every change of a function or a struct, here and in src/kernels.cpp
+ABI = 8  # raise it with every change of a function or a struct, here and in src/kernels.cpp
 VARIABLE = "SOTTO_KERNELS"
 HOW_TO_BUILD = "python -m whisper.runtime.native compiles them"
 
@@ -97,6 +97,10 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sotto_voices_new": (_pointer, (_pointer,)),
     "sotto_voices_free": (None, (_pointer,)),
     "sotto_embed_voices": (_status, (_pointer, _pointer, _pointer, _int, _pointer, _int)),
+    # speakers
+    "sotto_segmentation_new": (_pointer, (_pointer,)),
+    "sotto_segmentation_free": (None, (_pointer,)),
+    "sotto_segment": (_status, (_pointer, _pointer, _pointer, _int, _int, _pointer, _int)),
     # word times
     "sotto_median_filter": (_status, (_pointer, _pointer, _int, _int, _int)),
     "sotto_normalize_attention": (

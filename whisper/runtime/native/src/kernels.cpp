@@ -12,6 +12,7 @@
 #include "decoder.h"
 #include "digest.h"
 #include "encoder.h"
+#include "segmentation.h"
 #include "voices.h"
 #include "word_times.h"
 
@@ -56,7 +57,7 @@ extern "C" {
 
 // ---- What the library is: compared with what Python expects when it is loaded ----
 
-int sotto_abi() { return 7; }
+int sotto_abi() { return 8; }
 
 // sizeof a struct of abi.h; 0 for an unknown name.
 size_t sotto_struct_size(const char* name) {
@@ -246,6 +247,37 @@ int sotto_embed_voices(
     void* encoder, const float* mel, const int32_t* starts, int n, float* out, int n_threads) {
 #if defined(__AVX512VNNI__)
     return status_of([&] { static_cast<VoiceEncoder*>(encoder)->embed(mel, starts, n, out, n_threads); });
+#else
+    return kUndefined;
+#endif
+}
+
+// ---- Speakers ----
+
+// The segmentation of segmentation.h; its arrays live as long as it. Null where this processor has none.
+void* sotto_segmentation_new(const void* const* arrays) {
+#if defined(__AVX512VNNI__)
+    try {
+        return new Segmentation(arrays);
+    } catch (const std::bad_alloc&) {
+    }
+#endif
+    return nullptr;
+}
+void sotto_segmentation_free(void* segmentation) {
+#if defined(__AVX512VNNI__)
+    delete static_cast<Segmentation*>(segmentation);
+#endif
+}
+
+// Windows of `sound` that begin at `starts` (n,), `n_samples` each, to classes `out` (n, n_frames).
+int sotto_segment(
+    void* segmentation, const float* sound, const int64_t* starts, int n, int n_samples, uint8_t* out,
+    int n_threads) {
+#if defined(__AVX512VNNI__)
+    return status_of([&] {
+        static_cast<Segmentation*>(segmentation)->classes(sound, starts, n, n_samples, out, n_threads);
+    });
 #else
     return kUndefined;
 #endif
