@@ -20,7 +20,7 @@ from .segmentation import CLASSES, HOP, N_FRAMES, RECEPTIVE, WINDOW
 if TYPE_CHECKING:
     from .diarization import Sound
 
-BATCH, FRAMES = 8, 3200  # windows, and frames of voices, computed at once: some tenth of a second each on two cores
+BATCH, FRAMES = 8, 9600  # windows, and frames of voices, computed at once: some tenth of a second each on two cores
 SHORTEST = SAMPLE_RATE  # samples; a shorter recording is followed by silence
 MIN_ALONE = round(0.6 * SAMPLE_RATE / HOP)  # frames in which a local speaker is alone, else all of its frames count
 NO_VECTORS = np.zeros((0, voice_encoder.SIZE), np.float32)

@@ -130,7 +130,9 @@ class PackedEncoder:
         kernel = kernel.view(128, 32, -1, 5).permute(0, 3, 2, 1).reshape(128, -1)  # five frames, frequency, channel
         low, step = self._range("xvector.transit1.nonlinear.batchnorm")
         new = slice(0, 128)
-        self._arrays.layer(array_of(kernel) * np.tile(top / TOP, 50), array_of(bias), 1 / step[new], -low[new] / step[new])
+        self._arrays.layer(
+            array_of(kernel) * np.tile(top / TOP, 50), array_of(bias), 1 / step[new], -low[new] / step[new]
+        )
         self._arrays.floats(-low[new] / step[new])
         for number, (n_layers, _) in enumerate(BLOCKS, 1):
             transit = f"xvector.transit{number}"
@@ -171,7 +173,9 @@ class PackedEncoder:
         cam = f"{name}.cam_layer"
         taps = self._plain.weights[f"{cam}.linear_local.weight"].permute(0, 2, 1).reshape(32, -1)
         new = slice(size, size + 32)
-        self._arrays.layer(array_of(taps) * np.tile(inner_top / TOP, 3), np.zeros(32), 1 / step[new], -low[new] / step[new])
+        self._arrays.layer(
+            array_of(taps) * np.tile(inner_top / TOP, 3), np.zeros(32), 1 / step[new], -low[new] / step[new]
+        )
         self._arrays.floats(2 * inner_top / TOP)
         for k in ("linear1", "linear2"):
             self._arrays.floats(array_of(self._plain.weights[f"{cam}.{k}.weight"][:, :, 0]), transposed=True)
