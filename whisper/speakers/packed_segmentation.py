@@ -18,7 +18,7 @@ from ..device.torch_state import clean_state
 from ..runtime.native import kernels
 from ..runtime.native.pointers import address
 from .packed_arrays import LARGEST_WORD, TOP, Array, PackedArrays, array_of
-from .segmentation import LAYERS, TAPS, UNITS, n_frames_of, sinc_filters
+from .segmentation import LAYERS, UNITS, n_frames_of, sinc_filters
 
 if TYPE_CHECKING:
     from .weights import Weights
