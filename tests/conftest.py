@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from whisper.runtime.native import kernels
 from whisper.transcription.backends import EngineBackend
@@ -28,6 +29,9 @@ Original = Callable[..., Any]
 # what lies on the machine is no part of a test, but of those which ask for it
 os.environ["SOTTO_FIND"] = "0"
 os.environ["SOTTO_PACKED"] = "0"
+# a change is judged by the same examples as the one before it; --hypothesis-profile default draws new ones
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 # the models of the tests are tiny: threads would only wait for each other
 torch.set_num_threads(1)
 

@@ -188,6 +188,12 @@ def test_the_guidelines_find_nothing_but_what_speech_itself_breaks(name: str, ma
     assert found <= {"fast", "short"}
 
 
+def test_a_pause_behind_a_lone_quotation_mark_is_not_inside_a_cue() -> None:
+    words = [(" le", 0.0, 0.19), (" le", 0.19, 0.38), (" le", 0.38, 0.57), (" le", 0.57, 0.76), (" «", 0.76, 0.95)]
+    made = {**result(segment([*words, (" quatre-vingts", 2.45, 3.87), (" le", 3.87, 4.06)])), "language": "fr"}
+    assert not broken(srt_of(made, subtitle_preset="social"), GUIDES["social"])
+
+
 # ---------------------------------------------------------------------------------------------------------
 # The best of all
 # ---------------------------------------------------------------------------------------------------------

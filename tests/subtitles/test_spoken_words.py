@@ -36,6 +36,15 @@ def test_a_word_that_lasts_into_silence_is_cut_short() -> None:
     assert word.end == pytest.approx(1.0 + 2.0 + 0.6)
 
 
+def test_marks_that_stand_alone_are_said_with_their_words() -> None:
+    """A pause that the model heard between a mark and its word is before or behind both."""
+    heard = [(" oui", 0.0, 0.5), (" «", 0.5, 0.7), (" bien", 2.0, 2.4), (" »", 4.0, 4.2), (" ?", 5.0, 5.2)]
+    words = spoken_words(result(segment(heard))).words
+    assert [word.text for word in words] == [text for text, *_ in heard]
+    assert [word.start for word in words] == pytest.approx([0, 1.99, 2.0, 2.4, 2.41], abs=0.011)
+    assert words[-1].end < 2.5
+
+
 def test_line_breaks_and_control_characters_are_no_text() -> None:
     words = spoken_words(result(segment([(" a\nb", 0.0, 1.0), (" \x07", 1.0, 1.2), (" c", 1.2, 2.0)]))).words
     assert [word.text for word in words] == [" a b", " c"]

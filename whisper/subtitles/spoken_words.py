@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,7 @@ LONGEST_SOUND = 6  # words in brackets that are a sound; more are speech
 _OPENS, _CLOSES = re.compile(r"^\s*[\[(（【*]"), re.compile(r"[\])）】*][.,!?]?\s*$")
 _MUSIC = re.compile(r"^[\s♪♫♩♬]+$")
 _BRACKETS = "[]()（）【】* "
+_OPENING, _CLOSING = {"Ps", "Pi"}, {"Pe", "Pf", "Po"}  # Unicode categories of marks
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def spoken_words(result: Mapping[str, Any], sounds: str = "keep") -> Spoken:
     for segment in _in_turns([words for words in segments if words]):
         starts.append(len(words))
         words += segment
-    return Spoken(tuple(repaired(words)), tuple(starts))
+    return Spoken(tuple(repaired(_with_timed_marks(words))), tuple(starts))
 
 
 def _words_of(segment: Mapping[str, Any]) -> list[TimedWord]:
@@ -129,6 +132,28 @@ def _length_of_sound(words: Sequence[TimedWord]) -> int:
 def _in_turns(segments: Iterable[list[TimedWord]]) -> list[list[TimedWord]]:
     """Order segments by their starts: speakers who talk at once are shown one after the other."""
     return sorted(segments, key=lambda words: words[0].start)
+
+
+def _with_timed_marks(words: Sequence[TimedWord]) -> Iterator[TimedWord]:
+    """Give words, marks that stand alone, as in French, beside the words that they belong to.
+
+    No line ends between the two, so a pause that the model heard there would be inside a cue.
+    """
+    end = math.inf  # of the last word
+    for n, word in enumerate(words, start=1):
+        text = word.text.strip()
+        if n < len(words) and _is_of(text, _OPENING):
+            begins = words[n].start - FASTEST * len(text)
+            yield replace(word, start=max(word.start, begins), end=max(word.end, begins))
+        elif _is_of(text, _CLOSING):
+            yield replace(word, start=min(word.start, end), end=min(word.end, end + FASTEST * len(text)))
+        else:
+            yield word
+            end = word.end
+
+
+def _is_of(text: str, categories: set[str]) -> bool:
+    return {unicodedata.category(character) for character in text} <= categories
 
 
 def repaired(words: Iterable[TimedWord], slowest: bool = True) -> Iterator[TimedWord]:
