@@ -99,7 +99,7 @@ def truly_assigned(job: Job, found: Any) -> Sequence[Any]:
     import numpy as np
 
     from whisper.speakers import light
-    from whisper.speakers.segmentation import CLASSES, frame_time
+    from whisper.speakers.networks.segmentation import CLASSES, frame_time
 
     if not len(found.pieces):
         return ()

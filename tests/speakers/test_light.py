@@ -11,7 +11,7 @@ from whisper.speakers import light
 from whisper.speakers.clustering import normalized
 from whisper.speakers.diarization import Hints, Turn
 from whisper.speakers.local_speakers import LocalSpeakers
-from whisper.speakers.segmentation import frame_time
+from whisper.speakers.networks.segmentation import frame_time
 
 
 def local_speakers(order: list[int], size: int = 16) -> LocalSpeakers:

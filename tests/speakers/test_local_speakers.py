@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper.speakers import local_speakers, networks
+from whisper.speakers import local_speakers
 from whisper.speakers.local_speakers import find, window_starts
-from whisper.speakers.segmentation import HOP, N_FRAMES, WINDOW, frame_time
+from whisper.speakers.networks import choice
+from whisper.speakers.networks.segmentation import HOP, N_FRAMES, WINDOW, frame_time
 
 
 @given(st.integers(0, 5_000_000))
@@ -59,14 +60,14 @@ def test_the_order_of_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_steps_are_small_so_that_others_may_compute_between(monkeypatch: pytest.MonkeyPatch) -> None:
     t = np.arange(130 * 16000) / 16000
     sound = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 30)) * (np.sin(7 * t) > -0.5)
-    network, in_step, most = networks.voices(), 0, 0
+    network, in_step, most = choice.voices(), 0, 0
 
     def counted(pieces: Sequence[np.ndarray]) -> np.ndarray:
         nonlocal in_step
         in_step += sum(map(len, pieces))
         return network.embed(pieces)
 
-    monkeypatch.setattr(networks, "voices", lambda: network._replace(embed=counted))
+    monkeypatch.setattr(choice, "voices", lambda: network._replace(embed=counted))
     monkeypatch.setattr(local_speakers, "FRAMES", 300)
     n_frames = 0
     for _ in find((0.05 * sound).astype(np.float32)):

@@ -17,7 +17,7 @@ from . import local_speakers
 from .clustering import MIN_SECONDS, THRESHOLD, Labels, Vectors, assigned, centroids, cut, lengthened, linkage
 from .diarization import Diarization, Hints, Sound, Turn, numbered_name
 from .local_speakers import LocalSpeakers
-from .segmentation import CLASSES, frame_time
+from .networks.segmentation import CLASSES, frame_time
 from .voices import recognised, voices_of
 
 MIN_SHARE = 0.06  # of all such voices; a group with less joins another one that is as near as this:

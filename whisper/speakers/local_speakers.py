@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..spans import HOP_LENGTH, SAMPLE_RATE
-from . import networks, voice_encoder
 from .clustering import normalized
-from .segmentation import CLASSES, HOP, N_FRAMES, RECEPTIVE, WINDOW
+from .networks import choice, voice_encoder
+from .networks.segmentation import CLASSES, HOP, N_FRAMES, RECEPTIVE, WINDOW
 
 if TYPE_CHECKING:
     from .diarization import Sound
@@ -72,7 +72,7 @@ def window_starts(n_samples: int) -> list[int]:
 
 def find(sound: Sound) -> Generator[float, None, LocalSpeakers]:
     """Find the local speakers of a recording; yields the seconds that are done, several times for each of them."""
-    network, starts = networks.segmentation(), window_starts(len(sound))
+    network, starts = choice.segmentation(), window_starts(len(sound))
     length = max(SHORTEST, min(len(sound), WINDOW))
     classes, voices = [], []
     for at in range(0, len(starts), BATCH):
@@ -134,7 +134,7 @@ def _voices(
     """Give the voice of each local speaker of some windows of a block of sound, and None after each step on the way."""
     if not classes.any():
         return
-    network = networks.voices()
+    network = choice.voices()
     mel = network.mel(block)  # (n, 80), a frame for each 10 ms
     voices, pieces, counts = [], [], []
     for i, (offset, of_window) in enumerate(zip(offsets, classes, strict=True)):

@@ -15,7 +15,7 @@ from ..errors import AudioError, DataError
 from ..files import atomic_write
 from . import local_speakers
 from .clustering import MIN_SECONDS, THRESHOLD, Vectors, centroids, cut, lengthened, linkage, normalized
-from .voice_encoder import SIZE
+from .networks.voice_encoder import SIZE
 
 if TYPE_CHECKING:
     import os

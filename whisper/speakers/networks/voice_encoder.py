@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device.torch_state import clean_state
-from ..spans import HOP_LENGTH, SAMPLE_RATE
+from ...device.torch_state import clean_state
+from ...spans import HOP_LENGTH, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from .weights import Weights
@@ -77,7 +77,7 @@ class Block(NamedTuple):
 
 
 class VoiceEncoder:
-    """The network in PyTorch; `networks.voices` returns the one of this process.
+    """The network in PyTorch; `choice.voices` returns the one of this process.
 
     Parameters
     ----------

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import get_num_threads
 
-from ..device.torch_state import clean_state
-from ..runtime.native import kernels
-from ..runtime.native.pointers import address
+from ...device.torch_state import clean_state
+from ...runtime.native import kernels
+from ...runtime.native.pointers import address
 from .packed_arrays import LARGEST_WORD, TOP, Array, PackedArrays, array_of
 from .segmentation import LAYERS, UNITS, n_frames_of, sinc_filters
 

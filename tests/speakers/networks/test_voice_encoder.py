@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whisper.speakers import networks, voice_encoder, weights
-from whisper.speakers.voice_encoder import BLOCKS, SIZE, VoiceEncoder, pieces_of
+from whisper.speakers.networks import choice, voice_encoder, weights
+from whisper.speakers.networks.voice_encoder import BLOCKS, SIZE, VoiceEncoder, pieces_of
 
 
 def tone(hertz: float, seconds: float = 2.0) -> np.ndarray:
@@ -17,7 +17,7 @@ def tone(hertz: float, seconds: float = 2.0) -> np.ndarray:
 
 
 def test_mel_power_is_highest_at_the_tone_and_has_a_floor() -> None:
-    network = networks.voices()
+    network = choice.voices()
     mel = network.mel(tone(1000))
     assert mel.shape == (201, 80)
     bands = voice_encoder.kaldi_filters()
@@ -45,7 +45,7 @@ def noisy(sound: np.ndarray, seed: int) -> np.ndarray:
 
 
 def test_vectors_have_length_1_and_tell_sounds_apart() -> None:
-    network = networks.voices()
+    network = choice.voices()
     sounds = [noisy(vowel(*v), i) for i, v in enumerate([(90, 500), (90, 500), (250, 900)])]
     deep, same, high = (network.embed(pieces_of(network.mel(sound)))[0] for sound in sounds)
     assert deep.shape == (SIZE,)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from whisper.speakers import networks, packed_segmentation, weights
-from whisper.speakers.packed_segmentation import PackedSegmentation
-from whisper.speakers.segmentation import CLASSES, HOP, WINDOW, Segmentation, n_frames_of
+from whisper.speakers.networks import choice, packed_segmentation, weights
+from whisper.speakers.networks.packed_segmentation import PackedSegmentation
+from whisper.speakers.networks.segmentation import CLASSES, HOP, WINDOW, Segmentation, n_frames_of
 
 from .test_segmentation import noise
 from .test_voice_encoder import noisy, vowel
@@ -74,8 +74,8 @@ def test_a_window_outside_of_the_sound_is_refused(packed: PackedSegmentation) ->
 def test_without_kernels_pytorch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_segmentation.kernels, "load", lambda: None)
     assert packed_segmentation.packed(weights.load("segmentation")) is None
-    networks.segmentation.cache_clear()
+    choice.segmentation.cache_clear()
     try:
-        assert isinstance(networks.segmentation(), Segmentation)
+        assert isinstance(choice.segmentation(), Segmentation)
     finally:
-        networks.segmentation.cache_clear()
+        choice.segmentation.cache_clear()

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..device.hardware import has_bfloat16
-from ..device.torch_state import clean_state
+from ...device.hardware import has_bfloat16
+from ...device.torch_state import clean_state
 
-FILE = Path(__file__).parent.parent / "assets" / "speakers.safetensors"
+FILE = Path(__file__).parents[2] / "assets" / "speakers.safetensors"
 
 Weights = Mapping[str, Tensor]
 

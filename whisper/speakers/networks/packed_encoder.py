@@ -15,9 +15,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import from_numpy, get_num_threads
 
-from ..device.torch_state import clean_state
-from ..runtime.native import kernels
-from ..runtime.native.pointers import address
+from ...device.torch_state import clean_state
+from ...runtime.native import kernels
+from ...runtime.native.pointers import address
 from .packed_arrays import TOP, Array, PackedArrays, array_of
 from .voice_encoder import BLOCKS
 

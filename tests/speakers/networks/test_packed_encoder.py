@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from whisper.speakers import networks, packed_encoder, weights
-from whisper.speakers.packed_encoder import PackedEncoder
-from whisper.speakers.voice_encoder import VoiceEncoder, pieces_of
+from whisper.speakers.networks import choice, packed_encoder, weights
+from whisper.speakers.networks.packed_encoder import PackedEncoder
+from whisper.speakers.networks.voice_encoder import VoiceEncoder, pieces_of
 
 from .test_voice_encoder import noisy, vowel
 
@@ -62,8 +62,8 @@ def test_the_number_of_threads_changes_nothing(
 def test_without_kernels_pytorch_computes(plain: VoiceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_encoder.kernels, "load", lambda: None)
     assert packed_encoder.packed(plain) is None
-    networks.voices.cache_clear()
+    choice.voices.cache_clear()
     try:
-        assert isinstance(networks.voices().embed.__self__, VoiceEncoder)  # type: ignore[attr-defined]
+        assert isinstance(choice.voices().embed.__self__, VoiceEncoder)  # type: ignore[attr-defined]
     finally:
-        networks.voices.cache_clear()
+        choice.voices.cache_clear()

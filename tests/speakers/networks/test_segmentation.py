@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from whisper.speakers import weights
-from whisper.speakers.segmentation import (
+from whisper.speakers.networks import weights
+from whisper.speakers.networks.segmentation import (
     CLASSES,
     HOP,
     N_FRAMES,

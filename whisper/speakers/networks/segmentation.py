@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device.torch_state import clean_state
-from ..spans import SAMPLE_RATE
+from ...device.torch_state import clean_state
+from ...spans import SAMPLE_RATE
 from . import weights
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def n_frames_of(n_samples: int) -> int:
 
 
 class Segmentation:
-    """The network in PyTorch; `networks.segmentation` returns the one of this process.
+    """The network in PyTorch; `choice.segmentation` returns the one of this process.
 
     Parameters
     ----------

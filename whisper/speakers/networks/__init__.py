@@ -1,0 +1,1 @@
+"""The networks that tell speakers apart, in PyTorch and for the compiled kernels, and their weights."""
