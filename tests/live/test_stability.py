@@ -28,6 +28,15 @@ def test_a_word_waits_for_a_second_hypothesis() -> None:
     assert text.interim == ""
 
 
+def test_an_improbable_word_waits_for_more_sound_and_those_behind_it_with_it() -> None:
+    text = ItemText(guard=0.4, agreement=False, doubtful_guard=1.0)
+    heard = [HeardWord(" one", (1,), 0.5), HeardWord(",", (2,), 0.5, 0.1), HeardWord(" too", (3,), 1.0, 0.3)]
+    heard.append(HeardWord(" three", (4,), 1.2))
+    assert text.take(heard, heard=1.9) == "one,"
+    assert text.interim == " too three"
+    assert text.take(heard, heard=2.0) == " too three"
+
+
 def test_a_mark_at_the_end_waits_for_a_word_behind_it() -> None:
     text = ItemText(guard=0, agreement=False)
     ends = [HeardWord(" one", (1,), 0.5), HeardWord(".", (2,), 0.6)]

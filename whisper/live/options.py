@@ -32,15 +32,16 @@ class Delay(NamedTuple):
 
     interval: float  # seconds between two refreshes, at least
     guard: float  # seconds of sound behind a word before it may become stable
+    doubtful_guard: float  # the same for a word that is improbable
     agreement: bool  # whether two hypotheses in a row must have it
 
 
 DELAYS = {
-    "minimal": Delay(0.25, 0.2, False),
-    "low": Delay(0.3, 0.4, False),
-    "medium": Delay(0.35, 0.4, True),
-    "high": Delay(0.5, 0.8, True),
-    "xhigh": Delay(1.0, 1.6, True),
+    "minimal": Delay(0.25, 0.2, 0.2, False),
+    "low": Delay(0.3, 0.4, 0.4, False),
+    "medium": Delay(0.35, 0.4, 1.0, True),
+    "high": Delay(0.5, 0.8, 1.0, True),
+    "xhigh": Delay(1.0, 1.6, 1.6, True),
 }
 
 

@@ -48,11 +48,14 @@ class HeardWord:
         Its ids.
     end
         Seconds from the start of the item to the end of the word.
+    probability
+        Mean of its tokens' probabilities.
     """
 
     text: str
     tokens: tuple[int, ...]
     end: float
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ class Refresher:
             return Hypothesis((), language)
         inputs = await backend.alignment_inputs(window, tokenizer, text)
         found = find_alignment(self._model, tokenizer, text, num_frames=size, **inputs)
-        return Hypothesis(tuple(HeardWord(word.word, tuple(word.tokens), word.end) for word in found), language)
+        words = (HeardWord(word.word, tuple(word.tokens), word.end, word.probability) for word in found)
+        return Hypothesis(tuple(words), language)
 
     async def _language(self, backend: Any, window: Any, options: LiveOptions) -> str:
         if not self._model.is_multilingual:

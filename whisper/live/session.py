@@ -414,4 +414,4 @@ class LiveSession:
 def text_of(options: LiveOptions) -> ItemText:
     """Return the text of an item that begins, with the delay of the options."""
     delay = DELAYS[options.delay]
-    return ItemText(delay.guard, delay.agreement)
+    return ItemText(delay.guard, delay.agreement, delay.doubtful_guard)

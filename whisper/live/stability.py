@@ -2,7 +2,8 @@
 
 A word is stable when enough sound lies behind its end (the attention that places it is then away from the edge; cf.
 AlignAtt, arXiv:2305.11408), and, with a longer delay, when two hypotheses in a row have it (cf. LocalAgreement,
-arXiv:2307.14743). Decodes nothing; texts and times in, texts out.
+arXiv:2307.14743). An improbable word waits for more sound: it is often another one then. Decodes nothing; texts and
+times in, texts out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+SURE = 0.5  # the probability of a word that does not wait longer
 # a letter of a script without spaces, or a word
 _UNITS = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -25,6 +27,8 @@ class Word(Protocol):
     def tokens(self) -> tuple[int, ...]: ...
     @property
     def end(self) -> float: ...
+    @property
+    def probability(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,15 @@ class _New:
     text: str
     tokens: tuple[int, ...]
     end: float
+    probability: float
 
     @property
     def is_mark(self) -> bool:
         return not any(map(str.isalnum, self.text))
+
+    @property
+    def is_doubtful(self) -> bool:
+        return self.probability < SURE and not self.is_mark
 
 
 class ItemText:
@@ -49,6 +58,8 @@ class ItemText:
         Seconds of sound behind the end of a word before it may be stable.
     agreement
         Whether the hypothesis before must have had it, too.
+    doubtful_guard
+        The seconds behind an improbable word; those of any word where it is not given.
 
     Attributes
     ----------
@@ -60,8 +71,9 @@ class ItemText:
         The rest of the last hypothesis.
     """
 
-    def __init__(self, guard: float, agreement: bool) -> None:
+    def __init__(self, guard: float, agreement: bool, doubtful_guard: float | None = None) -> None:
         self._guard, self._agreement = guard, agreement
+        self._doubtful_guard = guard if doubtful_guard is None else doubtful_guard
         self.text, self.interim = "", ""
         self.tokens: tuple[int, ...] = ()
         self._n_chars = 0  # of the words that are stable, with the space before the first
@@ -81,7 +93,8 @@ class ItemText:
         n_stable = 0
         for i, word in enumerate(new):
             agreed = not self._agreement or (i < len(self._before) and self._before[i] == word.text)
-            if word.end > heard - self._guard or not agreed:
+            guard = self._doubtful_guard if word.is_doubtful else self._guard
+            if word.end > heard - guard or not agreed:
                 break
             n_stable = i + 1
         while n_stable and all(word.is_mark for word in new[n_stable - 1 :]):
@@ -115,7 +128,7 @@ class ItemText:
             text, tokens = word.text[max(n_chars, 0) :], word.tokens[max(n_tokens, 0) :]
             n_chars, n_tokens = n_chars - len(word.text), n_tokens - len(word.tokens)
             if tokens:
-                new.append(_New(text, tokens, word.end))
+                new.append(_New(text, tokens, word.end, word.probability))
         return new
 
     def _add(self, text: str) -> str:
