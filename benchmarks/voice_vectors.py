@@ -24,6 +24,7 @@ import torch
 
 import whisper
 from whisper.manifests.read import read_manifest
+from whisper.speakers.clustering import normalized
 from whisper.speakers.networks import choice
 from whisper.speakers.networks.voice_encoder import pieces_of
 
@@ -80,7 +81,7 @@ def discriminants(vectors: Any, labels: Any) -> tuple[Any, Any]:
 
 def similarity(vectors: Any) -> Any:
     """Return the cosines of all pairs."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = normalized(vectors)
     return unit @ unit.T
 
 

@@ -71,6 +71,12 @@ def test_a_window_outside_of_the_sound_is_refused(packed: PackedSegmentation) ->
             packed.classes(noise(WINDOW), [start], WINDOW)
 
 
+def test_a_window_with_too_few_frames_is_refused(packed: PackedSegmentation) -> None:
+    with pytest.raises(ValueError, match="too short"):
+        packed.classes(noise(1000), [0], 1000)
+    assert packed.classes(noise(1261), [0], 1261).shape == (1, 2)
+
+
 def test_without_kernels_pytorch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_segmentation.kernels, "load", lambda: None)
     assert packed_segmentation.packed(weights.load("segmentation")) is None

@@ -1,4 +1,4 @@
-"""Weights of a network as the compiled kernels read them: an array behind the other, each packed for its product."""
+"""A network in integers as the compiled kernels have it: its object, and its arrays, each packed for its product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-COLUMNS, TOP, LINE = 32, 255.0, 64
+COLUMNS, TOP = 32, 255.0
 LARGEST_SUM, LARGEST_WORD = 60_000, 32_767  # of the magnitudes of a column of 16 bits: sums of products stay below 2^31
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class PackedArrays:
         whole = np.rint(matrix / own[:, None])
         bias = bias - own * (whole @ np.broadcast_to(zero, k))
         packed = whole.astype(np.int8).reshape(n // COLUMNS, COLUMNS, k // 4, 4).transpose(0, 2, 1, 3)
-        self._add(packed)
+        self._arrays.append(np.ascontiguousarray(packed))
         self.floats(own * scale)
         self.floats(bias * scale + shift)
 
@@ -45,24 +45,46 @@ class PackedArrays:
         size = np.abs(matrix)
         own = np.maximum(np.maximum(size.sum(1) / LARGEST_SUM, size.max(1) / LARGEST_WORD), 1e-30)
         whole = np.rint(matrix / own[:, None]).astype(np.int16)
-        self._add(whole.reshape(n, k // 2, 2).transpose(1, 0, 2))
+        self._arrays.append(np.ascontiguousarray(whole.reshape(n, k // 2, 2).transpose(1, 0, 2)))
         self.floats(own)
 
     def floats(self, numbers: Array, transposed: bool = False) -> None:
         """Add an array in float32."""
-        self._add((numbers.T if transposed else numbers).astype(np.float32))
+        self._arrays.append(np.ascontiguousarray(numbers.T if transposed else numbers, np.float32))
 
     def bytes(self, numbers: Array) -> None:
         """Add an array of bytes without sign."""
-        self._add(numbers.astype(np.uint8))
+        self._arrays.append(np.ascontiguousarray(numbers).astype(np.uint8))
 
-    def _add(self, numbers: npt.NDArray[Any]) -> None:
-        """Keep an array where a line of the cache begins: a vector that lies across two of them takes twice as long."""
-        memory = np.empty(numbers.nbytes + LINE, np.uint8)
-        start = -memory.ctypes.data % LINE
-        array = memory[start : start + numbers.nbytes].view(numbers.dtype).reshape(numbers.shape)
-        array[...] = numbers
-        self._arrays.append(array)
+
+class PackedNetwork:
+    """A network of the kernels, which holds no memory but its object: the arrays are kept here.
+
+    Parameters
+    ----------
+    library
+        The kernels.
+    name
+        Of the network, in the names of their functions.
+    """
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        self._library, self._name = library, name
+        self._arrays = PackedArrays()
+        self._network: int | None = None
+
+    def _make(self) -> None:
+        """Make the object, when all arrays are packed."""
+        self._network = getattr(self._library, f"sotto_{self._name}_new")(self._arrays.pointers())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the kernels of this processor compute it."""
+        return bool(self._network)
+
+    def __del__(self) -> None:
+        if getattr(self, "_network", None):
+            getattr(self._library, f"sotto_{self._name}_free")(self._network)
 
 
 def array_of(numbers: Tensor) -> Array:

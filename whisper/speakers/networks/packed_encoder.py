@@ -18,7 +18,7 @@ from torch import from_numpy, get_num_threads
 from ...device.torch_state import clean_state
 from ...runtime.native import kernels
 from ...runtime.native.pointers import address
-from .packed_arrays import TOP, Array, PackedArrays, array_of
+from .packed_arrays import TOP, Array, PackedNetwork, array_of
 from .voice_encoder import BLOCKS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ RECTIFIED_DEVIATIONS = 8.0  # of one behind a batch norm and a rectifier, above 
 MIDDLE = 127.5
 
 
-class PackedEncoder:
+class PackedEncoder(PackedNetwork):
     """Computes what `VoiceEncoder.embed` does; `packed` returns one where the kernels have it.
 
     Parameters
@@ -41,22 +41,13 @@ class PackedEncoder:
     """
 
     def __init__(self, library: ctypes.CDLL, plain: VoiceEncoder) -> None:
-        self._library, self._plain = library, plain
-        self._arrays = PackedArrays()
+        super().__init__(library, "voices")
+        self._plain = plain
         with clean_state():
             self._dense = plain.dense_layer()
             top = self._head()
             self._blocks(top)
-        self._encoder = library.sotto_voices_new(self._arrays.pointers())
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the kernels of this processor compute it."""
-        return bool(self._encoder)
-
-    def __del__(self) -> None:
-        if getattr(self, "_encoder", None):
-            self._library.sotto_voices_free(self._encoder)
+        self._make()
 
     def embed(self, pieces: Sequence[Floats]) -> Floats:
         """Return a vector of length 1 for each piece, ``(n_frames, 80)`` each -> ``(n, 192)``."""
@@ -64,7 +55,7 @@ class PackedEncoder:
         starts = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
         statistics = np.empty((len(pieces), 1024), np.float32)
         status = self._library.sotto_embed_voices(
-            self._encoder, address(mel, np.float32, int(starts[-1]) * 80, "mel"), starts.ctypes.data, len(pieces),
+            self._network, address(mel, np.float32, int(starts[-1]) * 80, "mel"), starts.ctypes.data, len(pieces),
             address(statistics, np.float32, statistics.size, "statistics"), get_num_threads(),
         )  # fmt: skip
         if status:

@@ -17,7 +17,7 @@ from torch import get_num_threads
 from ...device.torch_state import clean_state
 from ...runtime.native import kernels
 from ...runtime.native.pointers import address
-from .packed_arrays import LARGEST_WORD, TOP, Array, PackedArrays, array_of
+from .packed_arrays import LARGEST_WORD, TOP, Array, PackedNetwork, array_of
 from .segmentation import LAYERS, UNITS, n_frames_of, sinc_filters
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 WORD_DEVIATIONS, BYTE_DEVIATIONS = 32.0, 8.0  # of a channel, to both sides of its mean: the rest is cut off
 SLOPE = 0.01  # of the rectifier below 0
 STATE, MIDDLE = 127.0, 128.0  # a state of 1, and what is added to make bytes of states
+LEAST_FRAMES = 2  # of a window: the kernels pool so many at once
 CHANNELS, CLASSES, LANES = 64, 7, 16  # channels behind a convolution, rounded up; columns of a vector
 
 
-class PackedSegmentation:
+class PackedSegmentation(PackedNetwork):
     """Computes what `Segmentation.classes` does; `packed` returns one where the kernels have it.
 
     Parameters
@@ -41,7 +42,7 @@ class PackedSegmentation:
     """
 
     def __init__(self, library: ctypes.CDLL, weights_by_name: Weights) -> None:
-        self._library, self._arrays = library, PackedArrays()
+        super().__init__(library, "segmentation")
         with clean_state():
             w = {name: array_of(tensor) for name, tensor in weights_by_name.items()}
             self._arrays.floats(np.concatenate([w["sincnet.wav_norm1d.weight"], w["sincnet.wav_norm1d.bias"]]))
@@ -63,21 +64,14 @@ class PackedSegmentation:
         self._arrays.floats(w["linear.1.bias"])
         self._arrays.floats(np.pad(w["classifier.weight"], ((0, LANES - CLASSES), (0, 0))), transposed=True)
         self._arrays.floats(np.pad(w["classifier.bias"], (0, LANES - CLASSES)))
-        self._network = library.sotto_segmentation_new(self._arrays.pointers())
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the kernels of this processor compute it."""
-        return bool(self._network)
-
-    def __del__(self) -> None:
-        if getattr(self, "_network", None):
-            self._library.sotto_segmentation_free(self._network)
+        self._make()
 
     def classes(self, samples: npt.NDArray[np.float32], starts: list[int], n_samples: int) -> npt.NDArray[np.uint8]:
         """Return the likeliest class of each frame of some windows; see `Segmentation.classes`."""
         if min(starts) < 0 or max(starts) + n_samples > len(samples):
             raise ValueError("a window lies outside of the sound")
+        if n_frames_of(n_samples) < LEAST_FRAMES:
+            raise ValueError(f"a window of {n_samples} samples is too short")
         first = np.array(starts, np.int64)
         found = np.empty((len(starts), n_frames_of(n_samples)), np.uint8)
         status = self._library.sotto_segment(

@@ -1,4 +1,5 @@
-// Products of bytes: rows of bytes without sign times packed weights of bytes with sign, by VNNI.
+// Products of bytes: rows of bytes without sign times packed weights of bytes with sign, by VNNI; and
+// small ones of float32.
 //
 // What both networks that tell speakers apart are made of. Only for processors with VNNI: elsewhere
 // PyTorch is as fast.
@@ -82,6 +83,16 @@ inline void store_bytes(uint8_t* to, FloatVec x) {
 inline FloatVec load_bytes(const uint8_t* from) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return FloatVec(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+}
+
+// `x` (k,) times `weight` (k, N), in float32; the sums of several vectors grow side by side.
+template <int N>
+inline void matrix(const float* weight, const float* bias, const float* x, int k, float* out) {
+    FloatVec sums[N / kLanes];
+    for (int v = 0; v < N / kLanes; v++) sums[v] = load(bias + v * kLanes);
+    for (int i = 0; i < k; i++)
+        for (int v = 0; v < N / kLanes; v++) sums[v] += load(weight + i * N + v * kLanes) * x[i];
+    for (int v = 0; v < N / kLanes; v++) store(out + v * kLanes, sums[v]);
 }
 
 #endif

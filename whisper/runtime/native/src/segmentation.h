@@ -109,12 +109,10 @@ struct Segmentation {
         second = floats(), second_bias = floats(), last = floats(), last_bias = floats();
     }
 
-    // How many frames, as many as PyTorch's layers give.
-    static int n_frames(int n_samples) {
-        int n = ((n_samples - (kTaps - 1)) / kHop + 1) / kPool;
-        for (int i = 0; i < 2; i++) n = (n - kWidth + 1) / kPool;
-        return n;
-    }
+    // How many values each layer before the LSTM gives, as many as PyTorch's.
+    static int n_filtered(int n_samples) { return ((n_samples - (kTaps - 1)) / kHop + 1) / kPool; }
+    static int n_convolved(int n) { return (n - kWidth + 1) / kPool; }
+    static int n_frames(int n_samples) { return n_convolved(n_convolved(n_filtered(n_samples))); }
 
     // Windows of `sound`, `n_samples` each, to the likeliest class of each frame, (n, n_frames).
     void classes(const float* sound, const int64_t* starts, int n, int n_samples, uint8_t* out, int n_threads) const {
@@ -151,9 +149,9 @@ struct Segmentation {
         Buffer<int16_t> words;
         Buffer<float> sums, cells;
         void reserve(int n_samples, int frames) {
-            const size_t pooled = n_samples / (kHop * kPool) + 1;
-            words.reserve(std::max<size_t>(n_samples + 2, pooled * kFilters));
-            sums.reserve(std::max(pooled * kFilters, size_t(frames) * kUnits));
+            const size_t filtered = size_t(n_filtered(n_samples)) * kFilters;
+            words.reserve(std::max<size_t>(n_samples + 2, filtered));
+            sums.reserve(std::max(filtered, size_t(frames) * kUnits));
             cells.reserve(kMostWindows * kUnits);
         }
     };
@@ -162,13 +160,13 @@ struct Segmentation {
     void convolve(Workspace& w, const float* sound, int n_samples, uint8_t* out) const {
         const float step = normalize_sound(sound, n_samples, w.words);
         const Convolution &a = convolutions[0], &b = convolutions[1], &c = convolutions[2];
-        int n = ((n_samples - (kTaps - 1)) / kHop + 1) / kPool;
+        int n = n_filtered(n_samples);
         pooled_products<5, 1, true>(w.words, kHop, kTaps / 2, n, a.weight, a.scale, step, w.sums);
         normalize(w.sums, n, kFilters, a, [&](size_t i, FloatVec y) { store_words(w.words + i, y); });
-        n = (n - kWidth + 1) / kPool;
+        n = n_convolved(n);
         pooled_products<4, 2, false>(w.words, kFilters, kWidth * kFilters / 2, n, b.weight, b.scale, 1, w.sums);
         normalize(w.sums, n, kChannels, b, [&](size_t i, FloatVec y) { store_words(w.words + i, y); });
-        n = (n - kWidth + 1) / kPool;
+        n = n_convolved(n);
         pooled_products<4, 2, false>(w.words, kChannels, kWidth * kChannels / 2, n, c.weight, c.scale, 1, w.sums);
         normalize(w.sums, n, kChannels, c, [&](size_t i, FloatVec y) { store_bytes(out + i, y); });
     }
@@ -281,21 +279,11 @@ struct Segmentation {
         });
         for (int t = 0; t < frames; t++) {
             float hidden[kUnits], scores[kLanes];
-            matrix<kUnits>(second, second_bias, w.sums + size_t(t) * kUnits, hidden);
+            matrix<kUnits>(second, second_bias, w.sums + size_t(t) * kUnits, kUnits, hidden);
             for (int c = 0; c < kUnits; c += kLanes) store(hidden + c, leaky(load(hidden + c)));
-            matrix<kLanes>(last, last_bias, hidden, scores);
+            matrix<kLanes>(last, last_bias, hidden, kUnits, scores);
             out[t] = uint8_t(std::max_element(scores, scores + kClasses) - scores);
         }
-    }
-
-    // (128,) to (N,); the sums of several vectors grow side by side.
-    template <int N>
-    static void matrix(const float* weight, const float* bias, const float* x, float* out) {
-        FloatVec sums[N / kLanes];
-        for (int v = 0; v < N / kLanes; v++) sums[v] = load(bias + v * kLanes);
-        for (int k = 0; k < kUnits; k++)
-            for (int v = 0; v < N / kLanes; v++) sums[v] += load(weight + k * N + v * kLanes) * x[k];
-        for (int v = 0; v < N / kLanes; v++) store(out + v * kLanes, sums[v]);
     }
 };
 

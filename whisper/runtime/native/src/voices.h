@@ -246,19 +246,11 @@ struct VoiceEncoder {
             for (int t = 0; t < n; t++) total += load_bytes(hidden + t * kHidden + c);
             store(mean + c, total * load(layer.mean_scale + c) / float(n));
         }
-        matrix(layer.squeeze, layer.squeeze_bias, mean, kHidden, inner, 64);
+        matrix<64>(layer.squeeze, layer.squeeze_bias, mean, kHidden, inner);
         for (int i = 0; i < 64; i += kLanes) store(inner + i, maximum(load(inner + i), FloatVec{}));
-        matrix(layer.excite, layer.excite_bias, inner, 64, gate, 32);
+        matrix<32>(layer.excite, layer.excite_bias, inner, 64, gate);
         for (int i = 0; i < 32; i += kLanes)
             store(gate + i, load(layer.taps.scale + i) / (1.0f + exp(-load(gate + i))));
-    }
-
-    static void matrix(const float* weight, const float* bias, const float* x, int k, float* out, int n) {
-        for (int i = 0; i < n; i += kLanes) {
-            FloatVec total = load(bias + i);
-            for (int j = 0; j < k; j++) total += load(weight + j * n + i) * x[j];
-            store(out + i, total);
-        }
     }
 
     static void summarize(const float* x, int n, float* out) {
