@@ -137,6 +137,7 @@ def test_errors_have_openai_s_shape() -> None:
         (post(one, audio_track="7"), 400, "invalid_value"),
     ):
         assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+    assert error_of(post(one, b"no sound at all"))["message"].startswith("the recording cannot be read")
 
 
 def test_a_fault_of_ours_tells_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:

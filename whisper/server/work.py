@@ -17,6 +17,7 @@ import numpy as np
 from ..engine.priorities import Priority, claiming
 from ..errors import AudioError
 from ..media.isolated.decoders import Decoders
+from ..media.sources import NAME_IN_MESSAGES
 from ..media.spool import Spool
 from ..spans import SAMPLE_RATE
 from ..tokenizer import Tokenizer, get_tokenizer
@@ -157,6 +158,7 @@ class Work:
         options = self.request.options
         apart = options.get("channels") == "separate"
         of_file = {name: options[name] for name in OF_FILE if name in options}
+        setattr(self.file, NAME_IN_MESSAGES, "the recording")  # not the path that it has on the server
         spool, n_samples, n_channels = Spool(), 0, 1
         for piece in self.decoders.stream(self.file, SAMPLE_RATE, apart=apart, cancel=self.cancel, **of_file):
             self.last_progress = time.monotonic()

@@ -98,6 +98,7 @@ def test_a_job_that_fails_says_why(keeping: Server) -> None:
         assert events_of(one, job)[-1][1]["error"]["code"] == "audio_unreadable"
         answer = one.get(f"{JOBS}/{job['id']}/result")
         assert (answer.status_code, error_of(answer)["code"]) == (400, "audio_unreadable")
+        assert error_of(answer)["message"].startswith("the recording cannot be read")
         shown = one.get(f"{JOBS}/{job['id']}").json()
         assert (shown["status"], shown["error"]["code"]) == ("failed", "audio_unreadable")
 

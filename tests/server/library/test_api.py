@@ -162,6 +162,7 @@ def test_what_failed_says_why_and_can_be_tried_again(tmp_path: Path) -> None:
     with client(keeping(tmp_path)) as one:
         recording = ended(one, add(one, b"this is no sound at all"))
         assert (recording["status"], recording["error"]["code"]) == ("failed", "audio_unreadable")
+        assert recording["error"]["message"].startswith("the recording cannot be read")
         path = f"{LIBRARY}/{recording['id']}"
         assert one.get(LIBRARY).json()["data"][0]["status"] == "failed"
         assert error_of(one.get(f"{path}/export"))["code"] == "not_finished"

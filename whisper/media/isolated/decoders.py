@@ -31,7 +31,7 @@ from ...device.allocator import keeping_little
 from ...errors import AudioError, CancelledError, OptionError
 from ...utils import warn_caller
 from .. import reader
-from ..sources import Source, contents_of, openable
+from ..sources import NAME_IN_MESSAGES, Source, contents_of, openable
 from ..spool import temporary_folder
 from . import frames
 from .formats import ALLOWED
@@ -303,7 +303,7 @@ def _on_disk(source: Source) -> Iterator[tuple[Any, str]]:
     if isinstance(raw, io.FileIO) and raw.seekable():
         place = source.tell()  # type: ignore[union-attr]
         try:
-            yield raw, repr(str(raw.name))
+            yield raw, str(getattr(source, NAME_IN_MESSAGES, repr(str(raw.name))))
         finally:
             source.seek(place)  # type: ignore[union-attr]
         return
